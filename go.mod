@@ -1,0 +1,3 @@
+module hawser
+
+go 1.26.0
