@@ -1,0 +1,64 @@
+// Package board is the machine that the Runtime runs on: its clocks, its paths, what names its hardware, which networks
+// hang on its LAN side, and its service manager's notifications. It reads and reports; it never sets the system clock.
+//
+// A Board is a struct of function fields that New fills with the real machine. Tests replace fields, or take a whole
+// gateway from board/boardtest. Installing and controlling the service is board/service.
+package board
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"time"
+)
+
+// A Board is one machine. Its fields are set before use and not changed after; then all methods may be called from
+// several goroutines.
+type Board struct {
+	// Root is the machine's file system, which holds hardware hints, routes and OpenWrt's mark.
+	Root fs.FS
+	// Now is the wall clock. It may be wrong by decades: a gateway without a battery wakes in 1970.
+	Now func() time.Time
+	// Uptime is the time since boot, suspend included; where the platform has no such clock, since New. It only grows.
+	Uptime func() time.Duration
+	// Interfaces lists the network interfaces.
+	Interfaces func() ([]Interface, error)
+}
+
+// An Interface is a network interface with the networks that its own addresses are in.
+type Interface struct {
+	Name         string
+	Up           bool
+	Loopback     bool
+	PointToPoint bool           // a tunnel or modem: there is no network behind it, only a peer
+	Prefixes     []netip.Prefix // address and length, as assigned; not masked
+}
+
+// New returns the machine that the program runs on. It does no I/O.
+func New() *Board {
+	return &Board{
+		Root:       os.DirFS("/"),
+		Now:        time.Now,
+		Uptime:     uptimeSince(time.Now()),
+		Interfaces: interfaces,
+	}
+}
+
+// readFile returns a file of root, refusing what is over limit bytes: kernel files have no size to look at first.
+func readFile(root fs.FS, name string, limit int64) ([]byte, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("read %s: over %d bytes", name, limit)
+	}
+	return b, nil
+}

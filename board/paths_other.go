@@ -1,0 +1,5 @@
+//go:build !windows
+
+package board
+
+func programData() string { return "" }

@@ -1,0 +1,235 @@
+// Package service installs the agent as a service of systemd, procd (OpenWrt) or Windows, controls it, and runs under
+// it.
+//
+// kardianos/service talks to the service managers. What it would write by itself does not suit an unattended gateway, so
+// the unit and the init script are this package's own, rendered here and handed over as finished text:
+//
+//   - its procd script gives up for good after five quick crashes, and is bound to no interface;
+//   - its systemd unit waits 120 s between starts, stops after ten, and knows neither readiness, watchdog nor sandbox;
+//   - since its version 1.3 a script is a template in a language of its own, whose quoting knows no '%', '$' or '\';
+//   - on Windows its default is no action on failure, whatever its documentation says, and a service starts in system32.
+//
+// Other service managers are refused (ErrUnsupported): under them nothing would start a crashed agent again.
+package service
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	kardianos "github.com/kardianos/service"
+)
+
+// Name is the service's name for every service manager.
+const Name = "hawser-agent"
+
+// Errors that callers branch on, with errors.Is.
+var (
+	// ErrNotInstalled: the service manager does not know the service.
+	ErrNotInstalled = errors.New("not installed")
+	// ErrUnsupported: the machine has no service manager that this package knows.
+	ErrUnsupported = errors.New("no supported service manager")
+)
+
+// A State is what a service manager says of the service.
+type State string
+
+// The states.
+const (
+	Running State = "running" // or on its way there
+	Stopped State = "stopped"
+)
+
+// Options say how the service is to start the agent. Relative paths are made absolute, since a service starts in another
+// directory.
+type Options struct {
+	Executable string // empty: the program that runs now
+	Config     string // the agent's --config; empty: its default
+	Data       string // the agent's --data; empty: its default
+}
+
+// A Service is the agent's service on this machine. Its methods block until the service manager has answered, which
+// for Stop and Restart takes as long as the agent does to stop.
+type Service struct {
+	control  kardianos.Service
+	packaged []string // where a package would have put the unit; see Install
+	root     func() bool
+}
+
+// The platforms' names in kardianos/service.
+const (
+	systemd = "linux-systemd"
+	procd   = "linux-procd"
+	windows = "windows-service"
+)
+
+// New prepares the service; it changes nothing on the machine.
+func New(o Options) (*Service, error) {
+	l, err := newLaunch(o)
+	if err != nil {
+		return nil, fmt.Errorf("prepare service: %w", err)
+	}
+	config, err := l.config(kardianos.Platform())
+	if err != nil {
+		return nil, fmt.Errorf("prepare service: %w", err)
+	}
+	control, err := kardianos.New(nil, config)
+	if err != nil {
+		return nil, fmt.Errorf("prepare service: %w", err)
+	}
+	s := &Service{control: control, root: isRoot}
+	if control.Platform() == systemd {
+		s.packaged = []string{"/usr/lib/systemd/system/" + Name + ".service", "/lib/systemd/system/" + Name + ".service"}
+	}
+	return s, nil
+}
+
+// isRoot is true on Windows, which has no user 0 and decides for itself.
+func isRoot() bool { return os.Geteuid() <= 0 }
+
+// Install makes the service known and lets it start with the machine; it does not start it now. It refuses when a
+// package already brought a unit, which a second one would shadow through every later update.
+func (s *Service) Install() error {
+	for _, unit := range s.packaged {
+		if _, err := os.Stat(unit); err == nil {
+			return fmt.Errorf("install service %s: a package owns %s: use `systemctl enable --now %s`", Name, unit, Name)
+		}
+	}
+	return s.do("install", s.control.Install)
+}
+
+// Uninstall stops the service and makes it unknown. The agent's identity and configuration stay.
+func (s *Service) Uninstall() error {
+	return s.do("uninstall", func() error {
+		// The service managers forget a service that runs, and leave it running.
+		if state, err := s.control.Status(); err == nil && state == kardianos.StatusRunning {
+			if err := s.control.Stop(); err != nil {
+				return err
+			}
+		}
+		return s.control.Uninstall()
+	})
+}
+
+// Start starts the service.
+func (s *Service) Start() error { return s.do("start", s.control.Start) }
+
+// Stop stops the service until the machine starts again, or until Start.
+func (s *Service) Stop() error { return s.do("stop", s.control.Stop) }
+
+// Restart stops the service, if it runs, and starts it.
+func (s *Service) Restart() error { return s.do("restart", s.control.Restart) }
+
+// Status asks how the service is. It needs no rights. A service in systemd's state "failed" is an error.
+func (s *Service) Status() (State, error) {
+	status, err := s.control.Status()
+	switch {
+	case errors.Is(err, kardianos.ErrNotInstalled):
+		return "", fmt.Errorf("ask for service %s: %w: install it with `%s service install`", Name, ErrNotInstalled, Name)
+	case err != nil:
+		return "", fmt.Errorf("ask for service %s: %w", Name, err)
+	case status == kardianos.StatusRunning:
+		return Running, nil
+	}
+	return Stopped, nil
+}
+
+// do adds to an error what to do about it.
+func (s *Service) do(verb string, action func() error) error {
+	if !s.root() {
+		return fmt.Errorf("%s service %s: %w: run it as root, for instance with sudo", verb, Name, fs.ErrPermission)
+	}
+	err := action()
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s service %s: %w: run it as administrator", verb, Name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s service %s: %w", verb, Name, err)
+	}
+	return nil
+}
+
+// A launch is a checked Options: how to start the agent, all paths absolute.
+type launch struct {
+	executable, configFile, data string // the last two may be empty
+}
+
+func newLaunch(o Options) (launch, error) {
+	l := launch{executable: o.Executable, configFile: o.Config, data: o.Data}
+	if l.executable == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return launch{}, fmt.Errorf("find this program: %w", err)
+		}
+		l.executable = self
+	}
+	for _, path := range []*string{&l.executable, &l.configFile, &l.data} {
+		if *path == "" {
+			continue
+		}
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return launch{}, err
+		}
+		if strings.ContainsFunc(absolute, func(r rune) bool { return r < ' ' || r == 0x7f }) || strings.Contains(absolute, "{{") {
+			return launch{}, fmt.Errorf("path %q: a service manager cannot take it", absolute)
+		}
+		*path = absolute
+	}
+	return l, nil
+}
+
+// arguments follow the executable.
+func (l launch) arguments() []string {
+	args := []string{"run"}
+	if l.configFile != "" {
+		args = append(args, "--config", l.configFile)
+	}
+	if l.data != "" {
+		args = append(args, "--data", l.data)
+	}
+	return args
+}
+
+// config is what kardianos/service is told for a platform.
+func (l launch) config(platform string) (*kardianos.Config, error) {
+	c := &kardianos.Config{
+		Name:        Name,
+		DisplayName: "Hawser Runtime",
+		Description: description,
+		Executable:  l.executable,
+		Arguments:   l.arguments(),
+	}
+	switch platform {
+	case systemd:
+		unit, err := l.unit()
+		if err != nil {
+			return nil, err
+		}
+		c.Option = kardianos.KeyValue{"SystemdScript": unit}
+	case procd:
+		c.Option = kardianos.KeyValue{"SysvScript": l.initScript()}
+	case windows:
+		c.Option = windowsOptions()
+	default:
+		return nil, fmt.Errorf("%w here (found %q): start `%s` from yours", ErrUnsupported, platform, strings.Join(append([]string{l.executable}, l.arguments()...), " "))
+	}
+	return c, nil
+}
+
+const description = "Hawser Runtime: reaches out so that a technician can reach the machine"
+
+// windowsOptions: one recovery action is registered, and Windows repeats the last one at every later failure.
+// A delayed start comes after the network's services, so that none need be named as a dependency.
+func windowsOptions() kardianos.KeyValue {
+	return kardianos.KeyValue{
+		"OnFailure":              "restart",
+		"OnFailureDelayDuration": "5s",
+		"OnFailureResetPeriod":   3600, // seconds
+		"StartType":              "automatic",
+		"DelayedAutoStart":       true,
+	}
+}

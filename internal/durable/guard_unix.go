@@ -1,0 +1,48 @@
+//go:build unix
+
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// openFlags: without O_NONBLOCK a FIFO in a file's place would hang the open.
+const openFlags = os.O_RDONLY | syscall.O_NONBLOCK
+
+// guardDir refuses what is not a directory, or one that others may enter.
+func guardDir(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return syscall.ENOTDIR
+	}
+	return private(info, 0o700)
+}
+
+// private refuses a mode with any bit for group or others; want is named in the advice.
+func private(info fs.FileInfo, want fs.FileMode) error {
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("mode %04o, change it to %04o: %w", mode, want, ErrExposed)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// escapeGlob lets a directory with glob characters in its name stand for itself.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
