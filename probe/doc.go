@@ -1,0 +1,23 @@
+// Package probe asks the network and returns facts: names and time.
+//
+// It changes nothing: no clock is set, nothing is written, and what an answer
+// is worth is decided by pure functions that take the floor and ceiling of
+// time as parameters. Acting on the facts is the agent's work.
+//
+//   - [Resolver] turns a host name into addresses (names.md).
+//   - [SNTP] measures what time servers say, [Sample.Check] says whether one
+//     answer counts and [Combine] which time may be believed (time.md).
+//
+// Nothing here authenticates anything: an address is right when TLS says so,
+// and a time from SNTP is plausible at best. No goroutine outlives the call
+// that started it. The package promises no compatibility to the outside.
+//
+// A client's use of it:
+//
+//	names := &probe.Resolver{Servers: cfg.DNSServers}
+//	clock := &probe.SNTP{Resolve: names.Resolve}
+//	verdict := probe.Combine(clock.Round(ctx, sources), len(sources), floor, ceiling)
+//	if verdict.Plausible {
+//		now := verdict.At(time.Now())
+//	}
+package probe

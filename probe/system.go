@@ -1,0 +1,91 @@
+package probe
+
+import (
+	"bufio"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+// Files are read to this length: a hosts file may be a long block list.
+const (
+	maxHostsBytes  = 4 << 20
+	maxResolvBytes = 64 << 10
+	dnsPort        = 53
+)
+
+// servers returns the resolvers to ask. The system's are looked up each time:
+// it is cheap, and a list that changed with the network is never used stale.
+func (r *Resolver) servers() []netip.AddrPort {
+	list := r.Servers
+	switch {
+	case len(list) > 0:
+	case r.ResolvConf != "":
+		list = readResolvConf(r.ResolvConf)
+	default:
+		list = systemServers()
+	}
+	return list[:min(len(list), maxServers)]
+}
+
+func (r *Resolver) hostsFile() string {
+	if r.HostsFile != "" {
+		return r.HostsFile
+	}
+	return systemHostsFile()
+}
+
+// readResolvConf returns the name servers of a resolv.conf(5), none if it
+// cannot be read: then there is no resolver, which is what the caller reports.
+func readResolvConf(path string) []netip.AddrPort {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	conf, err := dns.ClientConfigFromReader(io.LimitReader(f, maxResolvBytes))
+	if err != nil {
+		return nil
+	}
+	var list []netip.AddrPort
+	for _, s := range conf.Servers {
+		if addr, err := netip.ParseAddr(s); err == nil {
+			list = appendNew(list, []netip.AddrPort{netip.AddrPortFrom(addr, dnsPort)})
+		}
+	}
+	return list
+}
+
+// lookupHosts returns the addresses that the hosts file gives to name.
+func lookupHosts(path, name string) []netip.Addr {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var addrs []netip.Addr
+	lines := bufio.NewScanner(io.LimitReader(f, maxHostsBytes))
+	for lines.Scan() && len(addrs) < maxAddrs {
+		if addr, ok := hostsLine(lines.Text(), name); ok {
+			addrs = appendNew(addrs, []netip.Addr{addr})
+		}
+	}
+	return addrs
+}
+
+// hostsLine returns the address of a hosts(5) line that lists name.
+func hostsLine(line, name string) (netip.Addr, bool) {
+	line, _, _ = strings.Cut(line, "#")
+	fields := strings.Fields(line)
+	if len(fields) < 2 || !slices.ContainsFunc(fields[1:], func(f string) bool {
+		return strings.EqualFold(strings.TrimSuffix(f, "."), name)
+	}) {
+		return netip.Addr{}, false
+	}
+	addr, err := netip.ParseAddr(fields[0])
+	return addr.Unmap(), err == nil
+}
