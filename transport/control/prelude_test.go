@@ -1,0 +1,256 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+func TestPreludeBringsSignedTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.serve(func(c *tls.Conn) { s.prelude(c, nil) })
+		s.net.SetLatency(150 * time.Millisecond)
+		conn, err := s.client.Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if len(s.clock.signed) != 1 || s.clock.rtt != 300*time.Millisecond || time.Since(s.clock.signed[0].Time) != 150*time.Millisecond {
+			t.Errorf("the clock got %+v, %v old", s.clock.signed, s.clock.rtt)
+		}
+		time.Sleep(time.Hour) // no deadline is left behind
+		if _, err := conn.Write([]byte("x")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// spoiled answers with a signed time of which something is different.
+func spoiled(change func(*identity.SignedTime)) func(*site, *tls.Conn) {
+	return func(s *site, c *tls.Conn) { s.prelude(c, change) }
+}
+
+// raw answers with a frame that is no signed time.
+func raw(f func(s *site, request wire.Frame) (wire.Type, []byte)) func(*site, *tls.Conn) {
+	return func(s *site, c *tls.Conn) {
+		request, _ := wire.Read(c)
+		kind, payload := f(s, request)
+		wire.Write(c, kind, payload)
+	}
+}
+
+var preludeFaults = []struct {
+	name   string
+	script func(*site, *tls.Conn)
+	setup  func(*site)
+	want   transport.Reason
+	took   time.Duration
+}{
+	{name: "late", script: func(s *site, c *tls.Conn) {
+		f, _ := wire.Read(c)
+		answer := s.answer(f, nil)
+		time.Sleep(10*time.Second + 1)
+		wire.Write(c, wire.TypeTime, answer)
+	}, want: transport.Timeout, took: 10 * time.Second},
+	{name: "never", script: func(*site, *tls.Conn) {}, want: transport.Timeout, took: 10 * time.Second},
+	{name: "other nonce", script: spoiled(func(t *identity.SignedTime) { t.Nonce[5] ^= 1 }), want: transport.BadTime},
+	{name: "other server", script: spoiled(func(t *identity.SignedTime) { t.Server[5] ^= 1 }), want: transport.BadTime},
+	{name: "other device", script: spoiled(func(t *identity.SignedTime) { t.UID[5] ^= 1 }), want: transport.BadTime},
+	{name: "chain expired at that time", script: spoiled(func(t *identity.SignedTime) { t.Time = t.Time.Add(31 * 24 * time.Hour) }), want: transport.Expired},
+	{name: "chain not yet valid at that time", script: spoiled(func(t *identity.SignedTime) { t.Time = t.Time.Add(-2 * time.Hour) }), want: transport.ClockWrong},
+	{name: "stolen expired key, in 1970", script: spoiled(nil), setup: func(s *site) {
+		s.leaf = s.issue(-2*time.Hour, -time.Hour)
+		s.clock.floor, s.clock.authentic = time.Unix(0, 0), false
+	}, want: transport.Expired},
+	{name: "signature flipped", script: raw(func(s *site, r wire.Frame) (wire.Type, []byte) {
+		b := s.answer(r, nil)
+		b[120] ^= 1
+		return wire.TypeTime, b
+	}), want: transport.BadTime},
+	{name: "truncated", script: raw(func(s *site, r wire.Frame) (wire.Type, []byte) { return wire.TypeTime, s.answer(r, nil)[:150] }), want: transport.BadTime},
+	{name: "empty", script: raw(func(*site, wire.Frame) (wire.Type, []byte) { return wire.TypeTime, nil }), want: transport.BadTime},
+	{name: "time key of other roots", script: spoiled(nil), setup: func(s *site) { s.timeRaw = newSite(s.t).timeRaw }, want: transport.WrongRoot},
+	{name: "other frame", script: raw(func(*site, wire.Frame) (wire.Type, []byte) { return wire.TypePaired, nil }), want: transport.BadTime},
+	{name: "bytes that are no frame", script: func(_ *site, c *tls.Conn) { io.WriteString(c, "HTTP/1.1 200 OK") }, want: transport.BadTime},
+	{name: "server without a clock", script: raw(func(*site, wire.Frame) (wire.Type, []byte) {
+		return wire.TypeRefuse, []byte(`{"reason":"clock"}`)
+	}), want: transport.ClockWrong},
+	{name: "busy server", script: raw(func(*site, wire.Frame) (wire.Type, []byte) {
+		return wire.TypeRefuse, []byte(`{"reason":"busy","retry_after_s":9}`)
+	}), want: transport.Busy},
+	{name: "closed instead", script: func(_ *site, c *tls.Conn) { c.Close() }, want: transport.Reset},
+	{name: "the own clock refuses", script: spoiled(nil), setup: func(s *site) { s.clock.refuse = errors.New("beyond the ceiling") }, want: transport.BadTime},
+}
+
+func TestServerThatCannotProveItselfLearnsNothing(t *testing.T) {
+	t.Attr("id", "A1-refuse")
+	t.Attr("cases", fmt.Sprint(len(preludeFaults)))
+	for _, f := range preludeFaults {
+		t.Run(f.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				if f.setup != nil {
+					f.setup(s)
+				}
+				s.serve(func(c *tls.Conn) {
+					// What is not a time-request would show here as well.
+					f.script(s, c)
+				})
+				begin := time.Now()
+				conn, err := s.client.Connect(t.Context())
+				if conn != nil || transport.ReasonOf(err) != f.want || time.Since(begin) != f.took {
+					t.Errorf("got %v, %v after %v, want %s after %v", conn, err, time.Since(begin), f.want, f.took)
+				}
+				if len(s.clock.signed) != 0 {
+					t.Error("the clock believed it")
+				}
+				synctest.Wait()
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				// A server that never read its request still has it, and nothing else.
+				if rest := len(s.after); rest != 0 && rest != 4+wire.TimeRequestBytes {
+					t.Errorf("the server learned %q", s.after)
+				}
+			})
+		})
+	}
+}
+
+func TestRetryAfterReachesTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.serve(func(c *tls.Conn) {
+			wire.Read(c)
+			wire.Refuse(c, &wire.Refusal{Reason: transport.Busy, RetryAfter: 9 * time.Second})
+		})
+		_, err := s.client.Connect(t.Context())
+		if r, ok := errors.AsType[*wire.Refusal](err); !ok || r.RetryAfter != 9*time.Second {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestUnsureClockGetsPastTheDatesButNeverBelowItsFloor(t *testing.T) {
+	hour := time.Hour
+	for _, c := range []struct {
+		name  string
+		floor time.Duration // from now
+		sure  bool
+		want  transport.Reason
+	}{
+		{"1970, unsure", -time.Since(time.Unix(0, 0)) / 2, false, ""},
+		{"floor within the leaf's dates", -hour / 2, false, ""},
+		{"floor after the leaf", 31 * 24 * hour, false, transport.ClockWrong},
+		{"after the leaf, sure", 31 * 24 * hour, true, transport.Expired},
+		{"before the leaf, sure", -2 * hour, true, transport.ClockWrong},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				s.serve(func(c *tls.Conn) { s.prelude(c, nil) })
+				s.clock.floor, s.clock.authentic = time.Now().Add(c.floor), c.sure
+				s.client.Dialer.Now = func() time.Time { return time.Unix(0, 0) }
+				conn, err := s.client.Connect(t.Context())
+				if transport.ReasonOf(err) != c.want {
+					t.Errorf("got %v, want %q", err, c.want)
+				}
+				if conn != nil {
+					conn.Close()
+				}
+			})
+		})
+	}
+}
+
+func TestConnectHonoursItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.serve(func(*tls.Conn) {})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		begin := time.Now()
+		if _, err := s.client.Connect(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(begin))
+		}
+	})
+}
+
+func TestEnrolAndRenewAsk(t *testing.T) {
+	want := wire.Identity{Chain: "PEM", Domain: "plant", UID: identity.NewUID(), Name: "pump 1"}
+	asks := map[wire.Type]func(*Conn, context.Context) (wire.Identity, error){
+		wire.TypeEnrol: func(c *Conn, ctx context.Context) (wire.Identity, error) {
+			return c.Enrol(ctx, wire.Enrol{Code: "AB", CSR: []byte{1}})
+		},
+		wire.TypeRenew: func(c *Conn, ctx context.Context) (wire.Identity, error) {
+			return c.Renew(ctx, wire.Renew{CSR: []byte{1}})
+		},
+	}
+	for kind, ask := range asks {
+		for _, c := range []struct {
+			name   string
+			answer func(*tls.Conn)
+			want   transport.Reason
+			took   time.Duration
+		}{
+			{"answered", func(c *tls.Conn) { wire.WriteJSON(c, wire.TypeIdentity, want) }, "", 0},
+			{"refused", func(c *tls.Conn) { wire.Refuse(c, &wire.Refusal{Reason: transport.BadCode}) }, transport.BadCode, 0},
+			{"not JSON", func(c *tls.Conn) { wire.Write(c, wire.TypeIdentity, []byte("[]")) }, transport.Protocol, 0},
+			{"other frame", func(c *tls.Conn) { wire.Write(c, wire.TypePong, nil) }, transport.Protocol, 0},
+			{"silent", func(*tls.Conn) {}, transport.Timeout, answerTimeout},
+		} {
+			t.Run(fmt.Sprintf("%#x %s", byte(kind), c.name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newSite(t)
+					s.serve(func(conn *tls.Conn) {
+						s.prelude(conn, nil)
+						if f, err := wire.Expect(conn, kind); err != nil || !bytes.Contains(f.Payload, []byte(`"csr":"AQ=="`)) {
+							t.Errorf("got %s, %v", f.Payload, err)
+						}
+						c.answer(conn)
+					})
+					conn, err := s.client.Connect(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					begin := time.Now()
+					got, err := ask(conn, t.Context())
+					if transport.ReasonOf(err) != c.want || time.Since(begin) != c.took || err == nil && got != want {
+						t.Errorf("got %+v, %v after %v", got, err, time.Since(begin))
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAskHonoursItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.serve(func(conn *tls.Conn) { s.prelude(conn, nil) })
+		conn, err := s.client.Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := conn.Enrol(ctx, wire.Enrol{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("enrol: %v", err)
+		}
+		if _, err := conn.Control(ctx, wire.Hello{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("hello: %v", err)
+		}
+	})
+}

@@ -1,0 +1,231 @@
+// Package wire reads and writes the frames of a Hawser connection (wire §2).
+//
+// A frame is a type, a length and a payload. Nothing is read beyond the frame
+// that was asked for, so the same connection can go on with other bytes after
+// it. Functions block as their reader or writer does; deadlines are the
+// connection's. The encoding is fixed by docs/spec/wire.md.
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"hawser/transport"
+)
+
+const headerBytes = 4
+
+// A Type is a frame's type (wire §2.2).
+type Type byte
+
+// The types of wire §2.2. A number is never used again for something else.
+const (
+	TypeTimeRequest Type = 0x01
+	TypeTime        Type = 0x02
+	TypeEnrol       Type = 0x10
+	TypeRenew       Type = 0x11
+	TypeIdentity    Type = 0x12
+	TypeHello       Type = 0x20
+	TypeWelcome     Type = 0x21
+	TypePool        Type = 0x22
+	TypeOffer       Type = 0x23
+	TypeOfferAck    Type = 0x24
+	TypeEndSession  Type = 0x25
+	TypePing        Type = 0x26
+	TypePong        Type = 0x27
+	TypeRevoked     Type = 0x28
+	TypeTimeAgain   Type = 0x29
+	TypeJoin        Type = 0x40
+	TypePaired      Type = 0x41
+	TypeOpen        Type = 0x50
+	TypeOpened      Type = 0x51
+	TypeRefuse      Type = 0x7f
+)
+
+// limit returns the largest payload of a type in bytes; ok is false for a type
+// that wire §2.2 does not have.
+func limit(t Type) (bytes int, ok bool) {
+	const KiB = 1 << 10
+	switch t {
+	case TypeTimeRequest, TypeTimeAgain:
+		return TimeRequestBytes, true
+	case TypePing:
+		return pingBytes, true
+	case TypePong, TypePaired, TypeOpened:
+		return 0, true
+	case TypeTime, TypeOfferAck, TypeEndSession, TypeOpen, TypeRefuse:
+		return 4 * KiB, true
+	case TypeJoin:
+		return 8 * KiB, true
+	case TypeEnrol, TypeRenew, TypeHello, TypeWelcome, TypeOffer:
+		return 16 * KiB, true
+	case TypeIdentity, TypePool, TypeRevoked:
+		return 64 * KiB, true
+	}
+	return 0, false
+}
+
+// Frame is one frame as it was read. The payload is the caller's.
+type Frame struct {
+	Type    Type
+	Payload []byte
+}
+
+// ErrFrame is wrapped by every error that says that the peer sent bytes which
+// wire §2 does not allow: an unknown type, a length over the type's limit, a
+// payload that does not parse, or a type that was not expected. The answer to
+// it is Refuse with reason protocol.
+var ErrFrame error = &transport.Error{Reason: transport.Protocol, Op: "read frame"}
+
+// Write writes one frame in one call of w.Write, so that it travels as one
+// TLS record. A payload over the type's limit is the caller's bug and an error.
+func Write(w io.Writer, t Type, payload []byte) error {
+	max, ok := limit(t)
+	if !ok || len(payload) > max {
+		return fmt.Errorf("write frame %#02x of %d bytes: over its limit", byte(t), len(payload))
+	}
+	b := make([]byte, headerBytes+len(payload))
+	binary.BigEndian.PutUint32(b, uint32(t)<<24|uint32(len(payload)))
+	copy(b[headerBytes:], payload)
+	_, err := w.Write(b)
+	return err
+}
+
+// WriteJSON writes v as the payload of one frame.
+func WriteJSON(w io.Writer, t Type, v any) error {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode frame %#02x: %w", byte(t), err)
+	}
+	return Write(w, t, payload)
+}
+
+// Read reads one frame. The length is checked against the limit of the type
+// before anything is allocated. io.EOF means that the peer closed between two
+// frames, io.ErrUnexpectedEOF within one.
+func Read(r io.Reader) (Frame, error) {
+	var h [headerBytes]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return Frame{}, err
+	}
+	t, n := Type(h[0]), int(binary.BigEndian.Uint32(h[:])&0xffffff)
+	max, ok := limit(t)
+	if !ok {
+		return Frame{}, fmt.Errorf("%w: unknown type %#02x", ErrFrame, h[0])
+	}
+	if n > max {
+		return Frame{}, fmt.Errorf("%w: type %#02x with %d bytes, limit %d", ErrFrame, h[0], n, max)
+	}
+	f := Frame{Type: t, Payload: make([]byte, n)}
+	if _, err := io.ReadFull(r, f.Payload); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return Frame{}, err
+	}
+	return f, nil
+}
+
+// Expect reads one frame and wants it to be of type t. A refuse frame in its
+// place is returned as *Refusal, any other type as ErrFrame.
+func Expect(r io.Reader, t Type) (Frame, error) {
+	f, err := Read(r)
+	switch {
+	case err != nil:
+		return Frame{}, err
+	case f.Type == t:
+		return f, nil
+	case f.Type == TypeRefuse:
+		return Frame{}, f.Refusal()
+	}
+	return Frame{}, fmt.Errorf("%w: type %#02x where %#02x was expected", ErrFrame, byte(f.Type), byte(t))
+}
+
+// Decode parses the JSON payload into v. Unknown members are ignored
+// (wire §2.2). The error wraps ErrFrame.
+func (f Frame) Decode(v any) error {
+	if !bytes.HasPrefix(bytes.TrimLeft(f.Payload, " \t\r\n"), []byte("{")) {
+		return fmt.Errorf("%w: type %#02x: not a JSON object", ErrFrame, byte(f.Type))
+	}
+	if err := json.Unmarshal(f.Payload, v); err != nil {
+		return fmt.Errorf("%w: type %#02x: %v", ErrFrame, byte(f.Type), err)
+	}
+	return nil
+}
+
+// Refusal is a refuse frame (wire §2.3), received or to be sent. It is an
+// error, so that a server's handler can return it and a client's caller gets it.
+type Refusal struct {
+	Reason     transport.Reason
+	Text       string
+	RetryAfter time.Duration // zero: at once; whole seconds on the wire, at most maxRetryAfter
+}
+
+const (
+	maxRetryAfter = time.Hour
+	maxTextBytes  = 200
+)
+
+type refuse struct {
+	Reason      transport.Reason `json:"reason"`
+	Text        string           `json:"text,omitempty"`
+	RetryAfterS int64            `json:"retry_after_s,omitempty"`
+}
+
+// Error tells the reason and the peer's text.
+func (r *Refusal) Error() string {
+	s := "refused by peer: " + string(r.Reason)
+	if r.Text != "" {
+		s += ": " + r.Text
+	}
+	return s
+}
+
+// Why returns the reason, for transport.ReasonOf.
+func (r *Refusal) Why() transport.Reason { return r.Reason }
+
+// Refuse writes r as a refuse frame.
+func Refuse(w io.Writer, r *Refusal) error {
+	retry := min(max(r.RetryAfter, 0), maxRetryAfter)
+	return WriteJSON(w, TypeRefuse, refuse{r.Reason, printable(r.Text), int64((retry + time.Second - 1) / time.Second)})
+}
+
+// Refusal parses a refuse frame. One that does not parse is reason protocol:
+// the peer refused, whatever it wanted to say.
+func (f Frame) Refusal() *Refusal {
+	var m refuse
+	if err := f.Decode(&m); err != nil || !word(m.Reason) {
+		return &Refusal{Reason: transport.Protocol, Text: "unreadable refusal"}
+	}
+	retry := min(max(m.RetryAfterS, 0), int64(maxRetryAfter/time.Second))
+	return &Refusal{m.Reason, printable(m.Text), time.Duration(retry) * time.Second}
+}
+
+// word reports whether r can be a reason: a newer peer may send one that this
+// build does not know, but never something that could forge a log line.
+func word(r transport.Reason) bool {
+	for _, c := range r {
+		if (c < 'a' || c > 'z') && c != '-' {
+			return false
+		}
+	}
+	return r != "" && len(r) <= 32
+}
+
+// printable makes a peer's text safe to show: printable ASCII, bounded.
+func printable(s string) string {
+	b := make([]byte, 0, min(len(s), maxTextBytes))
+	for i := 0; i < len(s) && len(b) < maxTextBytes; i++ {
+		if c := s[i]; c >= ' ' && c <= '~' {
+			b = append(b, c)
+		} else {
+			b = append(b, '?')
+		}
+	}
+	return string(b)
+}
