@@ -1,0 +1,134 @@
+package probe
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"hawser/transport"
+)
+
+// golden is a site with one row of each kind.
+func golden() Report {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	good := Sample{Source: "ntp.example", Addr: netip.MustParseAddrPort("192.0.2.123:123"), Received: now,
+		At: now.Add(-1500 * time.Millisecond), RTT: 23_456 * time.Microsecond, Stratum: 2}
+	mute := failedSample("mute.example", netip.AddrPort{}, ReasonDNS, "no address")
+	tried := []Attempt{{Server: netip.MustParseAddrPort("192.0.2.53:53"), Network: "udp", Reason: ReasonNXDomain}}
+	at := func(port uint16) transport.Candidate {
+		return transport.Candidate{Host: "a.example", Addr: netip.AddrPortFrom(addr1, port)}
+	}
+	return newReport([]finished{
+		{5, wayRow(transport.Attempt{Candidate: at(80), Reason: transport.Refused, Detail: "dial tcp: connection refused"})},
+		{4, wayRow(transport.Attempt{Candidate: at(443), Reason: transport.TLSIntercepted, RTT: 8 * time.Millisecond, Issuer: "CN=Proxy\u202e"})},
+		{1, timeRow(mute, now.Add(-time.Hour), now.Add(time.Hour))},
+		{0, timeRow(good, now.Add(-time.Hour), now.Add(time.Hour))},
+		{2, NameRow{Host: "a.example", OK: true, Addrs: []netip.Addr{addr1}, RTT: 12.3}},
+		{3, NameRow{Host: "b.example", Addrs: []netip.Addr{}, RTT: 4, Reason: ReasonNXDomain, Attempts: tried}},
+	})
+}
+
+func TestReportJSON(t *testing.T) {
+	got, err := json.MarshalIndent(golden(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"time":[
+{"source":"ntp.example","addr":"192.0.2.123","ok":true,"offset_ms":-1500,"rtt_ms":23.5,"stratum":2,"reason":""},
+{"source":"mute.example","addr":"","ok":false,"offset_ms":0,"rtt_ms":0,"stratum":0,"reason":"dns"}
+],"names":[
+{"host":"a.example","ok":true,"addrs":["203.0.113.7"],"rtt_ms":12.3,"reason":""},
+{"host":"b.example","ok":false,"addrs":[],"rtt_ms":4,"reason":"nxdomain"}
+],"ways":[
+{"host":"a.example","addr":"203.0.113.7","port":443,"way":"direct","ok":false,"rtt_ms":8,"reason":"tls-intercepted","issuer":"CN=Proxy?"},
+{"host":"a.example","addr":"203.0.113.7","port":80,"way":"direct","ok":false,"rtt_ms":0,"reason":"refused","issuer":""}
+],"verdict":{"ok":false,"reason":"tls-intercepted","text":
+"TLS on TCP 443 to a.example (203.0.113.7) is intercepted (certificate of \"CN=Proxy?\"): ask the site's IT to exempt a.example from TLS inspection."}}`
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, []byte(want), "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != indented.String() {
+		t.Errorf("%s\nwant %s", got, &indented)
+	}
+}
+
+func TestReportText(t *testing.T) {
+	want := `time
+  ok  ntp.example   192.0.2.123  offset -1.5 s  23.5 ms  stratum 2
+  no  mute.example  -            dns
+names
+  ok  a.example  203.0.113.7  12.3 ms
+  no  b.example  nxdomain: 192.0.2.53:53 udp nxdomain
+ways
+  no  a.example  203.0.113.7  443  direct  tls-intercepted by CN=Proxy?
+  no  a.example  203.0.113.7  80   direct  refused
+verdict
+  no: TLS on TCP 443 to a.example (203.0.113.7) is intercepted (certificate of "CN=Proxy?"): ask the site's IT to exempt a.example from TLS inspection.
+`
+	if got := golden().Text(); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+func TestEmptyReportHasListsAndSaysSo(t *testing.T) {
+	r := newReport(nil)
+	b, err := json.Marshal(r)
+	if err != nil || !strings.HasPrefix(string(b), `{"time":[],"names":[],"ways":[],"verdict":{"ok":false,"reason":"timeout",`) {
+		t.Errorf("%s, %v", b, err)
+	}
+	if n := strings.Count(r.Text(), "nothing known"); n != 3 {
+		t.Errorf("%d sections say that nothing is known:\n%s", n, r.Text())
+	}
+}
+
+func TestRowsInOneLine(t *testing.T) {
+	r := golden()
+	for row, want := range map[Row]string{
+		r.Time[0]: "time  ok  ntp.example  192.0.2.123  offset -1.5 s  23.5 ms  stratum 2",
+		r.Time[1]: "time  no  mute.example  -  dns",
+		r.Ways[1]: "way  no  a.example  203.0.113.7  80  direct  refused",
+	} {
+		if row.String() != want {
+			t.Errorf("%q, want %q", row, want)
+		}
+	}
+	if got, want := r.Names[1].String(), "name  no  b.example  nxdomain: 192.0.2.53:53 udp nxdomain"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestForeignTextIsHarmless(t *testing.T) {
+	row := wayRow(transport.Attempt{Candidate: transport.Candidate{Host: "a\x00b"}, Issuer: "x\x1b[2J\u202ey\n\xff", Detail: strings.Repeat("ü", 500)})
+	if row.Host != "a?b" || row.Issuer != "x?[2J?y??" || len(row.Detail) > maxTextBytes || strings.Trim(row.Detail, "?") != "" {
+		t.Errorf("%q %q %q", row.Host, row.Issuer, row.Detail)
+	}
+	if source := timeRow(failedSample("a\tb", netip.AddrPort{}, ReasonBadSource, ""), time.Time{}, time.Time{}).Source; source != "a?b" {
+		t.Errorf("source %q", source)
+	}
+}
+
+func TestOffsetText(t *testing.T) {
+	for ms, want := range map[int64]string{
+		0: "+0 ms", -999: "-999 ms", 1500: "+1.5 s", -99_900: "-99.9 s", 3 * 3600_000: "+3.0 h", -1_767_225_600_000: "-20454 days",
+	} {
+		if got := offsetText(ms); got != want {
+			t.Errorf("offsetText(%d) = %q, want %q", ms, got, want)
+		}
+	}
+}
+
+// broken fails at the first write.
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+func TestWriteTextReturnsTheErrorOfTheWriter(t *testing.T) {
+	if err := golden().WriteText(broken{}); err == nil {
+		t.Error("no error")
+	}
+}
