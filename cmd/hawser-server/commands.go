@@ -1,0 +1,161 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hawser/server"
+)
+
+const asJSON = "print JSON"
+
+func initCommand() *cobra.Command {
+	var o server.Options
+	var ports []uint
+	var json bool
+	c := &cobra.Command{
+		Use: "init", Short: "make root, keys, configuration and the first login code",
+		Example: "  hawser-server init --dir /etc/hawser --host hawser.example.com",
+		Args:    cobra.NoArgs,
+		RunE: act(func(c *cobra.Command) error {
+			var err error
+			if o.Ports, err = server.ParsePorts(ports); err != nil {
+				return err
+			}
+			made, err := server.Init(c.Context(), o)
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%w: an infrastructure is never overwritten, choose another --dir", err)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "hawser-server: keep %s offline: nothing at run needs it, and who has it is the infrastructure\n", made.RootKey)
+			return printMade(c.OutOrStdout(), made, json)
+		}),
+	}
+	c.Flags().StringVar(&o.Dir, "dir", "", "`DIR` to put it in; made if it is not there")
+	c.Flags().StringArrayVar(&o.Hosts, "host", nil, "`NAME|IP` at which clients reach the server; may be repeated")
+	c.Flags().StringVar(&o.Domain, "domain", server.DefaultDomain, "`NAME` of the first domain")
+	c.Flags().UintSliceVar(&ports, "ports", []uint{80, 443, 5935}, "`PORTS` to answer on")
+	c.Flags().BoolVar(&json, "json", false, asJSON)
+	mustHave(c, "dir", "host")
+	return c
+}
+
+func printMade(w io.Writer, m server.Made, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, struct {
+			Dir        string `json:"dir"`
+			RootFile   string `json:"root_file"`
+			RootSHA256 string `json:"root_sha256"`
+			AdminCode  string `json:"admin_code"`
+		}{m.Dir, m.RootFile, m.Root.String(), m.AdminCode.String()})
+	}
+	_, err := fmt.Fprintf(w, "directory    %s\nroot         %s\nroot sha256  %s\nadmin code   %s\nnext         hawser-server run --config %s\n",
+		m.Dir, m.RootFile, m.Root, m.AdminCode, m.Config)
+	return err
+}
+
+func runCommand() *cobra.Command {
+	var config string
+	c := &cobra.Command{
+		Use: "run", Short: "serve until SIGINT or SIGTERM",
+		Args: cobra.NoArgs,
+		RunE: act(func(c *cobra.Command) error {
+			cfg, err := server.Load(config)
+			if err != nil {
+				return err
+			}
+			s := server.Server{
+				Config:  cfg,
+				Version: thisVersion().Version,
+				Logger:  slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Level})),
+				Ready: func(addrs []string) {
+					fmt.Fprintln(c.OutOrStdout(), "ready", strings.Join(addrs, " "))
+				},
+			}
+			return s.Run(c.Context())
+		}),
+	}
+	configFlag(c, &config)
+	return c
+}
+
+func checkCommand() *cobra.Command {
+	var config string
+	var json bool
+	c := &cobra.Command{
+		Use: "check", Short: "look at config, keys, store and clock; change nothing",
+		Args: cobra.NoArgs,
+		RunE: act(func(c *cobra.Command) error {
+			cfg, err := server.Load(config)
+			if err != nil {
+				return err
+			}
+			return printCheck(c.OutOrStdout(), cfg.File, server.Check(c.Context(), cfg, time.Now()), json)
+		}),
+	}
+	configFlag(c, &config)
+	c.Flags().BoolVar(&json, "json", false, asJSON)
+	return c
+}
+
+// printCheck prints the rows; that one of them is not good is an error.
+func printCheck(w io.Writer, config string, rows []server.Row, asJSON bool) error {
+	type row struct {
+		Name string `json:"name"`
+		OK   bool   `json:"ok"`
+		Text string `json:"text"`
+	}
+	answer := struct {
+		OK     bool   `json:"ok"`
+		Config string `json:"config"`
+		Checks []row  `json:"checks"`
+	}{OK: true, Config: config}
+	var bad error
+	for _, r := range rows {
+		answer.Checks = append(answer.Checks, row(r))
+		if !r.OK && bad == nil {
+			answer.OK, bad = false, fmt.Errorf("check %s: %s: %s", config, r.Name, r.Text)
+		}
+	}
+	if asJSON {
+		return errors.Join(printJSON(w, answer), bad)
+	}
+	for _, r := range answer.Checks {
+		verdict := "ok  "
+		if !r.OK {
+			verdict = "FAIL"
+		}
+		fmt.Fprintf(w, "%s  %-16s  %s\n", verdict, r.Name, r.Text)
+	}
+	return bad
+}
+
+func configFlag(c *cobra.Command, config *string) {
+	c.Flags().StringVar(config, "config", "", "`FILE` that init has made")
+	mustHave(c, "config")
+}
+
+// mustHave panics only for a flag that the command does not have.
+func mustHave(c *cobra.Command, flags ...string) {
+	for _, f := range flags {
+		if err := c.MarkFlagRequired(f); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"hawser-server": main,
+	})
+}
+
+// TestScripts plays testdata/script. Besides testscript's own commands there
+// are `start CONFIG`, which runs a server until its ready line, and `stop`,
+// which sends it SIGTERM and wants exit code 0. exit CODE ARGS… runs
+// hawser-server and wants that exit code and, unless it is 0, one line on
+// stderr and nothing on stdout. $PORT1 and $PORT2 are free.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:   "testdata/script",
+		Setup: func(env *testscript.Env) error { return freePorts(env, "PORT1", "PORT2") },
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"start": start, "stop": stop, "exit": exit,
+		},
+	})
+}
+
+func freePorts(env *testscript.Env, names ...string) error {
+	for _, name := range names {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer ln.Close() // after the last, so that they differ
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		env.Setenv(name, port)
+	}
+	env.Values[runningKey{}] = new(*running)
+	return nil
+}
+
+type runningKey struct{}
+
+// running is a server that was started by a script.
+type running struct {
+	cmd *exec.Cmd
+	out *bufio.Reader
+	log *strings.Builder
+}
+
+func start(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: start CONFIG")
+	}
+	cmd := exec.Command("hawser-server", "run", "--config", ts.MkAbs(args[0]))
+	log := new(strings.Builder) // to be read after Wait
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() { cmd.Process.Kill() })
+	r := &running{cmd, bufio.NewReader(out), log}
+	line, err := r.out.ReadString('\n')
+	if err != nil {
+		ts.Fatalf("no ready line: %v, %v: %s", err, cmd.Wait(), log)
+	}
+	ts.Setenv("READY", strings.TrimSuffix(line, "\n"))
+	*ts.Value(runningKey{}).(**running) = r
+}
+
+func stop(ts *testscript.TestScript, neg bool, args []string) {
+	r := *ts.Value(runningKey{}).(**running)
+	ts.Check(r.cmd.Process.Signal(syscall.SIGTERM))
+	rest, err := io.ReadAll(r.out)
+	ts.Check(err)
+	if err := r.cmd.Wait(); err != nil {
+		ts.Fatalf("server ended with %v: %s", err, r.log)
+	}
+	if len(rest) > 0 {
+		ts.Fatalf("on stdout, besides the ready line: %q", rest)
+	}
+}
+
+func exit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: exit CODE ARGS…")
+	}
+	var stdout, stderr strings.Builder
+	cmd := exec.Command("hawser-server", args[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = ts.Getenv("WORK"), &stdout, &stderr
+	err := cmd.Run()
+	if _, failed := err.(*exec.ExitError); err != nil && !failed {
+		ts.Check(err)
+	}
+	fmt.Fprint(ts.Stdout(), stdout.String())
+	fmt.Fprint(ts.Stderr(), stderr.String())
+	if got := fmt.Sprint(cmd.ProcessState.ExitCode()); got != args[0] {
+		ts.Fatalf("exit code %s, want %s: %s", got, args[0], stderr.String())
+	}
+	if args[0] != "0" && strings.Count(stderr.String(), "\n") != 1 {
+		ts.Fatalf("want one line on stderr, got %q", stderr.String())
+	}
+}
+
+func TestVersionIsComplete(t *testing.T) {
+	v := thisVersion()
+	if v.Program != "hawser-server" || v.Version == "" || v.Go == "" || v.Platform == "" {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// TestUsageErrorsExitWith2 calls Main itself.
+func TestUsageErrorsExitWith2(t *testing.T) {
+	t.Attr("id", "A1-input")
+	tests := []string{
+		"", "nonsense", "--nonsense", "init", "init --dir d", "init --host h", "init --dir", "init --dir d --host h extra",
+		"init --dir d --host h --ports x", "init --dir d --host h --ports 70000", "init --dir d --host h --ports 0",
+		"init --dir d --host h:443", "init --dir d --host a/b", "init --dir d --host h --domain D!",
+		"run", "run --config", "run --config none.yaml", "check", "check --config none.yaml", "version --xml",
+	}
+	t.Attr("cases", fmt.Sprint(len(tests)))
+	t.Chdir(t.TempDir())
+	for _, args := range tests {
+		var stderr strings.Builder
+		if got := Main(strings.Fields(args), io.Discard, &stderr); got != exitUsage {
+			t.Errorf("%q: exit code %d, want %d", args, got, exitUsage)
+		}
+		if s := stderr.String(); strings.Count(s, "\n") != 1 || !strings.HasPrefix(s, "hawser-server: ") {
+			t.Errorf("%q: stderr %q, want one line", args, s)
+		}
+	}
+	left, err := os.ReadDir(".")
+	if err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

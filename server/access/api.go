@@ -1,0 +1,169 @@
+package access
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// Limits of the API (access §6).
+const (
+	maxBodyBytes   = 64 << 10
+	maxHeaderBytes = 16 << 10
+	headerTimeout  = 10 * time.Second
+	requestTimeout = 30 * time.Second // reading one, and answering it
+	idleTimeout    = 2 * time.Minute  // between two
+)
+
+// ServeAPI serves one accepted hawser-api/1 connection whose handshake is done:
+// HTTP/1.1 with the API of access §6. It blocks until the connection or ctx
+// ends, and closes it. TLS must have asked for a client certificate without
+// verifying it. A panic ends its request alone.
+func (s *Server) ServeAPI(ctx context.Context, conn *tls.Conn) {
+	defer conn.Close()
+	ctx, cancel, ok := s.attend(ctx)
+	defer cancel()
+	if !ok {
+		return
+	}
+	one := &oneConn{Conn: conn, closed: make(chan struct{})}
+	defer context.AfterFunc(ctx, func() { one.Close() })()
+	ended := make(chan struct{})
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn) }),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed { // the last thing that its goroutine does
+				close(ended)
+			}
+		},
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          log.New(io.Discard, "", 0),
+	}
+	server.Serve(one) // its error says that the one connection was closed
+	<-ended
+}
+
+// oneConn is a connection and the listener that accepts it, once. It hides that
+// it is TLS: net/http closes TLS connections whose ALPN protocol it does not know.
+type oneConn struct {
+	net.Conn
+	once     sync.Once
+	closed   chan struct{}
+	accepted bool
+}
+
+// Accept returns the connection, then blocks until that is closed.
+func (c *oneConn) Accept() (net.Conn, error) {
+	if !c.accepted {
+		c.accepted = true
+		return c, nil
+	}
+	<-c.closed
+	return nil, net.ErrClosed
+}
+
+// Addr makes it a listener.
+func (c *oneConn) Addr() net.Addr { return c.LocalAddr() }
+
+// Close closes the connection, and the listener with it.
+func (c *oneConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// answer serves one request: route, caller, handler. Whatever goes wrong
+// becomes a problem document.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.log.Error("request panicked", "addr", r.RemoteAddr, "err", fmt.Sprintf("%v\n%s", v, debug.Stack()))
+			writeProblem(w, &wire.Refusal{Reason: transport.Internal})
+		}
+	}()
+	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	status, body, err := s.dispatch(r, conn)
+	if err != nil {
+		refusal := refusalOf(err)
+		if refusal.Reason == transport.Internal {
+			s.log.Error("request failed", "addr", r.RemoteAddr, "err", err)
+		}
+		if allow, ok := errors.AsType[*methodError](err); ok {
+			w.Header().Set("Allow", allow.methods)
+		}
+		writeProblem(w, refusal)
+		return
+	}
+	writeJSON(w, status, "application/json", body)
+}
+
+func (s *Server) dispatch(r *http.Request, conn *tls.Conn) (status int, body any, err error) {
+	if _, ok := s.clock.trusted(); !ok {
+		return 0, nil, errClock // nothing is issued or recorded at a wrong time
+	}
+	route, vars, err := match(routes(), r.Method, r.URL.EscapedPath())
+	if err != nil {
+		return 0, nil, err
+	}
+	c, err := s.identifyCaller(r.Context(), route.who, conn)
+	if err != nil {
+		return 0, nil, err
+	}
+	return route.handle(s, request{r, c, vars})
+}
+
+// request is what a handler gets.
+type request struct {
+	*http.Request
+	caller caller
+	vars   map[string]string // of the route's pattern
+}
+
+// read parses the body, strictly: a member that is not known may be one whose
+// absence the sender does not expect.
+func (r request) read(into any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = errors.New("more than one value")
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return refuse(codeTooLarge, "the body is over 64 KiB")
+	}
+	return refuse(codeBadRequest, "body: "+err.Error())
+}
+
+func writeJSON(w http.ResponseWriter, status int, kind string, body any) {
+	if status == http.StatusNoContent {
+		w.WriteHeader(status)
+		return
+	}
+	b, err := json.Marshal(body)
+	if err != nil { // no value of ours does this
+		status, b = http.StatusInternalServerError, nil
+	}
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	w.Write(b)
+}

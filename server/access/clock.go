@@ -1,0 +1,36 @@
+package access
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// maxBehind is how far the clock may be behind the newest time of the store
+// before the server stops to vouch for it (wire §3). Leap seconds and small
+// corrections stay below it.
+const maxBehind = time.Minute
+
+// clock judges the server's own clock by the newest time that it has seen. It
+// is safe for concurrent use.
+type clock struct {
+	now    func() time.Time
+	newest atomic.Int64 // Unix nanoseconds
+}
+
+// saw notes a time from the store.
+func (c *clock) saw(t time.Time) {
+	for {
+		newest := c.newest.Load()
+		if t.UnixNano() <= newest || c.newest.CompareAndSwap(newest, t.UnixNano()) {
+			return
+		}
+	}
+}
+
+// trusted returns the time; ok is false when the clock fell back behind what
+// it has shown before, over restarts too.
+func (c *clock) trusted() (now time.Time, ok bool) {
+	now = c.now()
+	c.saw(now)
+	return now, time.Unix(0, c.newest.Load()).Sub(now) <= maxBehind
+}

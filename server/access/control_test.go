@@ -1,0 +1,307 @@
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+func TestWelcomeTellsHeartbeatPoolAndRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		device := w.addDevice(w.login(), "press 1")
+		relay := w.control(w.enrolRelay(), relayHello("ab"))
+		defer relay.Close()
+		c := w.control(device, hello("01"))
+		defer c.Close()
+		if c.welcome.HeartbeatS != 120 || len(c.welcome.Pool.Relays) != 1 || c.welcome.Pool.Relays[0].Name != "r1" {
+			t.Errorf("%+v", c.welcome)
+		}
+		leaf := device.chain[0]
+		if want := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2); !c.welcome.RenewAfter.Equal(want) {
+			t.Errorf("renew after %v, want %v", c.welcome.RenewAfter, want)
+		}
+		if got := w.actions(2); !slices.Equal(got, []string{"online ok", "online ok"}) {
+			t.Errorf("audit: %v", got)
+		}
+	})
+}
+
+func TestPoolIsPushedAtEachChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
+		defer c.Close()
+		if len(c.welcome.Pool.Relays) != 0 {
+			t.Errorf("pool %v", c.welcome.Pool)
+		}
+		relay := w.control(w.enrolRelay(), relayHello("ab"))
+		var pool wire.Pool
+		c.read(wire.TypePool, &pool)
+		if len(pool.Relays) != 1 || pool.Relays[0].Hosts[0] != "r1.example" || pool.Relays[0].Ports[0] != 443 {
+			t.Errorf("after it came: %v", pool)
+		}
+		relay.Close()
+		c.read(wire.TypePool, &pool)
+		if len(pool.Relays) != 0 {
+			t.Errorf("after it went: %v", pool)
+		}
+	})
+}
+
+func TestNewestControlConnectionWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		admin := w.login()
+		device := w.addDevice(admin, "press 1")
+		old := w.control(device, hello("01"))
+		defer old.Close()
+		c := w.control(device, hello("02"))
+		defer c.Close()
+		if got := refusal(old); got != transport.Replaced {
+			t.Errorf("old: %q", got)
+		}
+		synctest.Wait()
+		var v deviceView
+		w.call(admin, "GET", "/api/v1/devices/press%201", nil, &v)
+		if !v.Online || v.Address != c.LocalAddr().String() {
+			t.Errorf("%+v, want address %v", v, c.LocalAddr())
+		}
+	})
+}
+
+// The server notices a silent peer exactly when it has broken its word.
+func TestSilentPeerIsDeadAfterItsWordAndGrace(t *testing.T) {
+	cases := []struct {
+		name string
+		ping time.Duration // 0: none was sent
+		want time.Duration
+	}{
+		{"before the first ping: the heartbeat", 0, 135 * time.Second},
+		{"a session runs", 5 * time.Second, 10 * time.Second},
+		{"a long word", 10 * time.Minute, 10*time.Minute + 15*time.Second},
+		{"too long a word", time.Hour, 20*time.Minute + 15*time.Second},
+		{"too short a word", time.Millisecond, 2 * time.Second},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, NewMemory())
+				defer w.stop()
+				device := w.addDevice(w.login(), "press 1")
+				conn := w.control(device, hello("01"))
+				defer conn.Close()
+				if c.ping != 0 {
+					wire.Write(conn, wire.TypePing, wire.Ping(c.ping))
+					conn.read(wire.TypePong, nil)
+				}
+				start := time.Now()
+				// The peer vanishes without a word.
+				w.net.Stall(serverAddr, clientAddr)
+				name := identity.DeviceName("plant", device.id.UID)
+				for w.server.presence.find(name) != nil {
+					time.Sleep(100 * time.Millisecond)
+				}
+				// Last words to a stalled peer take no time: the buffer holds them.
+				if took := time.Since(start); took < c.want || took > c.want+500*time.Millisecond {
+					t.Errorf("noticed after %v, want %v", took, c.want)
+				}
+				synctest.Wait()
+				if got := w.actions(1); got[0] != "offline link-lost" {
+					t.Errorf("audit: %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestPingsKeepALinkAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
+		defer c.Close()
+		for range 100 {
+			wire.Write(c, wire.TypePing, wire.Ping(10*time.Second))
+			c.read(wire.TypePong, nil)
+			time.Sleep(19 * time.Second)
+		}
+	})
+}
+
+func TestHelloRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		admin := w.login()
+		device, relay := w.addDevice(admin, "press 1"), w.enrolRelay()
+		now := time.Now()
+		name := identity.DeviceName("plant", device.id.UID)
+		edit := func(change func(*wire.Hello)) wire.Hello { h := relayHello("ab"); change(&h); return h }
+		cases := []struct {
+			name  string
+			who   *someone
+			hello wire.Hello
+			want  transport.Reason
+		}{
+			{"no certificate", nil, hello("01"), transport.NotEnrolled},
+			{"expired", w.certified(name, now.Add(-2*time.Hour), now.Add(-time.Hour)), hello("01"), transport.Expired},
+			{"not yet valid", w.certified(name, now.Add(time.Hour), now.Add(2*time.Hour)), hello("01"), transport.ClockWrong},
+			{"wrong kind: a user", admin, hello("01"), transport.WrongKind},
+			{"wrong kind: an access server", w.certified(identity.AccessName("a1"), now, now.Add(time.Hour)), hello("01"), transport.WrongKind},
+			{"another key", w.certified(name, now, now.Add(time.Hour)), hello("01"), transport.WrongKey},
+			{"unknown relay", w.certified(identity.RelayName("r9"), now, now.Add(time.Hour)), relayHello("ab"), transport.NotEnrolled},
+			{"relay without hosts", relay, hello("ab"), transport.Protocol},
+			{"relay without instance", relay, relayHello(""), transport.Protocol},
+			{"instance is no hex", relay, relayHello("r1/x"), transport.Protocol},
+			{"instance too long", relay, relayHello(strings.Repeat("ab", 33)), transport.Protocol},
+			{"host with a space", relay, edit(func(h *wire.Hello) { h.Hosts = []string{"a b"} }), transport.Protocol},
+			{"host with a zone", relay, edit(func(h *wire.Hello) { h.Hosts = []string{"fe80::1%\x1b"} }), transport.Protocol},
+			{"port 0", relay, edit(func(h *wire.Hello) { h.Ports = []transport.Port{0} }), transport.Protocol},
+			{"many hosts", relay, edit(func(h *wire.Hello) { h.Hosts = make([]string, 9) }), transport.Protocol},
+			{"version with a control character", device, wire.Hello{Version: "1\n"}, transport.Protocol},
+		}
+		t.Attr("id", "A1-refuse")
+		t.Attr("cases", fmt.Sprint(len(cases)))
+		for _, c := range cases {
+			conn := w.connect(c.who)
+			wire.WriteJSON(conn, wire.TypeHello, c.hello)
+			if got := refusal(conn); got != c.want {
+				t.Errorf("%s: %q, want %q", c.name, got, c.want)
+			}
+			conn.Close()
+		}
+		w.control(device, hello("01")).Close()
+		w.control(relay, relayHello("ab")).Close()
+		w.control(relay, edit(func(h *wire.Hello) { h.Hosts = []string{"2001:db8::1"} })).Close()
+	})
+}
+
+func TestControlFramesWithFaults(t *testing.T) {
+	cases := map[string][]byte{
+		"hello again":       whole(wire.TypeHello, "{}"),
+		"offer to a server": whole(wire.TypeOffer, "{}"),
+		"ack not JSON":      whole(wire.TypeOfferAck, "x"),
+		"end not JSON":      whole(wire.TypeEndSession, "["),
+		"ping too short":    whole(wire.TypePing, "\x00"),
+		"pong with payload": whole(wire.TypePong, "x"),
+		"unknown type":      whole(0x6e, ""),
+		"short time-again":  whole(wire.TypeTimeAgain, "x"),
+	}
+	t.Attr("id", "A1-input")
+	t.Attr("cases", fmt.Sprint(len(cases)))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		device := w.addDevice(w.login(), "press 1")
+		for name, bytes := range cases {
+			c := w.control(device, hello("01"))
+			c.Write(bytes)
+			if got := refusal(c); got != transport.Protocol {
+				t.Errorf("%s: %q", name, got)
+			}
+			c.Close()
+			synctest.Wait()
+		}
+	})
+}
+
+func TestTimeAgainOnControlConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		device := w.addDevice(w.login(), "press 1")
+		c := w.control(device, hello("01"))
+		defer c.Close()
+		nonce := [32]byte{1, 2, 3}
+		request := wire.NewTimeRequest(nonce, device.id.UID)
+		wire.Write(c, wire.TypeTimeAgain, request[:])
+		f := must(wire.Expect(c, wire.TypeTime))
+		leaf := identity.CertSPKI(c.ConnectionState().PeerCertificates[0])
+		if _, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, leaf, device.id.UID); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A peer that does not read cannot hold up anybody: its queue overflows, and
+// it is gone.
+func TestPeerThatDoesNotReadIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, NewMemory())
+		defer w.stop()
+		device := w.addDevice(w.login(), "press 1")
+		conn := w.control(device, hello("01"))
+		defer conn.Close()
+		name := identity.DeviceName("plant", device.id.UID)
+		l := w.server.presence.find(name)
+		start := time.Now()
+		big := message{wire.TypePool, []byte(strings.Repeat("x", 60<<10))}
+		for range queueFrames * 3 {
+			l.send(big)
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("sending took %v", took)
+		}
+		<-l.done
+		if took := time.Since(start); took > endTimeout+time.Second {
+			t.Errorf("dropped after %v", took)
+		}
+		synctest.Wait()
+		if w.server.presence.find(name) != nil {
+			t.Error("still there")
+		}
+	})
+}
+
+func TestRevokedListIsBoundedAndNewestFirst(t *testing.T) {
+	var p presence
+	now := time.Now()
+	for i := range 2000 {
+		p.forbid(identity.SPKI{1, byte(i >> 8), byte(i)}, now.Add(time.Duration(i)*time.Second))
+	}
+	p.forbid(identity.SPKI{2}, now.Add(-60*24*time.Hour))
+	list := p.revokedLocked(now.Add(2000 * time.Second))
+	if len(list.SPKI) != maxRevoked || list.SPKI[0] != (identity.SPKI{1, 1999 >> 8, 1999 & 255}) {
+		t.Errorf("%d keys, first %v", len(list.SPKI), list.SPKI[0])
+	}
+	if m := encode(wire.TypeRevoked, list); len(m.payload) > 64<<10 {
+		t.Errorf("%d bytes", len(m.payload))
+	}
+	if slices.Contains(p.revokedLocked(now).SPKI, identity.SPKI{2}) {
+		t.Error("a key without any valid certificate is pushed")
+	}
+	if !p.isRevoked(identity.SPKI{2}) {
+		t.Error("an old key is forgotten")
+	}
+}
+
+func FuzzHello(f *testing.F) {
+	f.Add([]byte(`{"version":"1","instance":"ab","hosts":["r1"],"ports":[443]}`))
+	f.Add([]byte(`{"hosts":["::1"]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var h wire.Hello
+		if (wire.Frame{Type: wire.TypeHello, Payload: b}).Decode(&h) != nil || checkHello(h, identity.KindRelay) != nil {
+			return
+		}
+		for _, s := range append(h.Hosts, h.Version, h.Instance) {
+			if printable(s) != s {
+				t.Errorf("let through: %q", s)
+			}
+		}
+		if _, err := netip.ParseAddr(h.Hosts[0]); err != nil && strings.ContainsAny(h.Hosts[0], " /:%\"") {
+			t.Errorf("host %q", h.Hosts[0])
+		}
+	})
+}

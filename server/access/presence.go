@@ -1,0 +1,177 @@
+package access
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// presence knows who is online and which keys are revoked. Both are under one
+// lock, so that nobody who is revoked can slip in while it happens; nothing
+// under the lock waits for a peer. The zero value works.
+type presence struct {
+	mu      sync.Mutex // guards the rest
+	links   map[identity.Name]*link
+	revoked map[identity.SPKI]time.Time
+}
+
+// attach makes l the live connection of its identity, newest wins (wire §4.3),
+// and queues its welcome before anything else.
+func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, no := p.revoked[l.peer.SPKI]; no {
+		l.finish(&wire.Refusal{Reason: transport.Revoked})
+		return
+	}
+	if p.links == nil {
+		p.links = make(map[identity.Name]*link)
+	}
+	if old := p.links[l.peer.Name]; old != nil {
+		old.finish(&wire.Refusal{Reason: transport.Replaced})
+	}
+	p.links[l.peer.Name] = l
+	welcome.Pool = p.poolLocked()
+	l.send(encode(wire.TypeWelcome, welcome))
+	if len(p.revoked) > 0 {
+		l.send(encode(wire.TypeRevoked, p.revokedLocked(now)))
+	}
+	if l.peer.Name.Kind == identity.KindRelay {
+		p.pushLocked(encode(wire.TypePool, welcome.Pool), l)
+	}
+}
+
+// detach forgets l, unless a newer one has taken its place.
+func (p *presence) detach(l *link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.links[l.peer.Name] != l {
+		return
+	}
+	delete(p.links, l.peer.Name)
+	if l.peer.Name.Kind == identity.KindRelay {
+		p.pushLocked(encode(wire.TypePool, p.poolLocked()), nil)
+	}
+}
+
+// find returns the live connection of an identity, or nil.
+func (p *presence) find(name identity.Name) *link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.links[name]
+}
+
+// relays returns the live connections of relays, ordered by name.
+func (p *presence) relays() []*link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.relaysLocked()
+}
+
+func (p *presence) relaysLocked() []*link {
+	var relays []*link
+	for name, l := range p.links {
+		if name.Kind == identity.KindRelay {
+			relays = append(relays, l)
+		}
+	}
+	slices.SortFunc(relays, func(a, b *link) int { return strings.Compare(a.peer.Name.ID, b.peer.Name.ID) })
+	return relays
+}
+
+func (p *presence) poolLocked() wire.Pool {
+	pool := wire.Pool{Relays: []wire.Relay{}}
+	for _, l := range p.relaysLocked() {
+		pool.Relays = append(pool.Relays, l.relay())
+	}
+	return pool
+}
+
+// relay returns where the relay at the other end of l answers.
+func (l *link) relay() wire.Relay {
+	return wire.Relay{Name: l.peer.Name.ID, Hosts: l.hello.Hosts, Ports: l.hello.Ports}
+}
+
+// pushLocked queues a frame for everybody but one.
+func (p *presence) pushLocked(m message, but *link) {
+	for _, l := range p.links {
+		if l != but {
+			l.send(m)
+		}
+	}
+}
+
+// forbid notes a key that was revoked before this process began.
+func (p *presence) forbid(spki identity.SPKI, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forbidLocked(spki, at)
+}
+
+func (p *presence) forbidLocked(spki identity.SPKI, at time.Time) {
+	if p.revoked == nil {
+		p.revoked = make(map[identity.SPKI]time.Time)
+	}
+	p.revoked[spki] = at
+}
+
+// revoke forbids a key now, ends what is connected with it and tells everybody
+// else.
+func (p *presence) revoke(spki identity.SPKI, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forbidLocked(spki, now)
+	for _, l := range p.links {
+		if l.peer.SPKI == spki {
+			l.finish(&wire.Refusal{Reason: transport.Revoked})
+		}
+	}
+	p.pushLocked(encode(wire.TypeRevoked, p.revokedLocked(now)), nil)
+}
+
+func (p *presence) isRevoked(spki identity.SPKI) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, no := p.revoked[spki]
+	return no
+}
+
+// Bounds of what is pushed (wire §4.7): older keys have no valid certificate
+// any more, and cannot get one.
+const (
+	revokedFor = memberLife + 2*backdate
+	maxRevoked = 900 // of 67 bytes each, in a frame of 64 KiB
+)
+
+// revokedLocked returns the list to push, newest first when it is too long.
+func (p *presence) revokedLocked(now time.Time) wire.Revoked {
+	keys := []identity.SPKI{}
+	for k, at := range p.revoked {
+		if now.Sub(at) <= revokedFor {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b identity.SPKI) int {
+		if c := p.revoked[b].Compare(p.revoked[a]); c != 0 {
+			return c
+		}
+		return bytes.Compare(a[:], b[:])
+	})
+	return wire.Revoked{SPKI: keys[:min(len(keys), maxRevoked)]}
+}
+
+// encode makes a message of one of wire's types, which always can be encoded.
+func encode(t wire.Type, v any) message {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		panic("access: " + err.Error())
+	}
+	return message{t, payload}
+}

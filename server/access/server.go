@@ -1,0 +1,182 @@
+package access
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"hawser/identity"
+	"hawser/server/grant"
+	"hawser/transport"
+)
+
+// Limits and lifetimes of access §2 to §6 and wire §5.3.
+const (
+	defaultHeartbeat = 120 * time.Second
+	preludeTimeout   = 10 * time.Second // until a connection has named its purpose
+	writeTimeout     = 10 * time.Second // of one frame
+	offerTimeout     = 5 * time.Second  // wire §4.5
+	codeLife         = 72 * time.Hour
+	repeatTime       = 24 * time.Hour // the same code and key are answered again
+	memberLife       = 30 * 24 * time.Hour
+	userLife         = 12 * time.Hour
+	loginLife        = 30 * 24 * time.Hour // after it a user logs in with a new code
+	backdate         = time.Hour           // for verifiers whose clock is a little behind
+	serverLife       = 30*24*time.Hour - backdate
+)
+
+// Config is what an Access Server is made of. All of it but Heartbeat, Now and
+// Logger must be set.
+type Config struct {
+	Name     identity.Name // of kind access
+	Node     string        // names the audit chain; a label
+	Hosts    []string      // where clients reach this server; logins are told
+	Ports    []transport.Port
+	Roots    *identity.Roots
+	Issuing  *identity.Authority
+	TimeKey  crypto.Signer // signs time (identity §6)
+	TimeCert *x509.Certificate
+	Grant    grant.Signer
+	// Heartbeat is how often idle clients ping (wire §4.6); zero: 120 s.
+	Heartbeat time.Duration
+	Store     Store            // its opener closes it, after Run and all Serve calls have returned
+	Now       func() time.Time // nil: time.Now
+	Logger    *slog.Logger     // nil: none
+}
+
+// Server is an Access Server. Its methods are safe for concurrent use.
+type Server struct {
+	cfg      Config
+	log      *slog.Logger
+	clock    clock
+	chain    chain
+	codes    limiter
+	cert     ownCertificate
+	presence presence
+	sessions sessions
+	sequence atomic.Uint64 // of signed times
+
+	life  context.Context // ends with Run
+	end   context.CancelFunc
+	ready chan struct{} // closed when Run has read the store
+}
+
+// New checks cfg and returns a Server that does nothing before Run. It does no I/O.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("make access server: %w", err)
+	}
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = defaultHeartbeat
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger,
+		chain: chain{store: cfg.Store, node: cfg.Node},
+		ready: make(chan struct{}),
+	}
+	s.clock.now = cfg.Now
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Name.Kind != identity.KindAccess:
+		return errors.New("name is not an access server's")
+	case c.Roots == nil || c.Issuing == nil:
+		return errors.New("no roots or no issuing authority")
+	case c.TimeKey == nil || c.TimeCert == nil || c.Grant.Key == nil || c.Grant.Cert == nil:
+		return errors.New("no time key or no grant key")
+	case c.Store == nil:
+		return errors.New("no store")
+	case c.Heartbeat < 0 || c.Heartbeat > 0 && c.Heartbeat < time.Second:
+		return errors.New("heartbeat is under 1 s")
+	}
+	return identity.CheckLabel(c.Node)
+}
+
+// Run reads the store and then blocks until ctx ends; after it every ServeConn
+// and ServeAPI returns. It gives nil on cancel. Connections that are served
+// before Run has read the store wait for it.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.end()
+	if err := s.load(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("start access server: %w", err)
+	}
+	close(s.ready)
+	<-ctx.Done()
+	return nil
+}
+
+// auditTail is how many audit records are looked at when the server starts.
+const auditTail = 1000
+
+// load reads what must be known before the first answer: the newest time, the
+// revoked keys and the sessions that outlived the process.
+func (s *Server) load(ctx context.Context) error {
+	records, err := readAudit(ctx, s.cfg.Store, "", "", auditTail)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		s.clock.saw(r.Time)
+	}
+	if err := VerifyAudit(records); err != nil {
+		s.log.Error("audit chain is broken", "err", err)
+	}
+	entries, err := s.cfg.Store.List(ctx, bucketRevoked, "")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var r revokedRecord
+		if err := decode(e, bucketRevoked, &r); err != nil {
+			return err
+		}
+		spki, err := identity.ParseSPKI(e.Key)
+		if err != nil {
+			return err
+		}
+		s.presence.forbid(spki, r.When)
+	}
+	open, err := list[sessionRecord](ctx, s.cfg.Store, bucketSessions, "")
+	if err != nil {
+		return err
+	}
+	for _, r := range open {
+		if r.Ended == nil {
+			s.sessions.add(r)
+		}
+	}
+	return nil
+}
+
+// attend returns a context that also ends with Run, once the server is ready;
+// ok is false when it never will be. The caller calls done.
+func (s *Server) attend(ctx context.Context) (_ context.Context, done func(), ok bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	end := func() { stop(); cancel() }
+	select {
+	case <-s.ready:
+		return ctx, end, ctx.Err() == nil
+	case <-ctx.Done():
+		return ctx, end, false
+	}
+}
+
+func (s *Server) now() time.Time { return s.clock.now() }

@@ -1,0 +1,250 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"hawser/identity"
+	"hawser/internal/durable"
+	"hawser/server/access"
+	"hawser/transport"
+)
+
+// What Init calls things; each can be changed in the configuration later.
+const (
+	DefaultDomain = "default" // of Options.Domain
+	firstUser     = "admin"
+	firstAccess   = "access1"
+	firstRelay    = "relay1"
+)
+
+// Names below an infrastructure's directory.
+const (
+	configFile = "server.yaml"
+	rootFile   = "root.pem"
+	rootDir    = "root"
+	accessDir  = "access"
+	relayDir   = "relay"
+	storeDir   = "store" // in accessDir
+	codeFile   = "code"  // in relayDir
+)
+
+// Options says what Init is to make.
+type Options struct {
+	Dir    string           // gets everything; made if it is not there
+	Hosts  []string         // names or IP literals at which clients will reach the server
+	Domain string           // the first domain; empty: DefaultDomain
+	Ports  []transport.Port // nil: the default ports
+	Store  access.Store     // nil: a new one in Dir; another one is not closed
+	Now    func() time.Time // nil: time.Now
+}
+
+// Made is what Init has made. Paths are absolute.
+type Made struct {
+	Dir       string
+	Config    string
+	RootFile  string        // what clients pin
+	Root      identity.SPKI // or this
+	RootKey   string        // what nobody needs to run
+	AdminCode identity.Code // for the first login
+}
+
+// Init makes a Server Infrastructure of one server with both roles: root,
+// issuing CA, keys, configuration, and a store with the first domain, user and
+// relay. It refuses a directory in which any of it is already, with
+// fs.ErrExist, and after an error nothing is left that was not there before. Bad
+// options are a *ConfigError.
+func Init(ctx context.Context, o Options) (made Made, err error) {
+	dir, r, err := o.check()
+	if err != nil {
+		return made, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	_, statErr := os.Stat(dir)
+	fresh := errors.Is(statErr, fs.ErrNotExist)
+	if err := durable.OpenDir(dir); err != nil {
+		return made, fmt.Errorf("init server: %w", err)
+	}
+	defer func() {
+		if err != nil && fresh {
+			err = errors.Join(err, os.Remove(dir))
+		}
+	}()
+	if err := vacant(dir); err != nil {
+		return made, fmt.Errorf("init server: %w", err)
+	}
+	stage, err := os.MkdirTemp(dir, ".init-*")
+	if err != nil {
+		return made, fmt.Errorf("init server: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
+	if made, err = build(ctx, o, stage, identity.AccessName(r.Access.Name)); err != nil {
+		return Made{}, fmt.Errorf("init server: %w", err)
+	}
+	if err := move(stage, dir, r); err != nil {
+		return Made{}, fmt.Errorf("init server: %w", err)
+	}
+	made.Dir, made.Config = dir, filepath.Join(dir, configFile)
+	made.RootFile, made.RootKey = filepath.Join(dir, rootFile), filepath.Join(dir, rootDir, rootName+".key")
+	return made, nil
+}
+
+// check makes a configuration of the options. It is the one that Run reads
+// back, so what Init accepts, Run does.
+func (o *Options) check() (dir string, r raw, err error) {
+	if o.Dir == "" {
+		return "", r, &ConfigError{Text: "no directory is given"}
+	}
+	if dir, err = filepath.Abs(o.Dir); err != nil {
+		return "", r, &ConfigError{Text: err.Error()}
+	}
+	if o.Domain == "" {
+		o.Domain = DefaultDomain
+	}
+	if err := identity.CheckLabel(o.Domain); err != nil {
+		return "", r, &ConfigError{Text: fmt.Sprintf("domain %q: %v", o.Domain, err)}
+	}
+	if o.Ports == nil {
+		o.Ports = []transport.Port{80, 443, 5935}
+	}
+	r = raw{
+		Hosts: o.Hosts, Ports: o.Ports, Listen: loopbackOnly(o.Hosts), Root: rootFile,
+		Access: &rawAccess{Name: firstAccess, Dir: accessDir, Heartbeat: defaultHeartbeat},
+		Relay:  &rawRelay{Name: firstRelay, Dir: relayDir},
+	}
+	if _, err := r.check(dir); err != nil {
+		return "", r, &ConfigError{Text: err.Error()}
+	}
+	return dir, r, nil
+}
+
+// loopbackOnly returns where to listen when all hosts are loopback literals:
+// there, so that a trial on one machine is not open to its network. Otherwise
+// nil, which is everywhere.
+func loopbackOnly(hosts []string) (listen []string) {
+	for _, h := range hosts {
+		a, err := netip.ParseAddr(h)
+		if err != nil || !a.IsLoopback() {
+			return nil
+		}
+		listen = append(listen, a.String())
+	}
+	return listen
+}
+
+// vacant refuses a directory that holds any part of an infrastructure, the most
+// telling one first.
+func vacant(dir string) error {
+	for _, name := range []string{configFile, rootDir, rootFile, accessDir, relayDir} {
+		path := filepath.Join(dir, name)
+		switch _, err := os.Lstat(path); {
+		case err == nil:
+			return &fs.PathError{Op: "make", Path: path, Err: fs.ErrExist}
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return nil
+}
+
+// build makes everything but the configuration in stage.
+func build(ctx context.Context, o Options, stage string, name identity.Name) (made Made, err error) {
+	for _, sub := range []string{rootDir, accessDir, relayDir} {
+		if err := durable.OpenDir(filepath.Join(stage, sub)); err != nil {
+			return made, err
+		}
+	}
+	root, err := makeKeys(stage, name, o.Now())
+	if err != nil {
+		return made, err
+	}
+	made.Root = identity.CertSPKI(root.Cert)
+	relayCode, err := bootstrap(ctx, o, stage, &made)
+	if err != nil {
+		return made, err
+	}
+	code := []byte(relayCode.String() + "\n")
+	return made, durable.WriteFile(filepath.Join(stage, relayDir, codeFile), code, 0o600)
+}
+
+// bootstrap puts the first records into the store.
+func bootstrap(ctx context.Context, o Options, stage string, made *Made) (relayCode identity.Code, err error) {
+	store := o.Store
+	if store == nil {
+		if store, err = access.OpenJetStream(filepath.Join(stage, accessDir, storeDir)); err != nil {
+			return relayCode, err
+		}
+		defer func() { err = errors.Join(err, store.Close()) }()
+	}
+	made.AdminCode, relayCode, err = access.Bootstrap(ctx, store, o.Domain, firstUser, firstRelay, o.Now())
+	return relayCode, err
+}
+
+// makeKeys makes the root and what it certifies.
+func makeKeys(stage string, name identity.Name, now time.Time) (*identity.Authority, error) {
+	keys := map[string]keyPair{}
+	for _, name := range []string{rootName, issuingName, timeName, grantName} {
+		key, err := identity.NewKey()
+		if err != nil {
+			return nil, err
+		}
+		keys[name] = keyPair{key: key}
+	}
+	root, err := identity.NewRoot(keys[rootName].key, now)
+	if err != nil {
+		return nil, err
+	}
+	issuing, err := root.NewIssuing(keys[issuingName].key, now)
+	if err != nil {
+		return nil, err
+	}
+	timeCert, err := root.CertifyTimeKey(name, keys[timeName].key.Public(), now)
+	if err != nil {
+		return nil, err
+	}
+	grantCert, err := root.CertifyGrantKey(name, keys[grantName].key.Public(), now)
+	if err != nil {
+		return nil, err
+	}
+	in := filepath.Join(stage, accessDir)
+	return root, errors.Join(
+		savePair(filepath.Join(stage, rootDir), rootName, keyPair{root.Key, chainOf(root.Cert)}),
+		savePair(in, issuingName, keyPair{issuing.Key, chainOf(issuing.Cert, root.Cert)}),
+		savePair(in, timeName, keyPair{keys[timeName].key, chainOf(timeCert)}),
+		savePair(in, grantName, keyPair{keys[grantName].key, chainOf(grantCert)}),
+		durable.WriteFile(filepath.Join(stage, rootFile), identity.MarshalChain(chainOf(root.Cert)), 0o644),
+	)
+}
+
+// move takes what was built to its place and writes the configuration: with it
+// the infrastructure is there. What was moved before an error is taken away.
+func move(stage, dir string, r raw) (err error) {
+	var moved []string
+	defer func() {
+		if err != nil {
+			for _, path := range moved {
+				err = errors.Join(err, os.RemoveAll(path))
+			}
+		}
+	}()
+	config, err := encode(r)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{rootFile, rootDir, accessDir, relayDir} {
+		to := filepath.Join(dir, name)
+		if err := os.Rename(filepath.Join(stage, name), to); err != nil {
+			return err
+		}
+		moved = append(moved, to)
+	}
+	return durable.WriteFile(filepath.Join(dir, configFile), config, 0o600)
+}

@@ -1,0 +1,190 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/server/grant"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+func TestSilentClientIsCutAfterTenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		conn := r.dial(t, r.device(t))
+		began := time.Now()
+		wantReason(t, answer(conn), transport.Timeout)
+		if took := time.Since(began); took != joinTime {
+			t.Errorf("cut after %v, want %v", took, joinTime)
+		}
+	})
+}
+
+func TestLoneEndWaitsFifteenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		device, user := r.device(t), r.user(t)
+		conn := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
+		began := time.Now()
+		wantReason(t, answer(conn), transport.NoPeer)
+		if took := time.Since(began); took != pairTime {
+			t.Errorf("gave up after %v, want %v", took, pairTime)
+		}
+		synctest.Wait()
+		if n := len(r.server.table.ends); n != 0 {
+			t.Errorf("%d ends are still seated", n)
+		}
+	})
+}
+
+func TestEndThatComesInTimeIsPaired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		device, user := r.device(t), r.user(t)
+		runtime := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
+		time.Sleep(pairTime - time.Second)
+		manager := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
+		must(t, answer(runtime))
+		must(t, answer(manager))
+	})
+}
+
+func TestSecondJoinOfTheSameRoleIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		device, user := r.device(t), r.user(t)
+		first := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
+		synctest.Wait()
+		second := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
+		wantReason(t, answer(second), transport.GrantUsed)
+		manager := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
+		must(t, answer(manager))
+		must(t, answer(first))
+	})
+}
+
+func TestEpochsDoNotMeet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		device, user := r.device(t), r.user(t)
+		later := r.grant(wire.RoleRuntime, device, user, "s1")
+		later.Epoch = 2
+		a := r.join(t, device, later)
+		b := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
+		wantReason(t, answer(a), transport.NoPeer)
+		wantReason(t, answer(b), transport.NoPeer)
+	})
+}
+
+func TestOverTheLimitStrangersAreClosedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MaxJoining = 2 })
+		first, second := r.dial(t, r.device(t)), r.dial(t, r.device(t))
+		synctest.Wait()
+		began := time.Now()
+		_, err := r.dial(t, r.device(t)).Read(make([]byte, 1))
+		if err == nil || time.Since(began) != 0 {
+			t.Errorf("third connection read %v after %v, want an end at once", err, time.Since(began))
+		}
+		wantReason(t, answer(first), transport.Timeout)
+		wantReason(t, answer(second), transport.Timeout)
+		r.pair(t, "s1") // and those who wait for their other end do not count
+		r.pair(t, "s2")
+		r.pair(t, "s3")
+	})
+}
+
+func TestWhatIsNoJoinIsRefused(t *testing.T) {
+	tests := []struct {
+		name  string
+		bytes []byte
+		want  transport.Reason
+	}{
+		{"another type", []byte{byte(wire.TypeHello), 0, 0, 2, '{', '}'}, transport.Protocol},
+		{"unknown type", []byte{0x99, 0, 0, 0}, transport.Protocol},
+		{"length over the limit", []byte{byte(wire.TypeJoin), 0xff, 0xff, 0xff}, transport.Protocol},
+		{"not JSON", []byte{byte(wire.TypeJoin), 0, 0, 1, '{'}, transport.Protocol},
+		{"wrong members", []byte{byte(wire.TypeJoin), 0, 0, 11, '{', '"', 'g', 'r', 'a', 'n', 't', '"', ':', '1', '}'}, transport.Protocol},
+		{"empty join", []byte{byte(wire.TypeJoin), 0, 0, 2, '{', '}'}, transport.Unsupported},
+		{"cut short", []byte{byte(wire.TypeJoin), 0, 0, 2, '{'}, transport.Timeout},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				conn := r.dial(t, r.device(t))
+				_, err := conn.Write(c.bytes)
+				must(t, err)
+				wantReason(t, answer(conn), c.want)
+				if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+					t.Errorf("after the refusal: %v, want EOF", err)
+				}
+			})
+		})
+	}
+}
+
+func TestUsedGrantsAreForgottenOnlyWhenTheyAreOver(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	u := newUsed()
+	g := grant.Grant{ID: "a", Expires: now.Add(grant.Life)}
+	must(t, u.take(g, now))
+	wantReason(t, u.take(g, now.Add(grant.Life+grant.Leeway)), transport.GrantUsed)
+	late := now.Add(grant.Life + grant.Leeway + time.Second)
+	must(t, u.take(grant.Grant{ID: "b", Expires: late}, late))
+	if _, ok := u.until["a"]; ok {
+		t.Error("a grant that is over is still remembered")
+	}
+}
+
+func TestFullMemoryOfGrantsRefusesInsteadOfForgetting(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	u := newUsed()
+	for range maxUsed {
+		must(t, u.take(grant.Grant{ID: newInstance(), Expires: now.Add(grant.Life)}, now))
+	}
+	wantReason(t, u.take(grant.Grant{ID: "one more", Expires: now}, now), transport.Busy)
+	later := now.Add(2 * time.Minute)
+	must(t, u.take(grant.Grant{ID: "one more", Expires: later}, later))
+}
+
+func TestRelayWithoutIdentityHasNoCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newInfra(t)
+		s, err := New(Config{Dir: t.TempDir(), Access: []string{"192.0.2.2"}, Hosts: []string{"192.0.2.1"}, Roots: i.roots})
+		must(t, err)
+		_, err = s.Certificate()
+		wantReason(t, err, transport.NotEnrolled)
+		if _, err := New(Config{}); err == nil {
+			t.Error("a relay was made of nothing")
+		}
+	})
+}
+
+// FuzzJudge: no join makes the relay panic, and none that the fuzzer can make
+// is good.
+func FuzzJudge(f *testing.F) {
+	f.Add(`{"grant":"a.b.c","crypto":"nested"}`)
+	f.Add(`{"grant":"","crypto":"single"}`)
+	var i *infra
+	var chain tls.Certificate
+	f.Fuzz(func(t *testing.T, payload string) {
+		if i == nil {
+			i = newInfra(t)
+			chain = i.device(t)
+		}
+		var j wire.Join
+		if (wire.Frame{Type: wire.TypeJoin, Payload: []byte(payload)}).Decode(&j) != nil {
+			return
+		}
+		l := law{roots: i.roots, relay: relayName, instance: "x", now: time.Now()}
+		if _, err := judge(claim{certs(t, chain), j}, l); err == nil {
+			t.Error("a join of random bytes was good")
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/control"
+)
+
+// DefaultMaxJoining is how many connections without an accepted grant a relay
+// holds (wire §5.3).
+const DefaultMaxJoining = 1024
+
+// instanceBytes is 128 bits, so that no two processes ever are one audience.
+const instanceBytes = 16
+
+// Config is what a relay is told. It is not changed after New.
+type Config struct {
+	Dir     string // private to the relay: relay.key, identity.pem and, until it has enrolled, code
+	Code    string // activation code; empty: the one in Dir
+	Version string // of this build, for the Access Server's records
+
+	Access []string         // hosts of Access Servers, HOST or HOST:PORT
+	Ports  []transport.Port // of those without one; nil: the default ports
+	Roots  *identity.Roots
+
+	Hosts      []string         // where clients reach this relay
+	ServePorts []transport.Port // on which ports
+
+	Dialer     *transport.Dialer // nil: a new one; the relay sets its Certificate
+	Now        func() time.Time  // nil: time.Now
+	Logger     *slog.Logger      // nil: no log
+	MaxJoining int               // 0: DefaultMaxJoining
+}
+
+// Server is a Relay Server.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	client   *control.Client
+	instance string
+
+	own      atomic.Pointer[own] // nil until enrolled
+	enrolled chan struct{}       // closed when own is set for the first time
+
+	used    *used
+	table   *table
+	pump    *pump
+	joining atomic.Int64
+}
+
+// New makes a relay. It does not touch the network or the disk.
+func New(c Config) (*Server, error) {
+	if c.Dir == "" || c.Roots == nil || len(c.Access) == 0 || len(c.Hosts) == 0 {
+		return nil, errors.New("make relay: directory, roots, access hosts and own hosts are needed")
+	}
+	if c.Dialer == nil {
+		c.Dialer = &transport.Dialer{Now: c.Now}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if len(c.Ports) == 0 {
+		c.Ports = transport.DefaultPorts()
+	}
+	c.MaxJoining = cmp.Or(c.MaxJoining, DefaultMaxJoining)
+	s := &Server{
+		config: c, log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
+		enrolled: make(chan struct{}), used: newUsed(), table: newTable(), pump: newPump(),
+	}
+	c.Dialer.Certificate = func() *tls.Certificate {
+		cert, _ := s.Certificate() // none: an enrolling client shows nothing
+		return cert
+	}
+	s.client = &control.Client{
+		Dialer: c.Dialer, Hosts: c.Access, Ports: c.Ports, Roots: c.Roots,
+		Clock: control.WallClock{Now: c.Now},
+	}
+	return s, nil
+}
+
+func newInstance() string {
+	var b [instanceBytes]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Run keeps the relay enrolled, its certificate fresh and itself registered,
+// until ctx is cancelled; then it returns nil. Connections are ServeConn's
+// affair: what is paired stays so while no Access Server answers. The error is
+// of the own directory; nothing that the network does ends Run.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.load(); err != nil {
+		return fmt.Errorf("run relay: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var register sync.WaitGroup
+	register.Go(func() { s.keepRegistered(ctx) })
+	err := s.keepIdentity(ctx)
+	cancel()
+	register.Wait()
+	if err != nil {
+		return fmt.Errorf("run relay: %w", err)
+	}
+	return nil
+}
+
+// Certificate returns the relay's present certificate with its whole chain,
+// root included. Until the relay has enrolled, it is an error with reason
+// not-enrolled.
+func (s *Server) Certificate() (*tls.Certificate, error) {
+	own := s.own.Load()
+	if own == nil {
+		return nil, refuse(transport.NotEnrolled, "show certificate")
+	}
+	return &own.certificate, nil
+}
+
+// law is what joins are judged by at this moment.
+func (s *Server) law(now time.Time) law {
+	l := law{roots: s.config.Roots, instance: s.instance, now: now}
+	if own := s.own.Load(); own != nil {
+		l.relay = own.name.ID
+	}
+	return l
+}

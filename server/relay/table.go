@@ -1,0 +1,134 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"sync"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// An end is one connection that was let in, until it closes.
+type end struct {
+	admission
+	conn *tls.Conn
+
+	ctx context.Context         // over when the end must go; the cause says why
+	cut context.CancelCauseFunc // ends ctx
+
+	met    chan struct{} // closed when peer is set
+	peer   *end          // the other end; read after met
+	paired chan struct{} // closed when the client was told, so that bytes may follow
+	copied chan struct{} // closed when nothing more will be copied from conn
+}
+
+func newEnd(ctx context.Context, conn *tls.Conn, a admission) *end {
+	e := &end{
+		admission: a, conn: conn,
+		met: make(chan struct{}), paired: make(chan struct{}), copied: make(chan struct{}),
+	}
+	e.ctx, e.cut = context.WithCancelCause(ctx)
+	return e
+}
+
+// A seat is where one end of a session sits.
+type seat struct {
+	session string
+	epoch   int
+	role    wire.Role
+}
+
+func (e *end) seat() seat { return seat{e.grant.Session, e.grant.Epoch, e.grant.Role} }
+
+// other is the seat across the table.
+func (s seat) other() seat {
+	if s.role == wire.RoleManager {
+		s.role = wire.RoleRuntime
+	} else {
+		s.role = wire.RoleManager
+	}
+	return s
+}
+
+// table holds every end that is waiting or paired, and the keys that are no
+// longer accepted. Both are under one lock, so that a key revoked while its
+// owner joins is either refused or cut. It is safe for concurrent use.
+type table struct {
+	mu      sync.Mutex
+	ends    map[seat]*end
+	revoked map[identity.SPKI]bool
+}
+
+func newTable() *table { return &table{ends: make(map[seat]*end)} }
+
+// enter seats e; if the other end sits there already, both have met.
+func (t *table) enter(e *end) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.revoked[e.grant.Holder] {
+		return refuse(transport.Revoked, "seat client")
+	}
+	if t.ends[e.seat()] != nil {
+		return refuse(transport.GrantUsed, "seat client: this end has joined already")
+	}
+	other := t.ends[e.seat().other()]
+	if other != nil && !nameEachOther(e.grant, other.grant) {
+		return refuse(transport.GrantPeer, "seat client")
+	}
+	t.ends[e.seat()] = e
+	if other != nil {
+		e.peer, other.peer = other, e
+		close(e.met)
+		close(other.met)
+	}
+	return nil
+}
+
+// leave frees the seat of e.
+func (t *table) leave(e *end) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.ends, e.seat())
+}
+
+// giveUp frees the seat of an end that has waited long enough. It reports
+// false, and frees nothing, when the other end came in the same instant.
+func (t *table) giveUp(e *end) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.peer != nil {
+		return false
+	}
+	delete(t.ends, e.seat())
+	return true
+}
+
+// revoke replaces the list of keys that are not accepted (wire §4.7) and cuts
+// what is held with them, both ends of it.
+func (t *table) revoke(keys []identity.SPKI) {
+	revoked := make(map[identity.SPKI]bool, len(keys))
+	for _, k := range keys {
+		revoked[k] = true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.revoked = revoked
+	for _, e := range t.ends {
+		if revoked[e.grant.Holder] || revoked[e.grant.Peer] {
+			e.cut(refuse(transport.Revoked, "carry session"))
+		}
+	}
+}
+
+// endSession cuts both ends of a session, whatever their epoch.
+func (t *table) endSession(session string, reason transport.Reason) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s, e := range t.ends {
+		if s.session == session {
+			e.cut(refuse(reason, "carry session"))
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"hawser/identity"
+	"hawser/internal/durable"
+	"hawser/server/access"
+	"hawser/server/relay"
+	"hawser/transport"
+)
+
+// Server is a server as its configuration says. All but Config may be left
+// zero. It is not changed while Run runs.
+type Server struct {
+	Config  Config
+	Version string       // of this build
+	Logger  *slog.Logger // nil: no log
+
+	// Ready is told once, when every listener answers, at which HOST:PORTs
+	// clients reach the server. Nil: nobody.
+	Ready func(addrs []string)
+
+	Listen func(network, address string) (net.Listener, error) // nil: net.Listen
+	Dialer *transport.Dialer                                   // of the relay; nil: a new one
+	Store  access.Store                                        // nil: the one in the configured directory; another one is not closed
+	Now    func() time.Time                                    // nil: time.Now
+}
+
+// A task is a part of a running server: it runs until its context is
+// cancelled, and gives nil then.
+type task func(ctx context.Context) error
+
+// Run opens everything, serves until ctx is cancelled, and returns nil when
+// every connection and goroutine is over. What can be wrong with the own files
+// and ports is found before Ready is told; after that only they can end it.
+func (s *Server) Run(ctx context.Context) (err error) {
+	r := running{Server: *s}
+	r.Now = orNow(s.Now)
+	r.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
+	if r.Listen == nil {
+		r.Server.Listen = net.Listen
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	if err := r.open(); err != nil {
+		return fmt.Errorf("run server: %w", err)
+	}
+	listeners, err := r.listen()
+	if err != nil {
+		return fmt.Errorf("run server: %w", err)
+	}
+	front := newFront(r.Logger, r.roles...)
+	var serving []task
+	for _, ln := range listeners {
+		serving = append(serving, func(ctx context.Context) error { front.serve(ctx, ln); return nil })
+	}
+	if s.Ready != nil {
+		s.Ready(s.Config.Addrs())
+	}
+	if err := together(ctx, append(serving, r.tasks...)...); err != nil {
+		return fmt.Errorf("run server: %w", err)
+	}
+	return nil
+}
+
+// Addrs lists the HOST:PORTs at which clients reach the server.
+func (c Config) Addrs() (addrs []string) {
+	for _, h := range c.Hosts {
+		for _, p := range c.Ports {
+			addrs = append(addrs, net.JoinHostPort(h, strconv.Itoa(int(p))))
+		}
+	}
+	return addrs
+}
+
+// running is a Server with its defaults filled in and its roles opened.
+type running struct {
+	Server
+	roots *identity.Roots
+	roles []role
+	tasks []task
+	own   access.Store // to be closed
+}
+
+func (r *running) open() (err error) {
+	if r.roots, err = loadRoots(r.Config.Root); err != nil {
+		return err
+	}
+	if r.Config.Access != nil {
+		if err := r.openAccess(*r.Config.Access); err != nil {
+			return fmt.Errorf("open access: %w", err)
+		}
+	}
+	if r.Config.Relay != nil {
+		if err := r.openRelay(*r.Config.Relay); err != nil {
+			return fmt.Errorf("open relay: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *running) openAccess(c AccessConfig) error {
+	if err := durable.OpenDir(c.Dir); err != nil {
+		return err
+	}
+	keys, err := loadAccessKeys(c.Dir, r.roots, r.Now())
+	if err != nil {
+		return err
+	}
+	if r.Store == nil {
+		if r.own, err = access.OpenJetStream(filepath.Join(c.Dir, storeDir)); err != nil {
+			return err
+		}
+		r.Store = r.own
+	}
+	config := access.Config{
+		Name: c.Name, Node: c.Name.ID, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
+		Roots: r.roots, Issuing: authority(keys.issuing),
+		TimeKey: keys.time.key, TimeCert: keys.time.chain[0],
+		Heartbeat: c.Heartbeat, Store: r.Store, Now: r.Now, Logger: r.Logger,
+	}
+	config.Grant.Key, config.Grant.Cert = keys.grant.key, keys.grant.chain[0]
+	a, err := access.New(config)
+	if err != nil {
+		return err
+	}
+	r.tasks = append(r.tasks, a.Run)
+	r.roles = append(r.roles,
+		role{transport.ALPNAccess, a.Certificate, a.ServeConn},
+		role{transport.ALPNAPI, a.Certificate, a.ServeAPI})
+	return nil
+}
+
+func (r *running) openRelay(c RelayConfig) error {
+	s, err := relay.New(relay.Config{
+		Dir: c.Dir, Code: c.Code, Version: r.Version,
+		Access: c.Access, Ports: c.Ports, Roots: r.roots,
+		Hosts: r.Config.Hosts, ServePorts: r.Config.Ports,
+		Dialer: r.Dialer, Now: r.Now, Logger: r.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	r.tasks = append(r.tasks, s.Run)
+	r.roles = append(r.roles, role{transport.ALPNRelay, s.Certificate, s.ServeConn})
+	return nil
+}
+
+// listen opens every address and port, or none.
+func (r *running) listen() (listeners []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, ln := range listeners {
+				err = errors.Join(err, ln.Close())
+			}
+		}
+	}()
+	hosts := r.Config.Listen
+	if len(hosts) == 0 {
+		hosts = []netip.Addr{{}}
+	}
+	for _, h := range hosts {
+		for _, p := range r.Config.Ports {
+			ln, err := r.Listen("tcp", listenAddr(h, p))
+			if err != nil {
+				return listeners, err
+			}
+			listeners = append(listeners, ln)
+		}
+	}
+	return listeners, nil
+}
+
+// listenAddr is ":PORT", all addresses of both families, for no address.
+func listenAddr(a netip.Addr, p transport.Port) string {
+	if !a.IsValid() {
+		return net.JoinHostPort("", strconv.Itoa(int(p)))
+	}
+	return netip.AddrPortFrom(a, uint16(p)).String()
+}
+
+func (r *running) close() error {
+	if r.own == nil {
+		return nil
+	}
+	return r.own.Close()
+}
+
+// together runs tasks until all have returned. The first that fails ends the
+// others; its error is the result.
+func together(ctx context.Context, tasks ...task) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, run := range tasks {
+		wg.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func orNow(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now
+	}
+	return now
+}

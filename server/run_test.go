@@ -1,0 +1,262 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/internal/memnet"
+	"hawser/server/access"
+	"hawser/transport"
+)
+
+// A whole is a server of both roles in an in-memory network.
+type whole struct {
+	made   Made
+	server *Server
+	client *memnet.Host
+	log    *syncBuffer
+	ready  []string
+}
+
+func newWhole(t *testing.T) *whole {
+	t.Helper()
+	o := options(t)
+	o.Hosts = []string{"192.0.2.1"}
+	made, err := Init(t.Context(), o)
+	must(t, err)
+	config, err := Load(made.Config)
+	must(t, err)
+	config.Relay.Access = []string{"192.0.2.1"} // memnet has no loopback
+	n := memnet.New()
+	host := n.Host(netip.MustParseAddr("192.0.2.1"))
+	w := &whole{made: made, log: new(syncBuffer), client: n.Host(netip.MustParseAddr("192.0.2.9"))}
+	w.server = &Server{
+		Config: config, Version: "v1", Store: o.Store,
+		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+		Ready:  func(addrs []string) { w.ready = addrs },
+		Dialer: &transport.Dialer{DialContext: host.DialContext},
+		Listen: func(_, address string) (net.Listener, error) {
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			p, err := strconv.Atoi(port)
+			if err != nil {
+				return nil, err
+			}
+			return host.Listen(uint16(p))
+		},
+	}
+	return w
+}
+
+// run runs the server for d, then f, and then stops it.
+func (w *whole) run(t *testing.T, d time.Duration, f func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var err error
+	var wg sync.WaitGroup
+	wg.Go(func() { err = w.server.Run(ctx) })
+	time.Sleep(d)
+	f()
+	cancel()
+	wg.Wait()
+	must(t, err)
+}
+
+func (w *whole) dial(t *testing.T, alpn string, name identity.Name, port transport.Port) error {
+	t.Helper()
+	d := &transport.Dialer{DialContext: w.client.DialContext}
+	conn, err := d.Dial(t.Context(), transport.Target{
+		Hosts: []string{"192.0.2.1"}, Ports: []transport.Port{port}, ALPN: alpn, Name: name, Pin: w.made.Root,
+	})
+	if err == nil {
+		conn.Close()
+	}
+	return err
+}
+
+func TestEveryRoleAnswersOnEveryPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWhole(t)
+		w.run(t, 10*time.Second, func() {
+			for _, port := range w.server.Config.Ports {
+				must(t, w.dial(t, transport.ALPNAccess, identity.AccessName(firstAccess), port))
+				must(t, w.dial(t, transport.ALPNAPI, identity.AccessName(firstAccess), port))
+				must(t, w.dial(t, transport.ALPNRelay, identity.RelayName(firstRelay), port))
+			}
+			err := w.dial(t, "h2", identity.AccessName(firstAccess), 443)
+			if transport.ReasonOf(err) != transport.TLSRefused {
+				t.Errorf("a browser got %v", err)
+			}
+		})
+		if got := strings.Join(w.ready, " "); got != "192.0.2.1:80 192.0.2.1:443 192.0.2.1:5935" {
+			t.Errorf("ready %q", got)
+		}
+	})
+}
+
+// TestRelayOfTheSameProcessEnrolsAndOutlivesARestart goes through the real
+// Access Server, like any other relay.
+func TestRelayOfTheSameProcessEnrolsAndOutlivesARestart(t *testing.T) {
+	t.Attr("id", "A1-restart")
+	t.Attr("cases", "2")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWhole(t)
+		code := filepath.Join(w.server.Config.Relay.Dir, codeFile)
+		for range 2 {
+			w.run(t, 10*time.Second, func() {})
+			if _, err := os.Stat(code); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the code is still there: %v\n%s", err, w.log)
+			}
+		}
+		if n := strings.Count(w.log.String(), `"relay is registered"`); n != 2 {
+			t.Errorf("registered %d times, want once a run\n%s", n, w.log)
+		}
+		if strings.Contains(w.log.String(), "level=WARN") {
+			t.Errorf("something is wrong in an ordinary run:\n%s", w.log)
+		}
+	})
+}
+
+func TestPortThatIsTakenIsFoundBeforeReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWhole(t)
+		listen, open := w.server.Listen, 0
+		w.server.Listen = func(network, address string) (net.Listener, error) {
+			if address == ":5935" {
+				return nil, syscall.EADDRINUSE
+			}
+			ln, err := listen(network, address)
+			if err != nil {
+				return nil, err
+			}
+			open++
+			return countedListener{ln, &open}, nil
+		}
+		err := w.server.Run(t.Context())
+		if !errors.Is(err, syscall.EADDRINUSE) || w.ready != nil || open != 0 {
+			t.Errorf("got %v, ready %v, %d listeners left open", err, w.ready, open)
+		}
+	})
+}
+
+type countedListener struct {
+	net.Listener
+	open *int
+}
+
+func (l countedListener) Close() error {
+	*l.open--
+	return l.Listener.Close()
+}
+
+func TestKeyOfSomebodyElseIsFoundBeforeReady(t *testing.T) {
+	for _, name := range []string{issuingName, timeName, grantName} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, other := newWhole(t), newWhole(t)
+				for _, ext := range []string{".key", ".pem"} {
+					b, err := os.ReadFile(filepath.Join(other.server.Config.Access.Dir, name+ext))
+					must(t, err)
+					must(t, os.WriteFile(filepath.Join(w.server.Config.Access.Dir, name+ext), b, 0o600))
+					if err := w.server.Run(t.Context()); err == nil || w.ready != nil {
+						t.Errorf("%s%s of another infrastructure: Run gave %v, ready %v", name, ext, err, w.ready)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestRelayWithoutCodeEndsTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWhole(t)
+		must(t, os.Remove(filepath.Join(w.server.Config.Relay.Dir, codeFile)))
+		if err := w.server.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "activation code") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	o := options(t)
+	o.Store = nil
+	made, err := Init(t.Context(), o)
+	must(t, err)
+	c, err := Load(made.Config)
+	must(t, err)
+	wantBad := func(t *testing.T, now time.Time, want ...string) {
+		t.Helper()
+		var bad []string
+		for _, r := range Check(t.Context(), c, now) {
+			if !r.OK {
+				bad = append(bad, r.Name)
+			}
+			if r.Text == "" {
+				t.Errorf("%s: nothing is said", r.Name)
+			}
+		}
+		if strings.Join(bad, ",") != strings.Join(want, ",") {
+			t.Errorf("not good: %q, want %q", bad, want)
+		}
+	}
+	now := time.Now()
+	wantBad(t, now)
+	must(t, os.RemoveAll(filepath.Join(made.Dir, rootDir))) // taken offline
+	wantBad(t, now)
+	wantBad(t, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), "clock", "keys")
+	wantBad(t, now.AddDate(100, 0, 0), "root", "clock", "keys")
+
+	must(t, os.Chmod(c.Access.Dir, 0o755))
+	wantBad(t, now, "access directory")
+	must(t, os.Chmod(c.Access.Dir, 0o700))
+	must(t, os.Chmod(filepath.Join(c.Access.Dir, "time.key"), 0o644))
+	wantBad(t, now, "keys")
+	must(t, os.Chmod(filepath.Join(c.Access.Dir, "time.key"), 0o600))
+
+	store, err := access.OpenJetStream(filepath.Join(c.Access.Dir, storeDir))
+	must(t, err)
+	wantBad(t, now) // a running server is no fault
+	must(t, store.Close())
+
+	must(t, os.WriteFile(filepath.Join(c.Relay.Dir, "identity.pem"), []byte("?"), 0o600))
+	wantBad(t, now, "relay")
+	must(t, os.RemoveAll(filepath.Join(c.Access.Dir, storeDir)))
+	wantBad(t, now, "store", "relay")
+	must(t, os.Remove(c.Root))
+	wantBad(t, now, "root")
+}
+
+// syncBuffer is written by many goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
