@@ -1,0 +1,214 @@
+package manager
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// hostile is what a server, a gateway or a relay could say to act on the terminal of whoever reads it.
+func hostile() []string {
+	corpus := []string{
+		"\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x1b]52;c;cm0gLXJmIH4=\x07", "\x1b[6n", "\x1bP+q\x1b\\", "\x9b2J", "\u009b2J", "\u0090q\u009c",
+		"\r\nonline", "a\rb", "a\bb", "a\x00b", "a\x7fb", "a\tb", "a\vb", "a\fb", "a\u0085b", "a\u2028b", "a\u2029b",
+		"\u202egnp.exe", "\u2066x\u2069", "\u200b", "\u200e", "\ufeff", "\u00ad", "a\u0301\u0301\u0301", "\u3164", "\uffa0", "\U000e0041",
+		"\xff\xfe", "\xc0\x9b", "\ufffd", "שלום", "🔥", "\u00a0", "―", "\u2800",
+	}
+	for r := range rune(0x20) {
+		corpus = append(corpus, "x"+string(r)+"y")
+	}
+	for r := rune(0x7f); r < 0xa0; r++ {
+		corpus = append(corpus, "x"+string(r)+"y")
+	}
+	return corpus
+}
+
+// harmless complains about whatever may act on a terminal: all but line ends, printable ASCII and plain letters.
+func harmless(t *testing.T, what, s string) {
+	t.Helper()
+	for _, r := range s {
+		if r != '\n' && (r < ' ' || r > '~') && !(r > 0xa0 && unicode.IsLetter(r) && !unicode.Is(unicode.Bidi_Control, r)) {
+			t.Errorf("%s lets %U through: %q", what, r, s)
+			return
+		}
+	}
+}
+
+func TestNothingHostileReachesTheTerminal(t *testing.T) {
+	a := &Account{state: state{roots: must(identity.NewRoots(must(identity.NewRoot(must(identity.NewKey()), time.Now())).Cert))}}
+	for _, s := range hostile() {
+		d := Device{Name: s, Domain: s, State: s, Address: s, Hints: map[string]string{s: s}}
+		n := NewDevice{Name: s, Code: s}
+		a.state.config.Hosts = []string{s}
+		r := Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
+		p := PingResult{Device: s, Relay: s}
+		for name, write := range map[string]func(*bytes.Buffer) error{
+			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []Device{d, d}) },
+			"device show": func(b *bytes.Buffer) error { return WriteDevice(b, d) },
+			"device add":  func(b *bytes.Buffer) error { return a.WriteNewDevice(b, n) },
+			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []Record{r}) },
+			"ping":        func(b *bytes.Buffer) error { return WritePing(b, p) },
+			"login":       func(b *bytes.Buffer) error { return WriteInfo(b, Info{Domain: s, User: s, Home: s}) },
+			"JSON":        func(b *bytes.Buffer) error { return WriteJSON(b, []any{d, n, r, p}) },
+			"notes":       func(b *bytes.Buffer) error { (&lines{w: b}).say("session up via %s", s); return nil },
+			"error":       func(b *bytes.Buffer) error { b.WriteString(Explain(errors.New(s))); return nil },
+			"refusal": func(b *bytes.Buffer) error {
+				b.WriteString(Explain(&wire.Refusal{Reason: transport.Reason(s), Text: s}))
+				return nil
+			},
+			"problem": func(b *bytes.Buffer) error {
+				b.WriteString(Explain(fail(transport.Reason(s), s, errors.New(s))))
+				return nil
+			},
+			"progress": func(b *bytes.Buffer) error {
+				(&Manager{Progress: func(s string) { b.WriteString(s) }}).progress(s)
+				return nil
+			},
+			"cut":          func(b *bytes.Buffer) error { b.WriteString(cut(s, 3)); return nil },
+			"usage errors": func(b *bytes.Buffer) error { b.WriteString(Explain(usage("device %s", s))); return nil },
+		} {
+			var b bytes.Buffer
+			if err := write(&b); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			harmless(t, name, b.String())
+			if name == "notes" && strings.Count(b.String(), "\n") != 1 {
+				t.Errorf("a note of more than one line: %q", b.String())
+			}
+		}
+	}
+	t.Attr("id", "A1-input")
+	t.Attr("cases", fmt.Sprint(len(hostile())))
+}
+
+func TestCleanKeepsWhatOperatorsWrite(t *testing.T) {
+	for _, s := range []string{"press 4", "Ölpresse_Süd-2", "Πρέσα", "Пресс 7", "프레스", "プレス", "压力机", `~!@#$%^&*()[]{}|\'";<>?`} {
+		if got := clean(s); got != s {
+			t.Errorf("clean(%q) = %q", s, got)
+		}
+	}
+	if got, want := cells("压力机 4"), 8; got != want {
+		t.Errorf("%d cells, want %d", got, want)
+	}
+	if got, want := cut("Ölpresse", 3), "Ölp..."; got != want {
+		t.Errorf("cut to %q, want %q", got, want)
+	}
+}
+
+// JSON is pure ASCII, and still says exactly what the server said.
+func TestJSONSurvivesTheFilter(t *testing.T) {
+	for _, s := range append(hostile(), "Ölpresse", "压力机", "<&>") {
+		var b bytes.Buffer
+		if err := WriteJSON(&b, s); err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := json.Unmarshal(b.Bytes(), &got); err != nil || utf8.ValidString(s) && got != s {
+			t.Errorf("%q came back as %q, %v", s, got, err)
+		}
+		if i := strings.IndexFunc(b.String(), func(r rune) bool { return r > '~' || r < ' ' && r != '\n' }); i >= 0 {
+			t.Errorf("%q is written as %q", s, b.String())
+		}
+	}
+}
+
+// Golden: what each command prints, as JSON and as text (cli §3). To write it anew: go test ./manager -run Golden -args update
+func TestGolden(t *testing.T) {
+	when := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
+	uid := must(identity.ParseUID(strings.Repeat("0123456789abcdef", 2)))
+	spki := must(identity.ParseSPKI(strings.Repeat("0123456789abcdef", 4)))
+	full := Device{UID: uid, Name: "press 4", Domain: "default", State: "enrolled", Online: true, Address: "203.0.113.9",
+		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}
+	pending := Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}
+	info := Info{Domain: "default", User: "admin", SPKI: spki, NotAfter: when, Home: "/home/t/.config/hawser"}
+	added := NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}
+	record := Record{Seq: 7, Time: when, Node: "a1", Domain: "default", Actor: "hawser://default/user/admin", Action: "device-add",
+		Object: "press 4", Result: "ok", Prev: "00", Hash: "11"}
+	account := &Account{state: state{roots: must(identity.ParseRoots(must(os.ReadFile(filepath.Join("testdata", "root.pem"))))),
+		config: config{Hosts: []string{"access.example"}}}}
+	ping := PingResult{Device: "press 4", Relay: "r1", Sent: 4, Received: 3, Min: 20.125, Median: 21, Max: 30.5}
+	var got bytes.Buffer
+	for _, part := range []struct {
+		name string
+		json any
+		text func() error
+	}{
+		{"login", info, func() error { return WriteInfo(&got, info) }},
+		{"device add", added, func() error { return account.WriteNewDevice(&got, added) }},
+		{"device list", []Device{full, pending}, func() error { return WriteDevices(&got, []Device{full, pending}) }},
+		{"device list of none", []Device{}, func() error { return WriteDevices(&got, nil) }},
+		{"device show", full, func() error { return WriteDevice(&got, full) }},
+		{"device show of one that waits", pending, func() error { return WriteDevice(&got, pending) }},
+		{"ping", ping, func() error { return WritePing(&got, ping) }},
+		{"audit", []Record{record}, func() error { return WriteRecords(&got, []Record{record}) }},
+	} {
+		fmt.Fprintf(&got, "# %s\n", part.name)
+		if err := errors.Join(WriteJSON(&got, part.json), part.text()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join("testdata", "output.golden")
+	if flag.Arg(0) == "update" {
+		if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("output differs from %s (-want +got):\n%s", file, diff)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	dial := &transport.DialError{Hosts: []string{"h"}, Attempts: []transport.Attempt{{Reason: transport.Expired}}}
+	for _, tt := range []struct {
+		err    error
+		code   int
+		advice string
+	}{
+		{nil, 0, ""},
+		{errors.New("x"), 1, ""},
+		{usage("x"), 2, "--help"},
+		{fail(NotLoggedIn, "x", nil), 3, "hawser login"},
+		{fail(transport.Expired, "x", nil), 3, "hawser login"},
+		{fmt.Errorf("x: %w", &wire.Refusal{Reason: transport.Policy}), 4, "owner"},
+		{fail(transport.Revoked, "x", nil), 4, "administers"},
+		{fail(transport.BadCode, "x", nil), 4, "new one"},
+		{fail(transport.Offline, "x", nil), 5, "power"},
+		{fail(transport.LinkLost, "x", nil), 5, "network"},
+		{fail(transport.NoDevice, "x", nil), 1, "device list"},
+		{fail(NameTaken, "x", nil), 1, "another name"},
+		{fmt.Errorf("list devices: %w", dial), 5, "clock"},
+		{fail(transport.WrongRoot, "x", &problem{code: transport.WrongRoot}), 3, "hawser login"},
+		{fail(transport.WrongRoot, "x", nil), 1, "--pin"},
+		{fail(transport.Reason("never heard of"), "x", nil), 1, ""},
+	} {
+		if got := ExitCode(tt.err); got != tt.code {
+			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.code)
+		}
+		if tt.err == nil {
+			continue
+		}
+		if got := Explain(tt.err); !strings.Contains(got, tt.advice) || strings.Contains(got, "\n") {
+			t.Errorf("%v: explained as %q, want advice with %q", tt.err, got, tt.advice)
+		}
+	}
+}
