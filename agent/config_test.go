@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"hawser/transport"
+)
+
+func configFile(t testing.TB, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "agent.yaml")
+	write(t, file, text, 0o644)
+	return file
+}
+
+func TestAFullConfigIsRead(t *testing.T) {
+	file := configFile(t, `# the gateway of hall 3
+access: [hawser.example.com, "192.0.2.10:8443", "[2001:db8::1]:443"]
+ports: [443, 8443]
+root: root.pem
+data: state
+dns:
+  servers: [192.0.2.53, "192.0.2.54:5353", "2001:db8::53"]
+time:
+  servers: [ntp.example.com]
+  set_system_clock: never
+allow:
+  - 192.168.10.0/24:502
+  - "[2001:db8:10::/64]:*"
+private_infrastructure: true
+watchdog: off
+log: debug
+`)
+	dir := filepath.Dir(file)
+	in := newInfra(t, time.Now())
+	write(t, filepath.Join(dir, "root.pem"), string(in.roots.PEM()), 0o644)
+	c := must(LoadConfig(file))(t)
+	if c.Roots == nil || string(c.Roots.PEM()) != string(in.roots.PEM()) {
+		t.Error("other roots")
+	}
+	c.Roots = nil
+	want := Config{
+		File: file, Data: filepath.Join(dir, "state"),
+		Access: []string{"hawser.example.com", "192.0.2.10:8443", "[2001:db8::1]:443"},
+		Ports:  []transport.Port{443, 8443},
+		DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.54:5353"),
+			netip.MustParseAddrPort("[2001:db8::53]:53")},
+		Time:    []string{"ntp.example.com"},
+		Allow:   []Rule{must(ParseRule("192.168.10.0/24:502"))(t), must(ParseRule("[2001:db8:10::/64]:*"))(t)},
+		Private: true, Log: slog.LevelDebug,
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
+	for name, text := range map[string]string{"empty": "", "comment": "# nothing\n", "null": "~\n", "document mark": "---\n", "empty sections": "dns:\ntime:\n"} {
+		c, err := LoadConfig(configFile(t, text))
+		if err != nil || !slices.Equal(c.Ports, transport.DefaultPorts()) || c.Allow != nil || c.Access != nil || c.Data != "" || c.Log != slog.LevelInfo {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+}
+
+// To allow nothing is something else than to say nothing.
+func TestAnEmptyAllowListAllowsNothing(t *testing.T) {
+	c := must(LoadConfig(configFile(t, "allow: []\n")))(t)
+	if c.Allow == nil || len(c.Allow) != 0 {
+		t.Errorf("allow = %#v", c.Allow)
+	}
+}
+
+func TestEveryKeyCanBeSet(t *testing.T) {
+	values := map[string]string{"private_infrastructure": "true", "watchdog": "off", "log": "warn", "data": "x", "time.set_system_clock": "never"}
+	for _, key := range keys() {
+		if key == "root" || key == "dns" || key == "time" {
+			continue
+		}
+		value := values[key]
+		if value == "" {
+			value = map[bool]string{true: "[443]", false: "[192.0.2.1]"}[key == "ports"]
+		}
+		if key == "allow" {
+			value = "[192.0.2.1:1]"
+		}
+		text := key + ": " + value + "\n"
+		if section, last, ok := strings.Cut(key, "."); ok {
+			text = section + ":\n  " + last + ": " + value + "\n"
+		}
+		if _, err := parseConfig([]byte(text), "/"); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+func badConfigs() map[string]struct{ text, want string } {
+	return map[string]struct{ text, want string }{
+		"unknown key":            {"access: [a.example]\nacess: [b.example]\n", `line 2: unknown key "acess"`},
+		"unknown key in section": {"dns:\n  server: [192.0.2.1]\n", `line 2: unknown key "dns.server"`},
+		"section key outside":    {"dns.servers: [192.0.2.1]\nfoo: 1", `line 2: unknown key "foo"`},
+		"key twice":              {"log: info\n\nlog: debug\n", `line 3: key "log" stands twice`},
+		"key twice in section":   {"time:\n  servers: []\n  servers: [a]\n", `line 3: key "time.servers" stands twice`},
+		"later key":              {"proxy: http://a\n", `line 1: key "proxy" is not supported by this version`},
+		"key that is a list":     {"[a, b]: 1\n", "line 1: unknown key"},
+		"list for a scalar":      {"data: [a, b]\n", "line 1: data: want one value"},
+		"scalar for a list":      {"\naccess: a.example\n", "line 2: access: want a list"},
+		"null list":              {"allow:\n#  - 10.0.0.1:80\n", "line 1: allow: want a list"},
+		"map in a list":          {"allow:\n  - {target: 10.0.0.1:80}\n", "line 2: allow: want one value"},
+		"null in a list":         {"access:\n  - a.example\n  -\n", "line 3: access: want one value"},
+		"binary":                 {"data: !!binary aGF3c2Vy\n", "line 1: data: want one value"},
+		"text at the top":        {"hello\n", "line 1: want KEY: VALUE lines"},
+		"list at the top":        {"- access\n", "line 1: want KEY: VALUE lines"},
+		"scalar section":         {"dns: 192.0.2.1\n", "line 1: want KEY: VALUE lines"},
+		"bad CIDR":               {"allow:\n  - 10.0.0.0/24:80\n  - 10.0.0.1/24:80\n", `line 3: allow: "10.0.0.1/24:80": bits set behind the prefix`},
+		"CIDR without port":      {"allow: [10.0.0.0/24]\n", `line 1: allow: "10.0.0.0/24": no port`},
+		"port 0":                 {"ports: [443, 0]\n", "line 1: ports: \"0\": want a port"},
+		"port 65536":             {"ports: [65536]\n", "line 1: ports: \"65536\": want a port"},
+		"port in hex":            {"ports: [0x50]\n", "line 1: ports: \"0x50\": want a port"},
+		"no port left":           {"ports: []\n", "line 1: ports: none is left"},
+		"bad host":               {"access: [\"a b\"]\n", "line 1: access: host \"a b\""},
+		"bad host port":          {"access: [\"a.example:0\"]\n", "line 1: access: host"},
+		"bad time server":        {"time:\n  servers: [\"-\", \"a/b\"]\n", "line 2: time.servers: host"},
+		"DNS server by name":     {"dns:\n  servers:\n    - 192.0.2.1\n    - dns.example\n", `line 4: dns.servers: "dns.example": want IP or IP:PORT`},
+		"sets the clock":         {"time: {set_system_clock: auto}\n", "line 1: time.set_system_clock: \"auto\": this build never sets the system clock; write never"},
+		"hardware watchdog":      {"watchdog: /dev/watchdog\n", "line 1: watchdog: \"/dev/watchdog\": this build drives no hardware watchdog; write off"},
+		"bad bool":               {"private_infrastructure: yes please\n", "line 1: private_infrastructure: \"yes please\": want true or false"},
+		"bad level":              {"log: loud\n", "line 1: log: slog"},
+		"missing root":           {"root: nowhere.pem\n", "line 1: root: read root"},
+		"bad YAML":               {"access: [a\n", "yaml: line "},
+		"tab":                    {"dns:\n\tservers: []\n", "yaml: line 2"},
+		"NUL":                    {"access: [a\x00b]\n", "yaml: control characters"},
+		"not UTF-8":              {"data: \xff\xfe\xfa\n", "yaml: "},
+		"two documents":          {"log: info\n---\nallow: []\n", "more than one document"},
+		"broken second document": {"log: info\n---\n[\n", "more than one document"},
+		"anchor":                 {"data: &a x\n", "line 1: anchors and aliases are not supported"},
+		"alias":                  {"access: &a [b.example]\ntime: {servers: *a}\n", "line 1: anchors and aliases are not supported"},
+		"merge":                  {"<<: {log: info}\n", "line 1: unknown key \"<<\""},
+		"alias bomb":             {aliasBomb(), "line 1: anchors and aliases are not supported"},
+		"deep":                   {"access: " + strings.Repeat("[", 20000), "yaml: "},
+		"deep blocks":            {strings.Repeat("- ", 30000), "yaml: exceeded max depth"},
+		"long key":               {strings.Repeat("k", 1000) + ": 1\n", "line 1: unknown key \"kkk"},
+	}
+}
+
+func aliasBomb() string {
+	text := "a: &a [x,x,x,x,x,x,x,x,x]\n"
+	for c := 'b'; c <= 'z'; c++ {
+		text += string(c) + ": &" + string(c) + " [" + strings.Repeat("*"+string(c-1)+",", 9) + "]\n"
+	}
+	return text
+}
+
+func TestABadConfigIsRefusedInOneLineThatSaysWhere(t *testing.T) {
+	bad := badConfigs()
+	t.Attr("id", "A1-input")
+	t.Attr("cases", strconv.Itoa(len(bad)))
+	for name, tt := range bad {
+		file := configFile(t, tt.text)
+		c, err := LoadConfig(file)
+		if err == nil {
+			t.Errorf("%s: read as %+v", name, c)
+			continue
+		}
+		got := err.Error()
+		if !strings.HasPrefix(got, "config "+file+": "+tt.want) {
+			t.Errorf("%s: %s\nwant %s", name, got, tt.want)
+		}
+		if strings.ContainsAny(got, "\r\n\x00") || len(got) > 1000 {
+			t.Errorf("%s: not one line: %.1000q", name, got)
+		}
+	}
+}
+
+func TestConfigFilesThatAreNotRead(t *testing.T) {
+	t.Attr("id", "A1-input")
+	t.Attr("cases", "4")
+	full := strings.Repeat("#", maxConfigBytes)
+	if _, err := LoadConfig(configFile(t, full)); err != nil {
+		t.Errorf("64 KiB: %v", err)
+	}
+	if _, err := LoadConfig(configFile(t, full+"#")); err == nil || !strings.Contains(err.Error(), "over 64 KiB") {
+		t.Errorf("64 KiB + 1: %v", err)
+	}
+	if _, err := LoadConfig(t.TempDir()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("directory: %v", err)
+	}
+	if _, err := LoadConfig(filepath.Join(t.TempDir(), "agent.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestTheFileThatEnrollWritesReadsBack(t *testing.T) {
+	dir := t.TempDir()
+	in := newInfra(t, time.Now())
+	write(t, filepath.Join(dir, rootFile), string(in.roots.PEM()), 0o600)
+	cfg := Config{Data: dir, Access: []string{"hawser.example.com", "[2001:db8::1]:443"}, Ports: []transport.Port{443, 8443}}
+	file := filepath.Join(dir, "etc", "agent.yaml")
+	if err := WriteConfig(file, cfg); err != nil {
+		t.Fatal(err)
+	}
+	c := must(LoadConfig(file))(t)
+	if !slices.Equal(c.Access, cfg.Access) || !slices.Equal(c.Ports, cfg.Ports) || c.Roots == nil {
+		t.Errorf("read %+v", c)
+	}
+	before := must(os.ReadFile(file))(t)
+	if err := WriteConfig(file, Config{Access: []string{"other.example"}}); err != nil {
+		t.Fatal(err)
+	}
+	if after := must(os.ReadFile(file))(t); string(after) != string(before) {
+		t.Error("an owner's file was replaced")
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, bad := range badConfigs() {
+		if len(bad.text) < 4096 {
+			f.Add([]byte(bad.text))
+		}
+	}
+	f.Add([]byte("access: [a.example]\nports: [443]\nallow: [10.0.0.0/8:80-90]\ntime: {servers: [b.example]}\n"))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := parseConfig(b, dir)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\r") {
+				t.Errorf("not one line: %q", err)
+			}
+			return
+		}
+		if len(c.Ports) == 0 || slices.Contains(c.Ports, 0) {
+			t.Errorf("ports %v", c.Ports)
+		}
+		for _, h := range slices.Concat(c.Access, c.Time) {
+			if _, _, err := transport.SplitHost(h); err != nil {
+				t.Errorf("host %q: %v", h, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"hawser/transport"
+	"hawser/transport/control"
+	"hawser/transport/session"
+	"hawser/transport/wire"
+)
+
+const maxSessions = 16
+
+// sessions owns the sessions that run. They outlive the control connection that
+// brought them: an Access Server that is away ends nobody's work.
+type sessions struct {
+	agent *Agent
+	ctx   context.Context // of Agent.Run
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex // guards all below
+	link    *control.Link
+	running map[string]*running
+}
+
+type running struct {
+	offer  wire.Offer
+	self   *Self // as it was when the offer came
+	since  time.Time
+	cancel context.CancelCauseFunc
+	live   *session.Session // nil until joined
+}
+
+// attach names the control connection that is in force; nil: none.
+func (s *sessions) attach(l *control.Link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.link = l
+	s.paceLocked()
+}
+
+func (s *sessions) paceLocked() {
+	if s.link != nil {
+		s.link.Busy(len(s.running) > 0)
+	}
+}
+
+// consent decides about an offer (wire §4.5). It is pure.
+func consent(o wire.Offer, authentic bool, known bool, count int) transport.Reason {
+	switch {
+	case o.Role != wire.RoleRuntime || o.Session == "" || known:
+		return transport.Protocol
+	case o.Crypto != wire.CryptoNested:
+		return transport.Unsupported
+	case !authentic:
+		return transport.ClockWrong
+	case count >= maxSessions:
+		return transport.Busy
+	}
+	return ""
+}
+
+// offer answers an offer and starts the session that it consents to.
+func (s *sessions) offer(o wire.Offer) transport.Reason {
+	_, authentic := s.agent.clock.Floor()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if reason := consent(o, authentic, s.running[o.Session] != nil, len(s.running)); reason != "" {
+		return reason
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	r := &running{offer: o, self: s.agent.self.Load(), since: time.Now(), cancel: cancel}
+	s.running[o.Session] = r
+	s.paceLocked()
+	s.tasks.Go(func() { s.run(ctx, r) })
+	return ""
+}
+
+// end ends a session because somebody said so.
+func (s *sessions) end(id string, reason transport.Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.running[id]; r != nil {
+		r.cancel(&transport.Error{Reason: reason, Op: "serve session"})
+	}
+}
+
+// revoked ends the sessions whose peer is no longer accepted.
+func (s *sessions) revoked(m wire.Revoked) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.running {
+		if slices.Contains(m.SPKI, r.offer.PeerSPKI) {
+			r.cancel(&transport.Error{Reason: transport.Revoked, Op: "serve session"})
+		}
+	}
+}
+
+func (s *sessions) wait() { s.tasks.Wait() }
+
+// run is one session, from its offer to its end.
+func (s *sessions) run(ctx context.Context, r *running) {
+	log := s.agent.log.With("session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User)
+	err := s.serve(ctx, r)
+	r.cancel(nil)
+	s.mu.Lock()
+	delete(s.running, r.offer.Session)
+	link := s.link
+	s.paceLocked()
+	s.mu.Unlock()
+	reason := transport.ReasonOf(err)
+	log.Info("session ended", "reason", reason, "took", time.Since(r.since).Round(time.Millisecond), "err", err)
+	if link != nil && s.ctx.Err() == nil {
+		link.EndSession(wire.EndSession{Session: r.offer.Session, Reason: reason}) // a lost link tells it as well
+	}
+}
+
+// serve joins and serves streams until the session ends; the error says why.
+func (s *sessions) serve(ctx context.Context, r *running) error {
+	a := s.agent
+	live, err := session.Join(ctx, session.Config{Dialer: a.dialer, Certificate: r.self.Cert,
+		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now})
+	if err != nil {
+		return cause(ctx, err)
+	}
+	a.log.Info("session up", "session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User)
+	s.mu.Lock()
+	r.live = live
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { live.Close() })
+	defer stop()
+
+	var streams sync.WaitGroup
+	streaming, cancel := context.WithCancel(ctx)
+	for {
+		stream, err := live.Accept(ctx)
+		if err != nil {
+			break
+		}
+		streams.Go(func() { a.serveStream(streaming, stream, r.offer) })
+	}
+	live.Close()
+	cancel() // a machine that is being reached, or that says nothing, shall not keep the session
+	streams.Wait()
+	return cause(ctx, live.Err())
+}
+
+// cause prefers what the owner of ctx had to say over what that did to a
+// connection.
+func cause(ctx context.Context, err error) error {
+	if c := context.Cause(ctx); c != nil {
+		return c
+	}
+	return err
+}
+
+// SessionStatus is what status says of a session.
+type SessionStatus struct {
+	ID      string    `json:"id"`
+	User    string    `json:"user"`
+	Relay   string    `json:"relay"`
+	Since   time.Time `json:"since"`
+	Streams int       `json:"streams"`
+}
+
+// list returns the sessions that run, oldest first.
+func (s *sessions) list() []SessionStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.SortedFunc(maps.Values(s.running), func(a, b *running) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.offer.Session, b.offer.Session))
+	})
+	now := s.agent.clock.Now()
+	list := make([]SessionStatus, len(all))
+	for i, r := range all {
+		list[i] = SessionStatus{ID: r.offer.Session, User: r.offer.User, Relay: r.offer.Relay.Name, Since: now.Add(-time.Since(r.since)).UTC().Truncate(time.Second)}
+		if r.live != nil {
+			list[i].Streams = r.live.Streams()
+		}
+	}
+	return list
+}

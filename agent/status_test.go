@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hawser/board/boardtest"
+)
+
+// The members are those of cli §2, each always there.
+func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
+	since := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	full := Status{State: StateAttached, UID: "u", Domain: "plant", Relay: "r1", Since: since,
+		Access:   &AccessStatus{"hawser.example.com", "192.0.2.1", 443, "direct"},
+		Clock:    ClockStatus{ClockAuthentic, -12, "signed"},
+		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}}
+	for _, tt := range []struct {
+		st   Status
+		want string
+	}{
+		{full, `{"state":"attached","uid":"u","domain":"plant","access":{"host":"hawser.example.com","addr":"192.0.2.1","port":443,"way":"direct"},` +
+			`"relay":"r1","clock":{"state":"authentic","offset_ms":-12,"source":"signed"},` +
+			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":""}`},
+		{Status{State: StateEnroll, Clock: ClockStatus{State: ClockUnknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way"},
+			`{"state":"enroll","uid":"","domain":"","access":null,"relay":"","clock":{"state":"unknown","offset_ms":0,"source":""},` +
+				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way"}`},
+	} {
+		if got := string(must(json.Marshal(tt.st))(t)); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+func TestIdentityJSONIsWhatTheSpecSays(t *testing.T) {
+	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	got := string(must(json.Marshal(IdentityInfo{"u", "plant", "5f", at, at.Add(30 * day), true}))(t))
+	want := `{"uid":"u","domain":"plant","spki_sha256":"5f","not_before":"2026-11-23T10:00:00Z","not_after":"2026-12-23T10:00:00Z","enrolled":true}`
+	if got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestAnAgentThatDoesNotRunYetHasAStatus(t *testing.T) {
+	bubble(t, func(r *rig) {
+		st := must(New(r.opts))(t).Status()
+		if st.State != StateBoot || st.Access != nil || st.Sessions == nil || st.Clock.State != ClockUnknown {
+			t.Errorf("status %+v", st)
+		}
+		if age := r.opts.Build.Sub(st.Since); age.Abs() > time.Second {
+			t.Errorf("since %v by the agent's clock, whose floor is %v", st.Since, r.opts.Build)
+		}
+	})
+}
+
+// Below are real sockets and real time; the agents wait for an identity, so
+// nothing is dialled.
+
+func socketAgent(t *testing.T) (Options, string) {
+	t.Helper()
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "run", "agent.sock")
+	return Options{Config: Config{Data: filepath.Join(dir, "state")}, Board: boardtest.New(time.Now()), Build: build, Socket: socket}, socket
+}
+
+// live starts an agent and waits until it answers.
+func live(t *testing.T, o Options) (stop func()) {
+	t.Helper()
+	a := must(New(o))(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	alive := make(chan struct{}, 1)
+	a.Alive = func(time.Duration) {
+		select {
+		case alive <- struct{}{}:
+		default:
+		}
+	}
+	go func() { done <- a.Run(ctx) }()
+	select {
+	case <-alive: // the socket is open before the machine moves
+	case err := <-done:
+		t.Fatalf("Run = %v", err)
+	}
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	}
+}
+
+func TestTheSocketAnswersWithTheStatus(t *testing.T) {
+	o, socket := socketAgent(t)
+	if _, err := ReadStatus(t.Context(), socket); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("before: %v", err)
+	}
+	stop := live(t, o)
+	for range 3 {
+		st, err := ReadStatus(t.Context(), socket)
+		if err != nil || st.State != StateBoot && st.State != StateEnroll || st.Clock.State != ClockPlausible {
+			t.Errorf("status %+v, %v", st, err)
+		}
+	}
+	if info := must(os.Stat(socket))(t); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	stop()
+	if _, err := ReadStatus(t.Context(), socket); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("after: %v", err)
+	}
+}
+
+func TestASecondAgentIsRefusedAndTheFirstLivesOn(t *testing.T) {
+	o, socket := socketAgent(t)
+	stop := live(t, o)
+	defer stop()
+	o.Config.Data = filepath.Join(t.TempDir(), "other")
+	if err := must(New(o))(t).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another hawser-agent is running") {
+		t.Errorf("second: %v", err)
+	}
+	if _, err := ReadStatus(t.Context(), socket); err != nil {
+		t.Errorf("first: %v", err)
+	}
+}
+
+// A process that was killed leaves its socket behind.
+func TestADeadSocketIsTakenOver(t *testing.T) {
+	o, socket := socketAgent(t)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l := must(net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"}))(t)
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := os.Lstat(socket); err != nil {
+		t.Fatal(err)
+	}
+	stop := live(t, o)
+	if _, err := ReadStatus(t.Context(), socket); err != nil {
+		t.Error(err)
+	}
+	stop()
+}
+
+func TestAFileInThePlaceOfTheSocketIsNotRemoved(t *testing.T) {
+	o, socket := socketAgent(t)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, socket, "precious", 0o600)
+	if err := must(New(o))(t).Run(t.Context()); err == nil || !strings.Contains(err.Error(), socket) {
+		t.Errorf("Run = %v", err)
+	}
+	if b := must(os.ReadFile(socket))(t); string(b) != "precious" {
+		t.Errorf("it is now %q", b)
+	}
+}
+
+func TestAnAnswerThatIsNoStatusIsAnError(t *testing.T) {
+	for name, answer := range map[string]string{"nothing": "", "text": "hello\n", "half": `{"state":"att`} {
+		socket := filepath.Join(t.TempDir(), "s")
+		l := must(net.Listen("unix", socket))(t)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if c, err := l.Accept(); err == nil {
+				c.Write([]byte(answer))
+				c.Close()
+			}
+		}()
+		if st, err := ReadStatus(t.Context(), socket); err == nil || !strings.Contains(err.Error(), socket) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %+v, %v", name, st, err)
+		}
+		l.Close()
+		<-done
+	}
+}
+
+func TestRunWithoutASocketDirectoryFails(t *testing.T) {
+	o, _ := socketAgent(t)
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, "", 0o600)
+	o.Socket = filepath.Join(file, "agent.sock")
+	if err := must(New(o))(t).Run(t.Context()); err == nil {
+		t.Error("Run began")
+	}
+}

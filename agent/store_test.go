@@ -1,0 +1,299 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/internal/durable"
+	"hawser/transport"
+)
+
+func stateDir(t testing.TB) string { return filepath.Join(t.TempDir(), "state") }
+
+// enrolledDir is a state directory with an identity.
+func enrolledDir(t testing.TB, in *infra) (string, *store) {
+	t.Helper()
+	dir := stateDir(t)
+	s := must(openStore(dir, nil))(t)
+	key := must(s.key())(t)
+	chain := in.issue(t, testName, key.Public(), time.Now().Add(-time.Hour), time.Now().Add(30*day))
+	if err := s.saveIdentity(identity.MarshalChain(chain), in.roots); err != nil {
+		t.Fatal(err)
+	}
+	return dir, s
+}
+
+func TestTheKeyIsMadeOnceAndKept(t *testing.T) {
+	dir := stateDir(t)
+	spki := func() identity.SPKI {
+		key := must(must(openStore(dir, nil))(t).key())(t)
+		return must(identity.SPKIOf(key.Public()))(t)
+	}
+	if first, second := spki(), spki(); first != second {
+		t.Error("another key the second time")
+	}
+	if info := must(os.Stat(filepath.Join(dir, keyFile)))(t); info.Mode() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+}
+
+func TestADamagedKeyIsNotReplaced(t *testing.T) {
+	dir := stateDir(t)
+	s := must(openStore(dir, nil))(t)
+	write(t, filepath.Join(dir, keyFile), "not a key", 0o600)
+	if _, err := s.key(); err == nil {
+		t.Error("a damaged key was replaced")
+	}
+	if b := must(os.ReadFile(filepath.Join(dir, keyFile)))(t); string(b) != "not a key" {
+		t.Errorf("it is now %q", b)
+	}
+}
+
+func TestWhatOthersCanReadIsRefused(t *testing.T) {
+	in := newInfra(t, time.Now())
+	for _, f := range []string{keyFile, identityFile, rootFile} {
+		dir, s := enrolledDir(t, in)
+		if err := os.Chmod(filepath.Join(dir, f), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.self(); !errors.Is(err, durable.ErrExposed) {
+			t.Errorf("%s: %v", f, err)
+		}
+		if _, err := ShowIdentity(dir); !errors.Is(err, durable.ErrExposed) {
+			t.Errorf("%s: ShowIdentity = %v", f, err)
+		}
+	}
+	dir, _ := enrolledDir(t, in)
+	if err := os.Chmod(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openStore(dir, nil); !errors.Is(err, durable.ErrExposed) {
+		t.Errorf("directory: %v", err)
+	}
+}
+
+func TestDamagedSlotsStartEmpty(t *testing.T) {
+	for name, damage := range map[string]string{"no slot": "garbage", "empty": ""} {
+		dir := stateDir(t)
+		s := must(openStore(dir, nil))(t)
+		if err := s.save(build); err != nil {
+			t.Fatal(err)
+		}
+		for _, slot := range []string{"state.0", "state.1"} {
+			write(t, filepath.Join(dir, slot), damage, 0o600)
+		}
+		s, err := openStore(dir, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !s.anchor().IsZero() {
+			t.Errorf("%s: anchor %v", name, s.anchor())
+		}
+		s.good(transport.Candidate{Host: "a", Addr: netip.MustParseAddrPort("192.0.2.1:443")})
+		if err := s.save(build); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if again := must(openStore(dir, nil))(t); !again.anchor().Equal(build) || len(again.lastGood("a")) != 1 {
+			t.Errorf("%s: read %+v", name, again.saved)
+		}
+	}
+	dir := stateDir(t) // a whole slot of another program
+	must(openStore(dir, nil))(t)
+	slots := must(durable.OpenSlots(dir, stateSlots))(t)
+	if err := slots.Save([]byte(`{"anchor": 7}`)); err != nil {
+		t.Fatal(err)
+	}
+	if s := must(openStore(dir, nil))(t); !s.anchor().IsZero() || s.saved.Good == nil {
+		t.Errorf("read %+v", s.saved)
+	}
+}
+
+// A power cut leaves any prefix of the writes. Without identity.pem the gateway
+// is not enrolled, and the same code gives it the same identity.
+func TestAPowerCutDuringEnrolmentLeavesNoHalfAnIdentity(t *testing.T) {
+	whole, _ := enrolledDir(t, newInfra(t, time.Now()))
+	order := []string{keyFile, rootFile, identityFile}
+	for n := range len(order) + 1 {
+		dir := stateDir(t)
+		s := must(openStore(dir, nil))(t)
+		for _, f := range order[:n] {
+			write(t, filepath.Join(dir, f), string(must(os.ReadFile(filepath.Join(whole, f)))(t)), 0o600)
+		}
+		_, err := s.self()
+		if n < len(order) && !errors.Is(err, ErrNotEnrolled) || n == len(order) && err != nil {
+			t.Errorf("after %q: %v", order[:n], err)
+		}
+	}
+	dir := stateDir(t) // the writes do come in that order: the last one cannot be done
+	s := must(openStore(dir, nil))(t)
+	if err := os.Mkdir(filepath.Join(dir, identityFile), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.saveIdentity(nil, newInfra(t, time.Now()).roots); err == nil {
+		t.Error("an identity was stored over a directory")
+	}
+	if !slices.Contains(names(t, dir), rootFile) {
+		t.Error("root.pem does not come first")
+	}
+}
+
+func TestResetRemovesTheIdentityAndAllThatBelongsToIt(t *testing.T) {
+	dir, s := enrolledDir(t, newInfra(t, time.Now()))
+	if err := s.save(build); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := readKey(dir)
+	write(t, filepath.Join(dir, "agent.yaml"), "log: info\n", 0o644)
+	for range 2 {
+		if err := Reset(dir); err != nil {
+			t.Fatal(err)
+		}
+		if left := names(t, dir); !slices.Equal(left, []string{"agent.yaml"}) {
+			t.Errorf("left %q", left)
+		}
+	}
+	after := must(must(openStore(dir, nil))(t).key())(t)
+	if must(identity.SPKIOf(after.Public()))(t) == must(identity.SPKIOf(before.Public()))(t) {
+		t.Error("the key survived")
+	}
+	if err := Reset(filepath.Join(dir, "missing")); err != nil {
+		t.Errorf("missing directory: %v", err)
+	}
+}
+
+// What cannot be removed stops Reset there: the commit goes first.
+func TestResetTakesTheCommitFirst(t *testing.T) {
+	dir, _ := enrolledDir(t, newInfra(t, time.Now()))
+	id := filepath.Join(dir, identityFile)
+	if err := errors.Join(os.Remove(id), os.Mkdir(id, 0o700), os.WriteFile(filepath.Join(id, "x"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Reset(dir); err == nil {
+		t.Error("Reset says that it is done")
+	}
+	if left := names(t, dir); !slices.Contains(left, keyFile) || !slices.Contains(left, rootFile) {
+		t.Errorf("left %q", left)
+	}
+}
+
+func TestShowIdentity(t *testing.T) {
+	in := newInfra(t, time.Now())
+	dir, s := enrolledDir(t, in)
+	self := must(s.self())(t)
+	info := must(ShowIdentity(dir))(t)
+	want := IdentityInfo{testUID.String(), "plant", self.SPKI.String(), self.Cert.Leaf.NotBefore, self.Cert.Leaf.NotAfter, true}
+	if info != want {
+		t.Errorf("got %+v, want %+v", info, want)
+	}
+	parent := t.TempDir()
+	info, err := ShowIdentity(filepath.Join(parent, "missing"))
+	if info != (IdentityInfo{}) || err != nil || len(names(t, parent)) != 0 {
+		t.Errorf("of nothing: %+v, %v; made %q", info, err, names(t, parent))
+	}
+	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ShowIdentity(dir); !errors.Is(err, fs.ErrNotExist) || slices.Contains(names(t, dir), keyFile) {
+		t.Errorf("without its key: %v, files %q", err, names(t, dir))
+	}
+}
+
+func TestAnIdentityOfAnotherKeyRootOrKindIsNotOurs(t *testing.T) {
+	in, other := newInfra(t, time.Now()), newInfra(t, time.Now())
+	from, to := time.Now().Add(-time.Hour), time.Now().Add(day)
+	key := must(identity.NewKey())(t)
+	for name, tt := range map[string]struct {
+		in   *infra
+		name identity.Name
+		mine bool
+		good bool
+	}{
+		"ours":       {in, testName, true, true},
+		"other key":  {in, testName, false, false},
+		"other root": {other, testName, true, false},
+		"a relay":    {in, identity.RelayName("r1"), true, false},
+		"a user":     {in, identity.UserName("plant", "ann"), true, false},
+		"access":     {in, identity.AccessName("a1"), true, false},
+	} {
+		pub := must(identity.NewKey())(t).Public()
+		if tt.mine {
+			pub = key.Public()
+		}
+		_, err := newSelf(identity.MarshalChain(tt.in.issue(t, tt.name, pub, from, to)), key, in.roots)
+		if (err == nil) != tt.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func candidate(host string, n int) transport.Candidate {
+	return transport.Candidate{Host: host, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), 443)}
+}
+
+func TestLastGoodIsNewestFirstAndBounded(t *testing.T) {
+	dir := stateDir(t)
+	s := must(openStore(dir, []string{"access.example:443"}))(t)
+	for _, n := range []int{1, 2, 1, 3, 3} {
+		s.good(candidate("access.example", n))
+	}
+	want := []netip.AddrPort{candidate("", 3).Addr, candidate("", 1).Addr, candidate("", 2).Addr}
+	if got := s.lastGood("access.example"); !slices.Equal(got, want) {
+		t.Errorf("last good %v, want %v", got, want)
+	}
+	s.lastGood("access.example")[0] = netip.AddrPort{}
+	if got := s.lastGood("access.example"); !slices.Equal(got, want) {
+		t.Error("the caller's slice is the store's")
+	}
+	for n := range 10000 {
+		s.good(candidate(fmt.Sprintf("relay%d.example", n), n))
+		s.good(candidate("access.example", n))
+	}
+	if n := len(s.saved.Good); n > maxGoodHosts {
+		t.Errorf("%d hosts", n)
+	}
+	if n := len(s.lastGood("access.example")); n != maxGood {
+		t.Errorf("%d addresses of the Access Server, want %d: relays must not drop it", n, maxGood)
+	}
+	if err := s.save(build); err != nil {
+		t.Fatal(err)
+	}
+	if again := must(openStore(dir, nil))(t); !slices.Equal(again.lastGood("access.example"), s.lastGood("access.example")) {
+		t.Error("it did not survive a restart")
+	}
+}
+
+// A link that flaps for a day must not write the flash with each dial.
+func TestTheSlotsAreWrittenSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := stateDir(t)
+		writes := func(what string, want int, dial func(s *store, n int)) {
+			s := must(openStore(dir, nil))(t)
+			last, n := "", 0
+			for minute := range 24 * 60 {
+				dial(s, minute)
+				if err := s.save(time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				if b := string(must(s.slots.Load())(t)); b != last {
+					last = b
+					n++
+				}
+				time.Sleep(time.Minute)
+			}
+			if n != want {
+				t.Errorf("%s: %d writes in a day, want %d", what, n, want)
+			}
+		}
+		writes("the same way each time", 1, func(s *store, _ int) { s.good(candidate("a", 1)) })
+		writes("two ways in turn", 24, func(s *store, n int) { s.good(candidate("a", n%2)) })
+	})
+}

@@ -1,0 +1,138 @@
+package agent
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hawser/probe"
+)
+
+func TestNextPollDoublesOnceAnAnswerCountsAndObeysAKiss(t *testing.T) {
+	for name, tt := range map[string]struct {
+		wait      time.Duration
+		plausible bool
+		kiss      string
+		want      time.Duration
+		left      int
+	}{
+		"first, nothing": {0, false, "", firstPoll, 2},
+		"first, good":    {0, true, "", firstPoll, 2},
+		"still nothing":  {firstPoll, false, "", firstPoll, 2},
+		"good":           {firstPoll, true, "", 2 * firstPoll, 2},
+		"good for long":  {lastPoll, true, "", lastPoll, 2},
+		"lost later":     {lastPoll, false, "", lastPoll, 2},
+		"rate":           {firstPoll, false, "RATE", lastPoll, 2},
+		"deny":           {0, false, "DENY", firstPoll, 1},
+		"restricted":     {0, false, "RSTR", firstPoll, 1},
+		"another code":   {0, false, "INIT", firstPoll, 2},
+	} {
+		sources := []string{"a", "b"}
+		left, wait := nextPoll(sources, []probe.Sample{{Source: "a", Kiss: tt.kiss}, {Source: "b"}}, tt.wait, tt.plausible)
+		if wait != tt.want || len(left) != tt.left || !slices.Equal(sources, []string{"a", "b"}) {
+			t.Errorf("%s: %v and %q, want %v and %d; sources %q", name, wait, left, tt.want, tt.left, sources)
+		}
+	}
+}
+
+// sntpServer is a fake that says what time it is, off by a constant.
+func sntpServer(r *rig, addr string, off time.Duration, asked *atomic.Int64) {
+	pc := must(r.net.Host(netip.MustParseAddr(addr)).ListenPacket(123))(r.t)
+	r.t.Cleanup(func() { pc.Close() })
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if n < 48 {
+				continue
+			}
+			asked.Add(1)
+			pc.WriteTo(timeAnswer(b[:n], time.Now().Add(off)), from)
+		}
+	}()
+}
+
+// timeAnswer is a good NTPv4 answer (RFC 5905 §7.3).
+func timeAnswer(query []byte, now time.Time) []byte {
+	stamp := uint64(uint32(now.Unix()+2_208_988_800))<<32 | uint64(now.Nanosecond())<<32/1e9
+	b := make([]byte, 48)
+	b[0], b[1] = 4<<3|4, 2
+	copy(b[24:32], query[40:48])
+	binary.BigEndian.PutUint64(b[32:], stamp)
+	binary.BigEndian.PutUint64(b[40:], stamp)
+	return b
+}
+
+func TestSNTPMakesTheClockPlausibleWhileNoServerIsReached(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var asked atomic.Int64
+		r.opts.Config.Time = []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"}
+		for _, s := range r.opts.Config.Time {
+			sntpServer(r, s, 0, &asked)
+		}
+		p := r.start() // not enrolled
+		r.until(10*time.Second, "plausible clock", func() bool { return p.Status().Clock.State == ClockPlausible })
+		if off := time.Until(p.clock.Now()).Abs(); off > 100*time.Millisecond {
+			t.Errorf("off by %v", off)
+		}
+		if floor, _ := p.clock.window(); !floor.Equal(r.opts.Build) {
+			t.Errorf("sntp moved the floor to %v", floor)
+		}
+		time.Sleep(day)
+		if n := asked.Load() / 3; n < 24 || n > 32 {
+			t.Errorf("each source was asked %d times in a day, want about 21 + 6", n)
+		}
+		p.stop(time.Second)
+		if again := must(openStore(r.dir, nil))(t).anchor(); !again.IsZero() {
+			t.Errorf("sntp left the anchor %v", again)
+		}
+	})
+}
+
+func TestALyingMajorityIsAConflictThatChangesNothing(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var asked atomic.Int64
+		r.opts.Config.Time = []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"}
+		for _, s := range r.opts.Config.Time {
+			sntpServer(r, s, 400*day, &asked)
+		}
+		r.enrolNow()
+		p := r.start()
+		p.await(StateAttached, 10*time.Second)
+		r.until(10*time.Minute, "conflict", func() bool { return p.Status().Clock.State == ClockConflict })
+		if off := time.Until(p.clock.Now()).Abs(); off > time.Second {
+			t.Errorf("off by %v", off)
+		}
+		if _, authentic := p.clock.Floor(); !authentic {
+			t.Error("a conflict took the authentic time away")
+		}
+		p.stop(time.Second)
+	})
+}
+
+// The sources are silent: a round takes seconds, the dial must not wait for it.
+func TestSNTPNeverHoldsUpTheDial(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.opts.Config.Time = []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"}
+		r.enrolNow()
+		p := r.start()
+		if took := p.await(StateAttached, 10*time.Second); took > 500*time.Millisecond {
+			t.Errorf("attached after %v", took)
+		}
+		p.stop(time.Second)
+	})
+}
+
+func TestTimeSourcesAreTheAccessHostsThenTheConfigured(t *testing.T) {
+	c := Config{Access: []string{"a.example:8443", "192.0.2.1", "[2001:db8::1]:443"}, Time: []string{"ntp.example"}}
+	want := []string{"a.example", "192.0.2.1", "2001:db8::1", "ntp.example"}
+	if got := c.timeSources(); !slices.Equal(got, want) {
+		t.Errorf("sources %q, want %q", got, want)
+	}
+}

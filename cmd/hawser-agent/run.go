@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hawser/agent"
+	"hawser/board"
+	"hawser/board/service"
+)
+
+func runCommand(p *places) *cobra.Command {
+	return &cobra.Command{
+		Use: "run", Short: "serve until SIGINT or SIGTERM, or until the service manager says stop", Args: cobra.NoArgs,
+		RunE: act(func(c *cobra.Command) error {
+			cfg, paths, err := p.load(false)
+			if err != nil {
+				return err
+			}
+			if len(cfg.Access) == 0 {
+				return usageError{fmt.Errorf("config %s: no Access Server is named: add access: [HOST]", cfg.File)}
+			}
+			notify, err := board.NewNotifier(os.Getenv("NOTIFY_SOCKET"), os.Getenv("WATCHDOG_USEC"))
+			if err != nil {
+				return err
+			}
+			o := p.options(c, cfg)
+			o.Out, o.Socket = c.OutOrStdout(), paths.Socket
+			linkUp, stop := linkUpSignal()
+			defer stop()
+			o.LinkUp = linkUp
+			return service.Run(c.Context(), func(ctx context.Context) error { return serve(ctx, o, notify) })
+		}),
+	}
+}
+
+// serve runs the agent and feeds the service manager's watchdog for as long as
+// its state machine vouches for itself.
+func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
+	var vouched atomic.Int64 // until when, in ns since begin
+	begin := time.Now()
+	o.Alive = func(d time.Duration) { vouched.Store(int64(time.Since(begin) + d)) }
+	a, err := agent.New(o)
+	if err != nil {
+		return err
+	}
+	if err := notify.Ready(); err != nil {
+		return err
+	}
+	var feeding sync.WaitGroup
+	defer feeding.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if every := notify.Interval(); every > 0 {
+		feeding.Go(func() { feed(ctx, notify, every, func() bool { return int64(time.Since(begin)) < vouched.Load() }) })
+	}
+	defer notify.Stopping()
+	return a.Run(ctx)
+}
+
+func feed(ctx context.Context, notify *board.Notifier, every time.Duration, alive func() bool) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			if alive() {
+				notify.Watchdog() // a lost message is one of two that are due in time
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func statusCommand(p *places) *cobra.Command {
+	var json bool
+	c := &cobra.Command{
+		Use: "status", Short: "ask the running agent how it is", Args: cobra.NoArgs,
+		RunE: act(func(c *cobra.Command) error {
+			_, paths, err := p.load(true)
+			if err != nil {
+				return err
+			}
+			st, err := agent.ReadStatus(c.Context(), paths.Socket)
+			if err != nil {
+				return err
+			}
+			if json {
+				return printJSON(c.OutOrStdout(), st)
+			}
+			return printStatus(c.OutOrStdout(), st)
+		}),
+	}
+	c.Flags().BoolVar(&json, "json", false, asJSON)
+	return c
+}
+
+func printStatus(w io.Writer, st agent.Status) error {
+	fmt.Fprintf(w, "state     %s since %s\n", st.State, st.Since.Format(time.RFC3339))
+	if st.UID != "" {
+		fmt.Fprintf(w, "identity  %s in domain %s\n", st.UID, st.Domain)
+	}
+	if a := st.Access; a != nil {
+		fmt.Fprintf(w, "access    %s (%s) port %d, %s\n", a.Host, a.Addr, a.Port, a.Way)
+	}
+	fmt.Fprintf(w, "clock     %s", st.Clock.State)
+	if st.Clock.Source != "" {
+		fmt.Fprintf(w, " from %s, was off by %d ms", st.Clock.Source, st.Clock.OffsetMS)
+	}
+	fmt.Fprintln(w)
+	for _, s := range st.Sessions {
+		fmt.Fprintf(w, "session   %s by %s via relay %s, %d streams, since %s\n", s.ID, s.User, s.Relay, s.Streams, s.Since.Format(time.RFC3339))
+	}
+	if st.Error != "" {
+		fmt.Fprintf(w, "error     %s\n", st.Error)
+	}
+	return nil
+}
