@@ -1,0 +1,307 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const binEnv = "HAWSER_E2E_BIN" // the directory that TestMain removes
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "hawser-e2e-")
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv(binEnv, dir)
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// programs builds the three programs once for all tests, as a release is built.
+var programs = sync.OnceValues(func() (string, error) {
+	dir := os.Getenv(binEnv)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir, "hawser/cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("build programs: %v\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// patience bounds every wait for a program, on a machine that is busy with
+// other tests.
+const patience = 60 * time.Second
+
+// process is a program that runs; its output lines can be waited for.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines chan string // of stdout
+	log   *tail       // of both
+	ended chan error
+}
+
+// tail keeps what a program printed, for the report of a failure.
+type tail struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *tail) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *tail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// start starts a program that goes on; the test's end kills it.
+func start(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(program(t, name), args...), lines: make(chan string, 256), log: new(tail), ended: make(chan error, 1)}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr = p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // ends with the program
+		for s := bufio.NewScanner(out); s.Scan(); {
+			fmt.Fprintln(p.log, s.Text())
+			select {
+			case p.lines <- s.Text():
+			default: // nobody waits for lines any more
+			}
+		}
+		p.ended <- p.cmd.Wait()
+		close(p.lines)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("--- %s %s\n%s", name, strings.Join(args, " "), p.log)
+		}
+	})
+	return p
+}
+
+// kill is a power cut: no signal handler runs.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	p.wait()
+}
+
+// stop asks it to end and wants a clean end.
+func (p *process) stop() {
+	p.t.Helper()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := p.wait(); err != nil {
+		p.t.Errorf("%s did not end cleanly: %v", filepath.Base(p.cmd.Path), err)
+	}
+}
+
+func (p *process) wait() error {
+	p.t.Helper()
+	select {
+	case err := <-p.ended:
+		p.ended <- err
+		return err
+	case <-time.After(patience):
+		p.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
+		p.t.Fatalf("%s does not end", p.cmd.Path)
+		return nil
+	}
+}
+
+// line waits for a line of stdout with this prefix.
+func (p *process) line(prefix string) string {
+	p.t.Helper()
+	limit := time.After(patience)
+	for {
+		select {
+		case l, ok := <-p.lines:
+			if !ok {
+				p.t.Fatalf("%s ended without the line %q", p.cmd.Path, prefix)
+			}
+			if strings.HasPrefix(l, prefix) {
+				return l
+			}
+		case <-limit:
+			p.t.Fatalf("%s printed no line %q", p.cmd.Path, prefix)
+		}
+	}
+}
+
+// command runs a program to its end and decodes its JSON answer into v.
+func command(t *testing.T, v any, name string, args ...string) {
+	t.Helper()
+	out, code, errs := outcome(t, name, args...)
+	if code != 0 {
+		t.Fatalf("%s %s: exit %d: %s", name, strings.Join(args, " "), code, errs)
+	}
+	if v != nil {
+		if err := json.Unmarshal([]byte(out), v); err != nil {
+			t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// outcome runs a program to its end.
+func outcome(t *testing.T, name string, args ...string) (stdout string, code int, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, program(t, name), args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode(), errs.String()
+}
+
+// infra is a Server Infrastructure on loopback, with a technician who has
+// logged in.
+type infra struct {
+	t      *testing.T
+	dir    string
+	ports  []string
+	root   string // file
+	server *process
+	home   string // the technician's
+}
+
+func newInfra(t *testing.T) *infra {
+	t.Helper()
+	in := &infra{t: t, dir: t.TempDir(), ports: freePorts(t, 3)}
+	in.home = filepath.Join(in.dir, "home")
+	var made struct {
+		RootFile string `json:"root_file"`
+		Code     string `json:"admin_code"`
+	}
+	command(t, &made, "hawser-server", "init", "--dir", in.path("server"), "--host", "127.0.0.1", "--ports", strings.Join(in.ports, ","), "--json")
+	in.root = made.RootFile
+	in.serve()
+	command(t, nil, "hawser", "--home", in.home, "login", "127.0.0.1:"+in.ports[0], "--code", made.Code, "--root", in.root)
+	return in
+}
+
+func (in *infra) path(name string) string { return filepath.Join(in.dir, name) }
+
+func (in *infra) serve() {
+	in.t.Helper()
+	in.server = start(in.t, "hawser-server", "run", "--config", in.path("server/server.yaml"))
+	in.server.line("ready ")
+}
+
+// gateway is one device and its agent.
+type gateway struct {
+	*infra
+	name, uid, code, data string
+	agent                 *process
+}
+
+// addDevice registers a device; allow is its owner's policy.
+func (in *infra) addDevice(name string, allow ...string) *gateway {
+	in.t.Helper()
+	g := &gateway{infra: in, name: name, data: in.path(name)}
+	var added struct{ UID, Code string }
+	command(in.t, &added, "hawser", "--home", in.home, "device", "add", name, "--json")
+	g.uid, g.code = added.UID, added.Code
+	if err := os.MkdirAll(g.data, 0o700); err != nil {
+		in.t.Fatal(err)
+	}
+	config := fmt.Sprintf("access: [127.0.0.1]\nports: [%s]\nroot: %s\nallow: [%s]\ntime: {set_system_clock: never}\nlog: debug\n",
+		strings.Join(in.ports, ", "), in.root, strings.Join(allow, ", "))
+	if err := os.WriteFile(filepath.Join(g.data, "agent.yaml"), []byte(config), 0o600); err != nil {
+		in.t.Fatal(err)
+	}
+	return g
+}
+
+func (g *gateway) enroll() (uid string) {
+	g.t.Helper()
+	var got struct{ UID string }
+	command(g.t, &got, "hawser-agent", "--data", g.data, "enroll", "--code", g.code, "--json")
+	return got.UID
+}
+
+func (g *gateway) run() {
+	g.t.Helper()
+	g.agent = start(g.t, "hawser-agent", "--data", g.data, "run")
+	g.agent.line("online " + g.uid)
+}
+
+// connect opens a session with one forward to target and returns the local
+// address at which a Tool reaches it.
+func (g *gateway) connect(target string) (*process, string) {
+	g.t.Helper()
+	p := start(g.t, "hawser", "--home", g.home, "connect", g.name, "-L", "0:"+target)
+	words := strings.Fields(p.line("forward "))
+	return p, words[1]
+}
+
+func freePorts(t *testing.T, n int) (ports []string) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+// machine is a TCP server on the gateway's LAN side, which is 127.0.0.2 here.
+func machine(t *testing.T, serve func(net.Conn)) (target string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() { defer c.Close(); serve(c) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); conns.Wait() })
+	return l.Addr().String()
+}
