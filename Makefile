@@ -1,0 +1,50 @@
+# Two commands matter: `make demo` shows Hawser at work, `make test` says whether it works. The rest serves them.
+# The work is done by scripts/, each of which says why it exists; here it only gets its name.
+
+export PATH := $(PATH):/usr/local/go/bin
+
+FUZZTIME ?= 5s
+COUNT    ?= 1
+export FUZZTIME COUNT
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test build cross fuzz lint nightly clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+# The demo is built and then run, not given to `go run`: that would not pass on the SIGTERM on which it cleans up.
+demo: ## the whole path on this machine: server, gateway, simulated PLC, session (KEEP=1 leaves it running)
+	scripts/setup demo
+	scripts/build bin hawser-agent hawser hawser-server
+	GOFLAGS=-mod=readonly GOWORK=off go build -o bin/demo ./scripts/demo
+	bin/demo -bin bin $(if $(PORTS),-ports $(PORTS))
+
+lab: ## a shell in a network of its own: servers, a site and its firewall, a technician (LABFLAGS='-relays 7'; docs/lab.md)
+	scripts/setup test
+	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/lab $(LABFLAGS)
+
+test: ## lint, tests with the race detector, FUZZTIME=5s for each fuzz target, cross builds, and the table of what was shown
+	scripts/test
+
+build: ## hawser-agent, hawser and hawser-server into bin/
+	scripts/setup demo
+	scripts/build bin hawser-agent hawser hawser-server
+
+cross: ## every program for every platform into bin/cross/, and the agent's size
+	scripts/setup demo
+	scripts/cross
+
+fuzz: ## FUZZTIME=5s for each fuzz target
+	scripts/setup demo
+	scripts/fuzz
+
+lint: ## gofmt, go vet, staticcheck, go mod tidy
+	scripts/setup demo
+	scripts/lint
+
+nightly: ## test with every test three times and ten minutes for each fuzz target
+	$(MAKE) test FUZZTIME=10m COUNT=3
+
+clean: ## remove bin/
+	rm -rf bin
