@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	deviceName = "press-4"
+	// startPatience bounds the start of a program: seconds on a slow machine, a moment on others.
+	startPatience = 20 * time.Second
+)
+
+func (d *demo) serverConfig() string   { return d.path("server", "server.yaml") }
+func (d *demo) technicianHome() string { return d.path("technician") }
+
+// access is what the clients are told of the server.
+func (d *demo) access() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(d.ports.dialled())))
+}
+
+func (d *demo) initServer(ctx context.Context) (string, error) {
+	answer, err := d.call(ctx, "hawser-server", "init", "--dir", d.path("server"), "--host", "127.0.0.1", "--ports", d.ports.String(), "--json")
+	if err == nil {
+		err = decode("init", answer, &d.infra)
+	}
+	if err == nil && (d.infra.RootSHA256 == "" || d.infra.RootFile == "" || d.infra.AdminCode == "") {
+		err = errors.New("init gave no root or no login code")
+	}
+	if err != nil {
+		return "", err
+	}
+	d.out.note("root sha256 " + d.infra.RootSHA256)
+	d.out.note("login code  " + d.infra.AdminCode)
+	return "One directory holds its own root of trust, keys and configuration.", nil
+}
+
+func (d *demo) runServer(ctx context.Context) (string, error) {
+	p, err := d.launch("hawser-server", "run", "--config", d.serverConfig())
+	if err != nil {
+		return "", err
+	}
+	line, err := p.await(ctx, readyPrefix, startPatience)
+	if err != nil {
+		return "", err
+	}
+	d.out.note(line)
+	return "It answers on every one of its ports.", nil
+}
+
+func (d *demo) login(ctx context.Context) (string, error) {
+	answer, err := d.hawser(ctx, "login", d.access(), "--code", d.infra.AdminCode, "--pin", d.infra.RootSHA256, "--json")
+	if err != nil {
+		return "", err
+	}
+	var a account
+	if err := decode("login", answer, &a); err != nil {
+		return "", err
+	}
+	d.out.note(fmt.Sprintf("user %s of domain %s, certificate until %s", a.User, a.Domain, a.NotAfter.UTC().Format(time.RFC3339)))
+	return "The code was turned into a short-lived certificate, from a server that is known by the hash of its root (--pin) and by nothing else.", nil
+}
+
+func (d *demo) addDevice(ctx context.Context) (string, error) {
+	answer, err := d.hawser(ctx, "device", "add", deviceName, "--json")
+	if err == nil {
+		err = decode("device add", answer, &d.device)
+	}
+	if err == nil && (d.device.UID == "" || d.device.Code == "") {
+		err = errors.New("device add gave no UID or no code")
+	}
+	if err != nil {
+		return "", err
+	}
+	d.out.note("uid             " + d.device.UID)
+	d.out.note("activation code " + d.device.Code)
+	return "The device has a UID, and a code that whoever installs the gateway types once.", nil
+}
+
+func (d *demo) listDevices(ctx context.Context) (string, error) {
+	table, err := d.hawser(ctx, "device", "list")
+	if err != nil {
+		return "", err
+	}
+	d.out.notes(table)
+	answer, err := call(ctx, d.program("hawser"), "--home", d.technicianHome(), "device", "list", "--json")
+	if err != nil {
+		return "", err
+	}
+	var list []device
+	if err := decode("device list", answer, &list); err != nil {
+		return "", err
+	}
+	if len(list) != 1 || list[0].UID != d.device.UID || list[0].State != "enrolled" || !list[0].Online {
+		return "", fmt.Errorf("the list is not one device %s, enrolled and online: %s", d.device.UID, strings.TrimSpace(answer))
+	}
+	return "The Access Server knows who is there.", nil
+}
+
+// hawser is call for the technician's program.
+func (d *demo) hawser(ctx context.Context, args ...string) (string, error) {
+	return d.call(ctx, "hawser", append([]string{"--home", d.technicianHome()}, args...)...)
+}
