@@ -23,6 +23,7 @@ func TestEnrollStoresTheIdentity(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(r *rig) {
 				r.access.certify(testName, 30*day)
+				r.notes.debug = true
 				code := identity.NewCode()
 				e := EnrollOptions{Code: strings.ToLower(code.String())}
 				if r.opts.Config.Roots = r.access.in.roots; byPin {
@@ -43,6 +44,9 @@ func TestEnrollStoresTheIdentity(t *testing.T) {
 				}
 				if _, err := r.enroll(code.String()); !errors.Is(err, ErrEnrolled) || !strings.Contains(err.Error(), r.dir) {
 					t.Errorf("again: %v", err)
+				}
+				if strings.Contains(r.notes.String(), code.String()[:9]) {
+					t.Error("the code was logged")
 				}
 				if !r.access.saw([]byte(code.String())) || !r.access.saw([]byte("0123456789abcdef")) {
 					t.Error("the code or the hints did not arrive")

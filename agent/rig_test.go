@@ -121,13 +121,16 @@ func (r *rig) until(limit time.Duration, what string, ok func() bool) time.Durat
 
 // notes is a log handler that keeps what was said.
 type notes struct {
-	mu   sync.Mutex
-	list []slog.Record
-	with []slog.Attr
-	up   *notes
+	mu    sync.Mutex
+	list  []slog.Record
+	with  []slog.Attr
+	up    *notes
+	debug bool // keep debug records too
 }
 
-func (n *notes) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (n *notes) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= slog.LevelInfo || n.top().debug
+}
 
 func (n *notes) WithAttrs(a []slog.Attr) slog.Handler {
 	return &notes{with: slices.Concat(n.with, a), up: n.top()}
