@@ -49,6 +49,7 @@ const (
 	WrongPeer       Reason = "wrong-peer"
 	LinkLost        Reason = "link-lost"
 	Closed          Reason = "closed"
+	Moved           Reason = "moved"
 	Internal        Reason = "internal"
 )
 

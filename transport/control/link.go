@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	busyInterval = 5 * time.Second  // between pings while a session runs (wire §4.6)
-	timeAgain    = 24 * time.Hour   // between two signed times on one connection
+	busyInterval = 5 * time.Second // between pings while a session runs (wire §4.6)
+	timeAgain    = 24 * time.Hour  // between two signed times on one connection
+	probeGrace   = 3 * time.Second
 	writeTimeout = 10 * time.Second // for one frame
 )
 
@@ -24,18 +25,20 @@ type Handler struct {
 	Offer      func(wire.Offer) transport.Reason // the empty reason is consent
 	EndSession func(wire.EndSession)
 	Revoked    func(wire.Revoked)
+	Measure    func() // the Access Server wants fresh measurements
 	Beat       func() // each time that the loop has turned: what a watchdog wants to know
 }
 
-// Link is a control connection (wire §4.3). Busy and EndSession may be called
-// at any time, Run once.
+// Link is a control connection (wire §4.3). Run is called once; what tells the
+// Access Server something may be called at any time.
 type Link struct {
 	Welcome wire.Welcome
 
-	conn *Conn
-	idle time.Duration
-	pace chan struct{} // told when busy has changed
-	busy atomic.Bool
+	conn  *Conn
+	idle  time.Duration
+	pace  chan struct{} // told when busy has changed
+	probe chan struct{} // told when the network has changed
+	busy  atomic.Bool
 
 	// Only Run uses these.
 	question question  // the time-request that is out
@@ -60,7 +63,7 @@ func (c *Conn) Control(ctx context.Context, hello wire.Hello) (l *Link, err erro
 	if err != nil {
 		return nil, err
 	}
-	l = &Link{conn: c, pace: make(chan struct{}, 1)}
+	l = &Link{conn: c, pace: make(chan struct{}, 1), probe: make(chan struct{}, 1)}
 	if err := f.Decode(&l.Welcome); err != nil {
 		return nil, err
 	}
@@ -69,22 +72,26 @@ func (c *Conn) Control(ctx context.Context, hello wire.Hello) (l *Link, err erro
 }
 
 // Run serves the connection until it is lost, the server ends it, or ctx ends;
-// then it closes it. It returns nil when ctx ended, else an error whose reason
+// then it closes it, in order when it was ctx, so that the server does not take
+// it for a lost link. It returns nil when ctx ended, else an error whose reason
 // says why: link-lost when nothing was heard in time, or what the server said.
 func (l *Link) Run(ctx context.Context, h Handler) error {
 	serving, cancel := context.WithCancel(ctx)
 	frames := make(chan heard)
 	var reader sync.WaitGroup
-	defer closeOnDone(ctx, l.conn.Conn)() // a write may be blocked
+	// A write may be blocked: Close then does not wait for it.
+	defer context.AfterFunc(ctx, func() { l.conn.Close() })()
 	l.expect(l.interval() + wire.Grace(l.interval()))
 	reader.Go(func() { l.read(serving, frames) })
 	err := l.serve(ctx, h, frames)
 	cancel()
-	l.conn.NetConn().Close()
-	reader.Wait()
 	if ctx.Err() != nil {
+		l.conn.Close() // whoever of the two is second does nothing
+		reader.Wait()
 		return nil
 	}
+	l.conn.NetConn().Close()
+	reader.Wait()
 	if r := transport.ReasonOf(err); r == transport.Timeout || r == transport.Reset {
 		err = &transport.Error{Reason: transport.LinkLost, Op: "hear from Access Server", Err: err}
 	}
@@ -131,6 +138,9 @@ func (l *Link) serve(ctx context.Context, h Handler, frames <-chan heard) error 
 			}
 		case <-l.pace:
 			ping.Reset(0)
+		case <-l.probe:
+			l.expect(probeGrace)
+			err = l.write(wire.TypePing, wire.Ping(l.interval()))
 		case <-ping.C:
 			// Only a frame puts the end off: a grace as long as the interval
 			// would else begin again and again.
@@ -166,6 +176,11 @@ func (l *Link) handle(h Handler, f wire.Frame) error {
 		return pass(f, h.EndSession)
 	case wire.TypeRevoked:
 		return pass(f, h.Revoked)
+	case wire.TypeMeasure:
+		if h.Measure != nil {
+			h.Measure()
+		}
+		return nil
 	case wire.TypeOffer:
 		return l.answer(h, f)
 	case wire.TypeTime:
@@ -205,6 +220,15 @@ func (l *Link) answer(h Handler, f wire.Frame) error {
 	return l.writeJSON(wire.TypeOfferAck, ack)
 }
 
+// Probe asks for a sign of life within 3 s: the network has changed, and a
+// connection that has not survived shall not be found out by the heartbeat.
+func (l *Link) Probe() {
+	select {
+	case l.probe <- struct{}{}:
+	default: // already told
+	}
+}
+
 // Busy makes the heartbeat fast while a session runs or is about to, so that a
 // lost link is noticed within 10 s.
 func (l *Link) Busy(busy bool) {
@@ -221,6 +245,14 @@ func (l *Link) Busy(busy bool) {
 func (l *Link) EndSession(m wire.EndSession) error {
 	return l.writeJSON(wire.TypeEndSession, m)
 }
+
+// Measurements tells the Access Server what the Runtime has measured.
+func (l *Link) Measurements(m wire.Measurements) error {
+	return l.writeJSON(wire.TypeMeasurements, m)
+}
+
+// Load tells the Access Server how much a relay carries.
+func (l *Link) Load(m wire.Load) error { return l.writeJSON(wire.TypeLoad, m) }
 
 func (l *Link) interval() time.Duration {
 	if l.busy.Load() {

@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"reflect"
 	"testing"
 	"testing/synctest"
@@ -135,6 +137,7 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 			Pool:       func(m wire.Pool) { keep(m) },
 			EndSession: func(m wire.EndSession) { keep(m) },
 			Revoked:    func(m wire.Revoked) { keep(m) },
+			Measure:    func() { keep("measure") },
 			Offer: func(m wire.Offer) transport.Reason {
 				keep(m.User)
 				if m.User == "eve" {
@@ -149,20 +152,28 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 		wire.WriteJSON(s.server(), wire.TypeOffer, wire.Offer{Session: "s1", User: "ann"})
 		wire.WriteJSON(s.server(), wire.TypeOffer, wire.Offer{Session: "s2", User: "eve"})
 		wire.Write(s.server(), wire.TypePing, wire.Ping(time.Minute))
+		wire.Write(s.server(), wire.TypeMeasure, nil)
 		synctest.Wait()
-		want := []string{`{"relays":null}`, `{"session":"s","reason":""}`, `{"spki":["` + identity.SPKI{1}.String() + `"]}`, `"ann"`, `"eve"`}
+		want := []string{`{"relays":null}`, `{"session":"s","reason":""}`, `{"spki":["` + identity.SPKI{1}.String() + `"]}`, `"ann"`, `"eve"`, `"measure"`}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
-		if err := l.EndSession(wire.EndSession{Session: "s1", Reason: transport.Closed}); err != nil {
-			t.Error(err)
+		for _, err := range []error{
+			l.EndSession(wire.EndSession{Session: "s1", Reason: transport.Closed}),
+			l.Measurements(wire.Measurements{Relays: []wire.Measurement{{Name: "r1", RTTUS: 900, Port: 443}, {Name: "r2", Reason: transport.Timeout}}}),
+			l.Load(wire.Load{Pipes: 1, Max: 2}),
+		} {
+			if err != nil {
+				t.Error(err)
+			}
 		}
 		synctest.Wait()
 		var back []string
 		for _, f := range s.frames[1:] { // after hello
 			back = append(back, fmt.Sprintf("%#x %s", byte(f.Type), f.Payload))
 		}
-		want = []string{`0x24 {"session":"s1"}`, `0x24 {"session":"s2","reason":"policy"}`, `0x27 `, `0x25 {"session":"s1","reason":"closed"}`}
+		want = []string{`0x24 {"session":"s1"}`, `0x24 {"session":"s2","reason":"policy"}`, `0x27 `, `0x25 {"session":"s1","reason":"closed"}`,
+			`0x2a {"relays":[{"name":"r1","rtt_us":900,"port":443},{"name":"r2","reason":"timeout"}]}`, `0x2b {"pipes":1,"max":2}`}
 		if !reflect.DeepEqual(back, want) {
 			t.Errorf("the server got %q, want %q", back, want)
 		}
@@ -180,6 +191,7 @@ func TestHandlerWithoutInterestRefusesOffers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		wait := run(ctx, s.link(ctx), Handler{})
 		wire.WriteJSON(s.server(), wire.TypePool, wire.Pool{})
+		wire.Write(s.server(), wire.TypeMeasure, nil)
 		wire.WriteJSON(s.server(), wire.TypeOffer, wire.Offer{Session: "s1"})
 		synctest.Wait()
 		if acks := s.got(wire.TypeOfferAck); len(acks) != 1 || string(acks[0].Payload) != `{"session":"s1","reason":"unsupported"}` {
@@ -210,6 +222,8 @@ func TestServerEndsTheLink(t *testing.T) {
 		{"unknown frame", func(s *site) { s.server().Write([]byte{0x99, 0, 0, 0}) }, transport.Protocol},
 		{"frame over its limit", func(s *site) { s.server().Write([]byte{0x22, 0xff, 0xff, 0xff}) }, transport.Protocol},
 		{"frame out of place", write(wire.TypeIdentity, "{}"), transport.Protocol},
+		{"measure that says something", func(s *site) { s.server().Write([]byte{0x2c, 0, 0, 1, 'x'}) }, transport.Protocol},
+		{"load, which is a relay's to tell", write(wire.TypeLoad, "{}"), transport.Protocol},
 		{"pool that is none", write(wire.TypePool, "[]"), transport.Protocol},
 		{"offer that is none", write(wire.TypeOffer, "null"), transport.Protocol},
 		{"ping too short", write(wire.TypePing, "abc"), transport.Protocol},
@@ -279,6 +293,38 @@ func TestCancelDoesNotWaitForABlockedWrite(t *testing.T) {
 		}
 		s.net.Heal(clientAddr, serverAddr)
 	})
+}
+
+// TestCancelledLinkIsClosedInOrder: the last that the server hears is TLS's
+// close_notify (RFC 8446 §6.1), and nothing when the link was only cut.
+func TestCancelledLinkIsClosedInOrder(t *testing.T) {
+	const alertRecord = 5 + 2 + 1 + 16 // header, alert, type, tag
+	for name, want := range map[string]int{"cancelled": alertRecord, "ended by the server": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				rest := make(chan []byte, 1)
+				s.serve(func(conn *tls.Conn) {
+					s.prelude(conn, nil)
+					wire.Read(conn)
+					wire.WriteJSON(conn, wire.TypeWelcome, wire.Welcome{HeartbeatS: 60})
+					if want == 0 {
+						wire.Refuse(conn, &wire.Refusal{Reason: transport.Replaced})
+					}
+					b, _ := io.ReadAll(conn.NetConn())
+					rest <- b
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				wait := run(ctx, s.link(ctx), Handler{})
+				time.Sleep(time.Second)
+				cancel()
+				if b := <-rest; len(b) != want {
+					t.Errorf("the server heard % x, want %d bytes", b, want)
+				}
+				wait()
+			})
+		})
+	}
 }
 
 func TestWallClockIsAlwaysSure(t *testing.T) {

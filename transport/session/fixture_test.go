@@ -152,9 +152,9 @@ func (s *site) joins(conn *tls.Conn) string {
 	return j.Grant
 }
 
-// move forwards and, when there is nothing more, closes the other side.
+// move forwards and, when there is nothing more, closes the other side. One that
+// takes nothing more may have said why: that is left to the other direction.
 func (s *site) move(to, from *tls.Conn, toRuntime bool) {
-	defer to.Close()
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
@@ -167,6 +167,7 @@ func (s *site) move(to, from *tls.Conn, toRuntime bool) {
 			}
 		}
 		if err != nil {
+			to.Close()
 			return
 		}
 	}

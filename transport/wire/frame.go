@@ -25,26 +25,30 @@ type Type byte
 
 // The types of wire §2.2. A number is never used again for something else.
 const (
-	TypeTimeRequest Type = 0x01
-	TypeTime        Type = 0x02
-	TypeEnrol       Type = 0x10
-	TypeRenew       Type = 0x11
-	TypeIdentity    Type = 0x12
-	TypeHello       Type = 0x20
-	TypeWelcome     Type = 0x21
-	TypePool        Type = 0x22
-	TypeOffer       Type = 0x23
-	TypeOfferAck    Type = 0x24
-	TypeEndSession  Type = 0x25
-	TypePing        Type = 0x26
-	TypePong        Type = 0x27
-	TypeRevoked     Type = 0x28
-	TypeTimeAgain   Type = 0x29
-	TypeJoin        Type = 0x40
-	TypePaired      Type = 0x41
-	TypeOpen        Type = 0x50
-	TypeOpened      Type = 0x51
-	TypeRefuse      Type = 0x7f
+	TypeTimeRequest  Type = 0x01
+	TypeTime         Type = 0x02
+	TypeEnrol        Type = 0x10
+	TypeRenew        Type = 0x11
+	TypeIdentity     Type = 0x12
+	TypeHello        Type = 0x20
+	TypeWelcome      Type = 0x21
+	TypePool         Type = 0x22
+	TypeOffer        Type = 0x23
+	TypeOfferAck     Type = 0x24
+	TypeEndSession   Type = 0x25
+	TypePing         Type = 0x26
+	TypePong         Type = 0x27
+	TypeRevoked      Type = 0x28
+	TypeTimeAgain    Type = 0x29
+	TypeMeasurements Type = 0x2a
+	TypeLoad         Type = 0x2b
+	TypeMeasure      Type = 0x2c
+	TypeEcho         Type = 0x30
+	TypeJoin         Type = 0x40
+	TypePaired       Type = 0x41
+	TypeOpen         Type = 0x50
+	TypeOpened       Type = 0x51
+	TypeRefuse       Type = 0x7f
 )
 
 // limit returns the largest payload of a type in bytes; ok is false for a type
@@ -56,13 +60,15 @@ func limit(t Type) (bytes int, ok bool) {
 		return TimeRequestBytes, true
 	case TypePing:
 		return pingBytes, true
-	case TypePong, TypePaired, TypeOpened:
+	case TypePong, TypePaired, TypeOpened, TypeMeasure:
 		return 0, true
-	case TypeTime, TypeOfferAck, TypeEndSession, TypeOpen, TypeRefuse:
+	case TypeEcho:
+		return 1 * KiB, true
+	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeOpen, TypeRefuse:
 		return 4 * KiB, true
 	case TypeJoin:
 		return 8 * KiB, true
-	case TypeEnrol, TypeRenew, TypeHello, TypeWelcome, TypeOffer:
+	case TypeEnrol, TypeRenew, TypeHello, TypeWelcome, TypeOffer, TypeMeasurements:
 		return 16 * KiB, true
 	case TypeIdentity, TypePool, TypeRevoked:
 		return 64 * KiB, true

@@ -107,7 +107,7 @@ func TestWriteRefusesWhatNobodyWouldRead(t *testing.T) {
 			t.Errorf("%s of %d bytes: %v", r.name, r.limit, err)
 		}
 	}
-	if err := Write(io.Discard, 0x30, nil); err == nil {
+	if err := Write(io.Discard, 0x03, nil); err == nil {
 		t.Error("a reserved type was written")
 	}
 	if err := WriteJSON(io.Discard, TypeOpen, func() {}); err == nil {

@@ -129,6 +129,25 @@ type (
 	Revoked struct {
 		SPKI []identity.SPKI `json:"spki"`
 	}
+	// Measurements is what a Runtime has measured (wire §4.8).
+	Measurements struct {
+		Relays []Measurement `json:"relays"`
+	}
+	// Measurement is what measuring one relay gave: numbers, or a reason.
+	Measurement struct {
+		Name     string           `json:"name"`
+		RTTUS    int64            `json:"rtt_us,omitempty"`    // median, microseconds
+		JitterUS int64            `json:"jitter_us,omitempty"` // microseconds
+		LossPct  int              `json:"loss_pct,omitempty"`  // of the echo frames
+		Port     transport.Port   `json:"port,omitempty"`
+		Way      string           `json:"way,omitempty"`
+		Reason   transport.Reason `json:"reason,omitempty"` // empty: measured
+	}
+	// Load is what a relay says of itself (wire §4.8).
+	Load struct {
+		Pipes int `json:"pipes"`
+		Max   int `json:"max"`
+	}
 	// Join asks a relay for the other end (wire §5.1).
 	Join struct {
 		Grant  string `json:"grant"`

@@ -35,6 +35,10 @@ func message(t Type) any {
 		return new(EndSession)
 	case TypeRevoked:
 		return new(Revoked)
+	case TypeMeasurements:
+		return new(Measurements)
+	case TypeLoad:
+		return new(Load)
 	case TypeJoin:
 		return new(Join)
 	case TypeOpen:
