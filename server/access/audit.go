@@ -41,8 +41,10 @@ const (
 	actionOnline         = "online"
 	actionOffline        = "offline"
 	actionSessionOpen    = "session-open"
+	actionSessionMove    = "session-move"
 	actionSessionEnd     = "session-end"
 	actionSessionRefused = "session-refused"
+	actionRelayAdd       = "relay-add"
 )
 
 const resultOK = "ok"

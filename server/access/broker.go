@@ -27,15 +27,18 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m memberRe
 	if runtime == nil {
 		return wire.Offer{}, s.refuseSession(ctx, user, device, transport.Offline, "no control connection")
 	}
-	relay, d := s.chooseRelay()
-	if relay == nil {
-		return wire.Offer{}, s.refuseSession(ctx, user, device, d.reason, d.text)
+	d, relay, err := s.chooseRelay(ctx, user, m.UID, "")
+	if err != nil {
+		return wire.Offer{}, s.refusedFor(ctx, user, device, err)
 	}
 	r := sessionRecord{
 		Session: newID(), Epoch: 1, Domain: m.Domain, Device: m.UID, User: user.Name.ID,
-		Relay: d.relay, Instance: runtime.hello.Instance, Created: s.now().UTC(),
+		Relay: d.Chosen, Instance: runtime.hello.Instance, Created: s.now().UTC(),
 	}
 	if err := save(ctx, s.cfg.Store, bucketSessions, r.Session, r, 0); err != nil {
+		return wire.Offer{}, err
+	}
+	if err := s.keepDecision(ctx, user.Name.ID, d); err != nil {
 		return wire.Offer{}, err
 	}
 	for _, old := range s.sessions.add(r) {
@@ -49,8 +52,16 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m memberRe
 		s.endSession(ctx, r.Session, s.cfg.Name.String(), reason)
 		return wire.Offer{}, s.refuseSession(ctx, user, device, reason, "session "+r.Session)
 	}
-	text := "session " + r.Session + " relay " + d.relay + ": " + d.text
+	text := "session " + r.Session + " " + d.String()
 	return offer, s.audit(ctx, actionSessionOpen, user.Name.String(), device, nil, text)
+}
+
+// refusedFor is refuseSession for what may be a refusal already.
+func (s *Server) refusedFor(ctx context.Context, user identity.Peer, device identity.Name, err error) error {
+	if r, ok := errors.AsType[*wire.Refusal](err); ok {
+		return s.refuseSession(ctx, user, device, r.Reason, r.Text)
+	}
+	return err
 }
 
 // refuseSession records a refusal and returns it.
@@ -60,21 +71,6 @@ func (s *Server) refuseSession(ctx context.Context, user identity.Peer, device i
 		return err
 	}
 	return refusal
-}
-
-func (s *Server) chooseRelay() (*link, decision) {
-	online, carried := s.presence.relays(), s.sessions.carriedBy()
-	candidates := make([]candidate, len(online))
-	for i, l := range online {
-		candidates[i] = candidate{l.peer.Name.ID, carried[l.peer.Name.ID]}
-	}
-	d := choose(candidates)
-	for _, l := range online {
-		if l.peer.Name.ID == d.relay {
-			return l, d
-		}
-	}
-	return nil, d
 }
 
 // offerBoth offers the session to the Runtime, waits for its consent and
@@ -88,6 +84,7 @@ func (s *Server) offerBoth(ctx context.Context, r sessionRecord, user identity.P
 	if reason != "" {
 		return wire.Offer{}, refuse(reason, "the device refused the session")
 	}
+	s.sessions.agree(r.Session, r.Epoch)
 	return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer)
 }
 
@@ -120,7 +117,7 @@ func (s *Server) endSession(ctx context.Context, id, actor string, reason transp
 		return err
 	}
 	s.sessions.remove(id)
-	device := identity.DeviceName(r.Domain, r.Device)
+	device := r.device()
 	if l := s.presence.find(device); l != nil && device.String() != actor {
 		l.send(encode(wire.TypeEndSession, wire.EndSession{Session: id, Reason: reason}))
 	}
@@ -130,8 +127,17 @@ func (s *Server) endSession(ctx context.Context, id, actor string, reason transp
 	return s.audit(ctx, actionSessionEnd, actor, device, nil, "session "+id+": "+string(reason))
 }
 
-// sessionEnded takes a Runtime's word that a session of its own is over.
-// Anybody else's word, or a session that is unknown, changes nothing.
+// offerAnswered takes a Runtime's answer to an offer. What it had said before of
+// the session's link was said of an older epoch.
+func (s *Server) offerAnswered(l *link, m wire.OfferAck) {
+	if l.acknowledge(m) && m.Reason == "" {
+		s.sessions.found(m.Session)
+	}
+}
+
+// sessionEnded takes a Runtime's word that a session of its own is over, or
+// only lost its link: then it can be moved (access §5.2). Anybody else's word,
+// or a session that is unknown, changes nothing.
 func (s *Server) sessionEnded(ctx context.Context, device identity.Name, m wire.EndSession) error {
 	if !isID(m.Session) {
 		return nil
@@ -142,7 +148,10 @@ func (s *Server) sessionEnded(ctx context.Context, device identity.Name, m wire.
 		return nil
 	case err != nil:
 		return err
-	case identity.DeviceName(r.Domain, r.Device) != device:
+	case r.device() != device:
+		return nil
+	case m.Reason == transport.LinkLost:
+		s.loseSession(m.Session)
 		return nil
 	}
 	return s.endSession(ctx, m.Session, device.String(), cleanReason(m.Reason))

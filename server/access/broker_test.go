@@ -142,8 +142,8 @@ func TestSessionRefusals(t *testing.T) {
 			}
 			runtime.read(wire.TypeEndSession, nil)
 		}
-		if n := len(w.server.sessions.carriedBy()); n != 0 {
-			t.Errorf("%d relays carry refused sessions", n)
+		if n := len(w.server.sessions.of(device.id.UID)); n != 0 {
+			t.Errorf("%d refused sessions are open", n)
 		}
 		w.call(admin, "POST", "/api/v1/devices/press%201/revoke", nil, nil)
 		want("revoked", "press 1", 404, transport.NoDevice)
@@ -181,7 +181,7 @@ func TestSessionEnds(t *testing.T) {
 		t.Helper()
 		synctest.Wait()
 		r, _, err := load[sessionRecord](t.Context(), s.cfg.Store, bucketSessions, id)
-		if err != nil || r.Ended == nil || len(s.server.sessions.carriedBy()) != 0 {
+		if err != nil || r.Ended == nil || len(s.server.sessions.of(s.device.id.UID)) != 0 {
 			t.Errorf("not ended: %+v, %v", r, err)
 		}
 		return r
@@ -221,7 +221,7 @@ func TestSessionEnds(t *testing.T) {
 			s.stop()
 			s.start()
 			synctest.Wait()
-			if got := s.server.sessions.carriedBy()["r1"]; got != 1 {
+			if got := len(s.server.sessions.of(s.device.id.UID)); got != 1 {
 				t.Errorf("%d sessions known after the restart", got)
 			}
 			s.call(s.admin, "DELETE", "/api/v1/sessions/"+id, nil, nil)
@@ -265,70 +265,6 @@ func TestSessionOfAnotherDeviceIsNotEnded(t *testing.T) {
 	})
 }
 
-// Revocation cuts the control connection, ends the sessions, tells the relays
-// and lets nobody back in, over a restart too.
-func TestRevocationWorksAtOnce(t *testing.T) {
-	t.Attr("id", "A1-refuse")
-	t.Attr("cases", "2")
-	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t)
-		defer s.end()
-		s.session()
-		start := time.Now()
-		var v deviceView
-		if status := s.call(s.admin, "POST", "/api/v1/devices/press%201/revoke", nil, &v); status != 200 || v.State != "revoked" || v.Online {
-			t.Errorf("%d %+v", status, v)
-		}
-		if got := refusal(s.runtime); got != transport.Revoked {
-			t.Errorf("Runtime is told %q", got)
-		}
-		var list wire.Revoked
-		s.relay.read(wire.TypeRevoked, &list)
-		if !slices.Equal(list.SPKI, []identity.SPKI{s.device.spki()}) {
-			t.Errorf("relay is told %v", list)
-		}
-		if took := time.Since(start); took > 5*time.Second {
-			t.Errorf("took %v", took)
-		}
-		if n := len(s.server.sessions.of(s.device.id.UID)); n != 0 {
-			t.Errorf("%d sessions left", n)
-		}
-		refused := func() {
-			t.Helper()
-			conn := s.connect(s.device)
-			defer conn.Close()
-			wire.WriteJSON(conn, wire.TypeHello, hello("01"))
-			if got := refusal(conn); got != transport.Revoked {
-				t.Errorf("hello: %q", got)
-			}
-		}
-		refused()
-		s.stop()
-		s.start()
-		refused()
-		if status := s.call(s.admin, "POST", "/api/v1/devices/press%201/revoke", nil, nil); status != 200 {
-			t.Errorf("revoked again: %d", status)
-		}
-	})
-}
-
-// Whoever is revoked between its check and its attachment does not slip in.
-func TestRevokedDuringHelloDoesNotSlipIn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t)
-		defer s.end()
-		l := newLink(s.runtime.Conn, identity.Peer{Name: identity.RelayName("r7"), SPKI: identity.SPKI{7}}, hello("01"), time.Now())
-		s.server.presence.revoke(identity.SPKI{7}, time.Now())
-		s.server.presence.attach(l, wire.Welcome{}, time.Now())
-		if s.server.presence.find(l.peer.Name) != nil {
-			t.Error("attached")
-		}
-		if r := <-l.over; r.Reason != transport.Revoked {
-			t.Errorf("%v", r)
-		}
-	})
-}
-
 func TestOldestSessionsOfADeviceGiveWay(t *testing.T) {
 	var s sessions
 	device, now := identity.NewUID(), time.Now()
@@ -338,53 +274,4 @@ func TestOldestSessionsOfADeviceGiveWay(t *testing.T) {
 			t.Fatalf("%d sessions: %d give way, want %d", i+1, len(tooOld), want)
 		}
 	}
-}
-
-func TestChoose(t *testing.T) {
-	cases := []struct {
-		name   string
-		relays []candidate
-		want   string
-		reason transport.Reason
-	}{
-		{"none", nil, "", transport.NoRelay},
-		{"one", []candidate{{"r1", 9}}, "r1", ""},
-		{"fewest sessions", []candidate{{"r1", 2}, {"r2", 1}, {"r3", 2}}, "r2", ""},
-		{"name breaks the tie", []candidate{{"r3", 1}, {"r2", 1}, {"r1", 2}}, "r2", ""},
-	}
-	for _, c := range cases {
-		if d := choose(c.relays); d.relay != c.want || d.reason != c.reason || d.text == "" {
-			t.Errorf("%s: %+v", c.name, d)
-		}
-	}
-}
-
-func TestSessionsAreSpreadOverRelays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t)
-		defer s.end()
-		_, ref, err := newCode(t.Context(), s.cfg.Store, identity.KindRelay, "", "r2", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		second := newSomeone()
-		m := memberRecord{Name: "r2", Code: ref}
-		if err := s.server.certify(&m, second.key.Public(), enrolment{SPKI: second.spki()}); err != nil {
-			t.Fatal(err)
-		}
-		if err := save(t.Context(), s.cfg.Store, bucketRelays, "r2", m, 0); err != nil {
-			t.Fatal(err)
-		}
-		c := s.control(second.take(identityOf(m)), relayHello("cd"))
-		defer c.Close()
-		s.runtime.read(wire.TypePool, nil)
-		var used []string
-		for range 4 {
-			o, _ := s.session()
-			used = append(used, o.Relay.Name)
-		}
-		if !slices.Equal(used, []string{"r1", "r2", "r1", "r2"}) {
-			t.Errorf("%v", used)
-		}
-	})
 }

@@ -37,8 +37,9 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	if peer.Name.Kind == identity.KindDevice {
 		s.endSessionsBefore(ctx, peer.Name, hello.Instance)
 	}
-	err = l.run(s.cfg.Heartbeat, func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) })
-	s.presence.detach(l)
+	err = l.run(s.cfg.Heartbeat,
+		func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) },
+		func() { s.presence.detach(l) })
 	s.log.Info("offline", "uid", peer.Name.ID, "addr", l.from, "reason", transport.ReasonOf(err))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
@@ -126,7 +127,7 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 		if err := f.Decode(&m); err != nil {
 			return err
 		}
-		l.acknowledge(m)
+		s.offerAnswered(l, m)
 		return nil
 	case wire.TypeEndSession:
 		var m wire.EndSession
@@ -134,6 +135,10 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 			return err
 		}
 		return s.sessionEnded(ctx, l.peer.Name, m)
+	case wire.TypeMeasurements:
+		return s.measurementsFrom(ctx, l, f)
+	case wire.TypeLoad:
+		return loadFrom(l, f)
 	case wire.TypeTimeAgain:
 		answer, err := s.signTime(f, leaf)
 		if err != nil {

@@ -36,29 +36,6 @@ func TestWelcomeTellsHeartbeatPoolAndRenewal(t *testing.T) {
 	})
 }
 
-func TestPoolIsPushedAtEachChange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
-		defer w.stop()
-		c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
-		defer c.Close()
-		if len(c.welcome.Pool.Relays) != 0 {
-			t.Errorf("pool %v", c.welcome.Pool)
-		}
-		relay := w.control(w.enrolRelay(), relayHello("ab"))
-		var pool wire.Pool
-		c.read(wire.TypePool, &pool)
-		if len(pool.Relays) != 1 || pool.Relays[0].Hosts[0] != "r1.example" || pool.Relays[0].Ports[0] != 443 {
-			t.Errorf("after it came: %v", pool)
-		}
-		relay.Close()
-		c.read(wire.TypePool, &pool)
-		if len(pool.Relays) != 0 {
-			t.Errorf("after it went: %v", pool)
-		}
-	})
-}
-
 func TestNewestControlConnectionWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, NewMemory())

@@ -13,5 +13,6 @@
 // Decisions are pure functions (judgeEnrol, judgeLogin, judgeUser, choose);
 // around them are thin loops of compare-and-set on a Store. What is in memory,
 // presence above all, is gone with the process and comes back with the
-// connections.
+// connections; measurements that the store does not have yet are written when
+// Run ends.
 package access

@@ -22,7 +22,7 @@ const (
 	maxStoreBytes  = 16 << 30            // of the whole store
 	maxAuditBytes  = 1 << 30             // of the audit stream; the oldest records go first
 	keepCodes      = 7 * 24 * time.Hour  // a code lives 72 h, and is answered again for 24 h
-	keepSessions   = 30 * 24 * time.Hour // after the last change
+	keepSessions   = 30 * 24 * time.Hour // after the last change; measurements and decisions too
 	startupTimeout = 30 * time.Second
 	storeTimeout   = 10 * time.Second // of one request, when the caller has no deadline
 )
@@ -40,14 +40,15 @@ type jetStream struct {
 
 // OpenJetStream opens the Store in dir, which it makes, private, if it is not
 // there. It blocks until what is on disk has been read, 30 s at most. A
-// directory that another process has open, or that others can read, is refused.
+// directory that another process has open is refused with ErrInUse, and so is,
+// with another error, one that others can read.
 func OpenJetStream(dir string) (Store, error) {
 	if err := durable.OpenDir(dir); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	lock, err := lockDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: in use by another process: %w", dir, err)
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	srv, err := server.NewServer(&server.Options{
 		ServerName: "hawser",
@@ -109,7 +110,10 @@ func (s *jetStream) start() (err error) {
 // it out, but without direct reads: those may be answered by a replica that is
 // behind, and security decisions read the newest revision (access §1).
 func (s *jetStream) openBucket(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
-	keep := map[string]time.Duration{bucketCodes: keepCodes, bucketSessions: keepSessions}
+	keep := map[string]time.Duration{
+		bucketCodes: keepCodes, bucketSessions: keepSessions,
+		bucketMeasurements: keepSessions, bucketDecisions: keepSessions,
+	}
 	_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:              "KV_" + bucket,
 		Subjects:          []string{"$KV." + bucket + ".>"},

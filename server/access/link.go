@@ -39,8 +39,11 @@ type link struct {
 	over chan *wire.Refusal // why it ends: the first reason wins
 	done chan struct{}      // closed when it has ended
 
-	mu   sync.Mutex // guards acks
-	acks map[string]chan transport.Reason
+	mu       sync.Mutex // guards the rest
+	acks     map[string]chan transport.Reason
+	load     wire.Load     // of a relay; the zero Load until it has told
+	measured chan struct{} // closed when a Runtime tells what it measured; nil: nobody waits
+	asked    time.Time     // when it was last asked to
 }
 
 func newLink(conn *tls.Conn, peer identity.Peer, hello wire.Hello, now time.Time) *link {
@@ -71,11 +74,16 @@ func (l *link) finish(r *wire.Refusal) {
 }
 
 // run reads until the link ends, and returns why. Frames other than pings go
-// to handle.
-func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error) error {
+// to handle. left is called as soon as the end is certain: last words take time.
+func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, left func()) error {
 	var writer sync.WaitGroup
 	var last *wire.Refusal
-	writer.Go(func() { last = l.write() })
+	writer.Go(func() {
+		defer func() { l.hangUp(last) }() // which ends the reader, too
+		last = l.write()
+		left()
+		l.lastWords(last)
+	})
 	err := l.read(heartbeat, handle)
 	switch {
 	case errors.Is(err, io.EOF):
@@ -115,19 +123,17 @@ func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) erro
 	}
 }
 
-// write sends what is queued until the link is to end. It then closes the
-// connection, which also ends the reader, and returns why.
+// write sends what is queued until the link is to end, and returns why.
 func (l *link) write() *wire.Refusal {
-	defer l.conn.Close()
 	for {
 		select {
 		case r := <-l.over:
-			return l.lastWords(r)
+			return r
 		default:
 		}
 		select {
 		case r := <-l.over:
-			return l.lastWords(r)
+			return r
 		case m := <-l.out:
 			l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 			if err := wire.Write(l.conn, m.frame, m.payload); err != nil {
@@ -138,12 +144,22 @@ func (l *link) write() *wire.Refusal {
 	}
 }
 
-func (l *link) lastWords(r *wire.Refusal) *wire.Refusal {
+// lastWords tells the peer why, if it still reads.
+func (l *link) lastWords(r *wire.Refusal) {
 	l.conn.SetWriteDeadline(time.Now().Add(endTimeout))
 	if wire.Refuse(l.conn, r) == nil && r.Reason != transport.LinkLost {
 		linger(l.conn)
 	}
-	return r
+}
+
+// hangUp closes the connection: in order, unless the peer does not read anyway and
+// would make TLS wait with its farewell.
+func (l *link) hangUp(why *wire.Refusal) {
+	if why.Reason == transport.LinkLost {
+		l.conn.NetConn().Close()
+		return
+	}
+	l.conn.Close()
 }
 
 // offer sends an offer and returns the peer's answer: the empty reason is
@@ -174,13 +190,15 @@ func (l *link) offer(ctx context.Context, session string, m message) transport.R
 }
 
 // acknowledge passes the peer's answer to whoever waits for it, if anybody does.
-func (l *link) acknowledge(m wire.OfferAck) {
+func (l *link) acknowledge(m wire.OfferAck) (awaited bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if answer, ok := l.acks[m.Session]; ok {
+	answer, awaited := l.acks[m.Session]
+	if awaited {
 		delete(l.acks, m.Session)
 		answer <- cleanReason(m.Reason)
 	}
+	return awaited
 }
 
 // cleanReason returns a peer's reason if it can be one.

@@ -19,6 +19,7 @@ import (
 type presence struct {
 	mu      sync.Mutex // guards the rest
 	links   map[identity.Name]*link
+	pushed  []byte // the pool that everybody knows
 	revoked map[identity.SPKI]time.Time
 }
 
@@ -43,9 +44,7 @@ func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 	if len(p.revoked) > 0 {
 		l.send(encode(wire.TypeRevoked, p.revokedLocked(now)))
 	}
-	if l.peer.Name.Kind == identity.KindRelay {
-		p.pushLocked(encode(wire.TypePool, welcome.Pool), l)
-	}
+	p.pushPoolLocked(l)
 }
 
 // detach forgets l, unless a newer one has taken its place.
@@ -56,9 +55,7 @@ func (p *presence) detach(l *link) {
 		return
 	}
 	delete(p.links, l.peer.Name)
-	if l.peer.Name.Kind == identity.KindRelay {
-		p.pushLocked(encode(wire.TypePool, p.poolLocked()), nil)
-	}
+	p.pushPoolLocked(nil)
 }
 
 // find returns the live connection of an identity, or nil.
@@ -84,6 +81,24 @@ func (p *presence) relaysLocked() []*link {
 	}
 	slices.SortFunc(relays, func(a, b *link) int { return strings.Compare(a.peer.Name.ID, b.peer.Name.ID) })
 	return relays
+}
+
+// pool returns where the relays that are online answer.
+func (p *presence) pool() wire.Pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.poolLocked()
+}
+
+// pushPoolLocked tells everybody but one the pool, if it has changed. A relay
+// that comes back as it was is no news: idle Runtimes pay for each byte.
+func (p *presence) pushPoolLocked(but *link) {
+	m := encode(wire.TypePool, p.poolLocked())
+	if bytes.Equal(m.payload, p.pushed) {
+		return
+	}
+	p.pushed = m.payload
+	p.pushLocked(m, but)
 }
 
 func (p *presence) poolLocked() wire.Pool {

@@ -89,10 +89,16 @@ type (
 		Device   identity.UID     `json:"device"`
 		User     string           `json:"user"`
 		Relay    string           `json:"relay"`
-		Instance string           `json:"instance"` // the Runtime's process that holds it
+		Lost     string           `json:"lost,omitempty"` // the relay that its last move left
+		Instance string           `json:"instance"`       // the Runtime's process that holds it
 		Created  time.Time        `json:"created"`
 		Ended    *time.Time       `json:"ended,omitempty"`
 		Reason   transport.Reason `json:"reason,omitempty"`
+	}
+	// measuredRecord is in bucket measurements: what one end knows of the relays.
+	measuredRecord struct {
+		At     time.Time     `json:"at"` // of the newest
+		Relays []measurement `json:"relays"`
 	}
 )
 
@@ -145,11 +151,20 @@ func save(ctx context.Context, store Store, bucket, key string, record any, revi
 // update applies change to a record until nobody else changes it meanwhile. If
 // change reports false nothing is written and the record is returned as it is.
 // change is called once for every try.
-func update[T any](ctx context.Context, store Store, bucket, key string, change func(*T) (write bool, err error)) (record T, err error) {
+func update[T any](ctx context.Context, store Store, bucket, key string, change func(*T) (write bool, err error)) (T, error) {
+	return replace(ctx, store, bucket, key, false, change)
+}
+
+// upsert is update for a record that may be missing: change gets a zero one then.
+func upsert[T any](ctx context.Context, store Store, bucket, key string, change func(*T) (write bool, err error)) (T, error) {
+	return replace(ctx, store, bucket, key, true, change)
+}
+
+func replace[T any](ctx context.Context, store Store, bucket, key string, create bool, change func(*T) (write bool, err error)) (record T, err error) {
 	const tries = 100 // each lost one is another's success
 	for range tries {
 		record, revision, err := load[T](ctx, store, bucket, key)
-		if err != nil {
+		if err != nil && !(create && errors.Is(err, ErrNotFound)) {
 			return record, err
 		}
 		write, err := change(&record)
@@ -193,6 +208,9 @@ func memberAt(n identity.Name) (bucket, key string) {
 	}
 	return bucketDevices, n.ID
 }
+
+// device returns the identity of the Runtime that a session is with.
+func (r *sessionRecord) device() identity.Name { return identity.DeviceName(r.Domain, r.Device) }
 
 // userKeyOf and nameKeyOf return the keys of access §1. Labels have no ".", and
 // a device's name may have what a key cannot.

@@ -44,7 +44,12 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/devices/{device}", user, (*Server).getDevice},
 		{http.MethodPost, "/api/v1/devices/{device}/revoke", user, (*Server).postRevoke},
 		{http.MethodPost, "/api/v1/sessions", user, (*Server).postSessions},
+		{http.MethodPost, "/api/v1/sessions/{session}/move", user, (*Server).postMove},
 		{http.MethodDelete, "/api/v1/sessions/{session}", user, (*Server).deleteSession},
+		{http.MethodGet, "/api/v1/relays", user, (*Server).getRelays},
+		{http.MethodPost, "/api/v1/relays", user, (*Server).postRelays},
+		{http.MethodPost, "/api/v1/measurements", user, (*Server).postMeasurements},
+		{http.MethodGet, "/api/v1/devices/{device}/relays", user, (*Server).getDeviceRelays},
 		{http.MethodGet, "/api/v1/audit", user, (*Server).getAudit},
 	}
 }

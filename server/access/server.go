@@ -59,6 +59,8 @@ type Server struct {
 	cert     ownCertificate
 	presence presence
 	sessions sessions
+	measured measurements
+	later    chan struct{} // keep has something new to do later
 	sequence atomic.Uint64 // of signed times
 
 	life  context.Context // ends with Run
@@ -82,8 +84,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger,
-		chain: chain{store: cfg.Store, node: cfg.Node},
-		ready: make(chan struct{}),
+		chain:    chain{store: cfg.Store, node: cfg.Node},
+		measured: measurements{store: cfg.Store},
+		later:    make(chan struct{}, 1),
+		ready:    make(chan struct{}),
 	}
 	s.clock.now = cfg.Now
 	s.life, s.end = context.WithCancel(context.Background())
@@ -118,7 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("start access server: %w", err)
 	}
 	close(s.ready)
-	<-ctx.Done()
+	s.keep(ctx)
 	return nil
 }
 

@@ -9,24 +9,27 @@ import (
 var (
 	ErrNotFound = errors.New("no such record")
 	ErrConflict = errors.New("record was changed meanwhile") // or exists already, for Create
+	ErrInUse    = errors.New("in use by another process")    // by OpenJetStream
 )
 
 // The buckets of access §1.
 const (
-	bucketDomains  = "domains"
-	bucketUsers    = "users"
-	bucketDevices  = "devices"
-	bucketNames    = "names"
-	bucketCodes    = "codes"
-	bucketRelays   = "relays"
-	bucketRevoked  = "revoked"
-	bucketSessions = "sessions"
+	bucketDomains      = "domains"
+	bucketUsers        = "users"
+	bucketDevices      = "devices"
+	bucketNames        = "names"
+	bucketCodes        = "codes"
+	bucketRelays       = "relays"
+	bucketRevoked      = "revoked"
+	bucketSessions     = "sessions"
+	bucketMeasurements = "measurements"
+	bucketDecisions    = "decisions"
 )
 
 // allBuckets returns the buckets that a Store has, in the order of access §1.
 func allBuckets() []string {
 	return []string{bucketDomains, bucketUsers, bucketDevices, bucketNames,
-		bucketCodes, bucketRelays, bucketRevoked, bucketSessions}
+		bucketCodes, bucketRelays, bucketRevoked, bucketSessions, bucketMeasurements, bucketDecisions}
 }
 
 // Entry is one record of a bucket. Value is the caller's.

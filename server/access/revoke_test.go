@@ -1,0 +1,76 @@
+package access
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// Revocation cuts the control connection, ends the sessions, tells the relays
+// and lets nobody back in, over a restart too.
+func TestRevocationWorksAtOnce(t *testing.T) {
+	t.Attr("id", "A1-refuse")
+	t.Attr("cases", "2")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		s.session()
+		start := time.Now()
+		var v deviceView
+		if status := s.call(s.admin, "POST", "/api/v1/devices/press%201/revoke", nil, &v); status != 200 || v.State != "revoked" || v.Online {
+			t.Errorf("%d %+v", status, v)
+		}
+		if got := refusal(s.runtime); got != transport.Revoked {
+			t.Errorf("Runtime is told %q", got)
+		}
+		var list wire.Revoked
+		s.relay.read(wire.TypeRevoked, &list)
+		if !slices.Equal(list.SPKI, []identity.SPKI{s.device.spki()}) {
+			t.Errorf("relay is told %v", list)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if n := len(s.server.sessions.of(s.device.id.UID)); n != 0 {
+			t.Errorf("%d sessions left", n)
+		}
+		refused := func() {
+			t.Helper()
+			conn := s.connect(s.device)
+			defer conn.Close()
+			wire.WriteJSON(conn, wire.TypeHello, hello("01"))
+			if got := refusal(conn); got != transport.Revoked {
+				t.Errorf("hello: %q", got)
+			}
+		}
+		refused()
+		s.stop()
+		s.start()
+		refused()
+		if status := s.call(s.admin, "POST", "/api/v1/devices/press%201/revoke", nil, nil); status != 200 {
+			t.Errorf("revoked again: %d", status)
+		}
+	})
+}
+
+// Whoever is revoked between its check and its attachment does not slip in.
+func TestRevokedDuringHelloDoesNotSlipIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		l := newLink(s.runtime.Conn, identity.Peer{Name: identity.RelayName("r7"), SPKI: identity.SPKI{7}}, hello("01"), time.Now())
+		s.server.presence.revoke(identity.SPKI{7}, time.Now())
+		s.server.presence.attach(l, wire.Welcome{}, time.Now())
+		if s.server.presence.find(l.peer.Name) != nil {
+			t.Error("attached")
+		}
+		if r := <-l.over; r.Reason != transport.Revoked {
+			t.Errorf("%v", r)
+		}
+	})
+}
