@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/relay"
 	"hawser/transport"
 )
 
@@ -21,6 +23,7 @@ const (
 	defaultHeartbeat = 120 * time.Second
 	minHeartbeat     = 5 * time.Second
 	maxHeartbeat     = 20 * time.Minute // wire §4.6
+	maxPipes         = 1 << 20
 )
 
 // Config is a checked server.yaml. Its paths are absolute.
@@ -44,11 +47,12 @@ type AccessConfig struct {
 
 // RelayConfig is the section relay.
 type RelayConfig struct {
-	Name   string
-	Dir    string           // key and identity
-	Access []string         // HOST or HOST:PORT of Access Servers; its own one when none is named
-	Ports  []transport.Port // of the hosts without a port
-	Code   string           // activation code; empty: the file code in Dir
+	Name     string
+	Dir      string           // key and identity
+	Access   []string         // HOST or HOST:PORT of Access Servers; its own one when none is named
+	Ports    []transport.Port // of the hosts without a port
+	Code     string           // activation code; empty: the file code in Dir
+	MaxPipes int              // sessions that it carries at most
 }
 
 // A ConfigError says what is wrong with a configuration, and where.
@@ -88,11 +92,12 @@ type rawAccess struct {
 }
 
 type rawRelay struct {
-	Name   string           `yaml:"name"`
-	Dir    string           `yaml:"dir"`
-	Access []string         `yaml:"access,omitempty"`
-	Ports  []transport.Port `yaml:"ports,omitempty"`
-	Code   string           `yaml:"code,omitempty"`
+	Name     string           `yaml:"name"`
+	Dir      string           `yaml:"dir"`
+	Access   []string         `yaml:"access,omitempty"`
+	Ports    []transport.Port `yaml:"ports,omitempty"`
+	Code     string           `yaml:"code,omitempty"`
+	MaxPipes int              `yaml:"max_pipes,omitempty"`
 }
 
 type rawLog struct {
@@ -191,7 +196,13 @@ func (r *rawRelay) check(dir string, c Config) (*RelayConfig, error) {
 	if r.Dir == "" {
 		return nil, fmt.Errorf("dir: missing")
 	}
-	out := &RelayConfig{Name: r.Name, Dir: absolute(dir, r.Dir), Access: r.Access, Ports: r.Ports, Code: r.Code}
+	if r.MaxPipes < 0 || r.MaxPipes > maxPipes {
+		return nil, fmt.Errorf("max_pipes: %d is not within 1 and %d", r.MaxPipes, maxPipes)
+	}
+	out := &RelayConfig{
+		Name: r.Name, Dir: absolute(dir, r.Dir), Access: r.Access, Ports: r.Ports, Code: r.Code,
+		MaxPipes: cmp.Or(r.MaxPipes, relay.DefaultMaxPipes),
+	}
 	if len(r.Access) == 0 {
 		if c.Access == nil {
 			return nil, fmt.Errorf("access: no Access Server is named, and this is none")

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hawser/identity"
+	"hawser/server/relay"
 	"hawser/transport"
 )
 
@@ -33,6 +34,7 @@ relay:
   access: [a1.example.com, "a2.example.com:443"]
   ports: [443]
   code: ABCD
+  max_pipes: 500
 log:
   level: warn
 `
@@ -52,7 +54,7 @@ func TestConfigIsRead(t *testing.T) {
 		Access: &AccessConfig{identity.AccessName("access1"), filepath.Join(dir, "access"), time.Minute},
 		Relay: &RelayConfig{
 			Name: "relay1", Dir: "/var/lib/relay", Access: []string{"a1.example.com", "a2.example.com:443"},
-			Ports: []transport.Port{443}, Code: "ABCD",
+			Ports: []transport.Port{443}, Code: "ABCD", MaxPipes: 500,
 		},
 		Level: slog.LevelWarn,
 	}
@@ -70,6 +72,9 @@ func TestConfigHasDefaults(t *testing.T) {
 	}
 	if c.Access.Heartbeat != defaultHeartbeat || c.Level != slog.LevelInfo || len(c.Listen) != 0 {
 		t.Errorf("heartbeat %v, level %v, listen %v", c.Access.Heartbeat, c.Level, c.Listen)
+	}
+	if c.Relay.MaxPipes != relay.DefaultMaxPipes {
+		t.Errorf("at most %d pipes", c.Relay.MaxPipes)
 	}
 	if diff := cmp.Diff([]string{"127.0.0.1"}, c.Relay.Access); diff != "" {
 		t.Error("the relay of an Access Server goes to it over loopback\n" + diff)
@@ -123,6 +128,7 @@ func TestBadConfigIsRefusedWithItsPlace(t *testing.T) {
 		{"relay with bad name", good + "relay: {name: R!, dir: r, access: [h]}", "relay: name: "},
 		{"relay without dir", good + "relay: {name: r, access: [h]}", "relay: dir: missing"},
 		{"relay with bad access", good + "relay: {name: r, dir: r, access: [\"h:0\"]}", "relay: access: "},
+		{"relay for less than nobody", good + "relay: {name: r, dir: r, access: [h], max_pipes: -1}", "relay: max_pipes: -1"},
 		{"bad level", good + "access: {name: a, dir: a}\nlog: {level: loud}", "log: level \"loud\""},
 	}
 	t.Attr("cases", strconv.Itoa(len(tests)))

@@ -9,11 +9,14 @@
 //	config, err := server.Load(made.Config)
 //	err = (&server.Server{Config: config}).Run(ctx)                        // until ctx is cancelled
 //
-// The files that Init makes, and who needs them:
+// A relay on a machine of its own is made by Enroll instead, with a code that a
+// Manager got for it.
+//
+// The files that Init and Enroll make, and who needs them:
 //
 //	server.yaml       the configuration
 //	root.pem          the pinned root: every client gets it, nobody needs to hide it
-//	root/             the root's key: nobody needs it to run; to be kept somewhere else
-//	access/           keys of the Access Server, each with its certificate, and its store
+//	root/             the root's key: nobody needs it to run; to be kept somewhere else (Init)
+//	access/           keys of the Access Server, each with its certificate, and its store (Init)
 //	relay/            the relay's activation code, later its key and identity
 package server

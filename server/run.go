@@ -67,7 +67,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if s.Ready != nil {
 		s.Ready(s.Config.Addrs())
 	}
-	if err := together(ctx, append(serving, r.tasks...)...); err != nil {
+	serve := func(ctx context.Context) error { return together(ctx, append(serving, r.tasks...)...) }
+	if r.relay != nil {
+		serve = before(r.relay, serve)
+	}
+	if err := serve(ctx); err != nil {
 		return fmt.Errorf("run server: %w", err)
 	}
 	return nil
@@ -89,6 +93,7 @@ type running struct {
 	roots *identity.Roots
 	roles []role
 	tasks []task
+	relay task         // nil: none
 	own   access.Store // to be closed
 }
 
@@ -143,7 +148,7 @@ func (r *running) openAccess(c AccessConfig) error {
 
 func (r *running) openRelay(c RelayConfig) error {
 	s, err := relay.New(relay.Config{
-		Dir: c.Dir, Code: c.Code, Version: r.Version,
+		Name: c.Name, Dir: c.Dir, Code: c.Code, Version: r.Version, MaxPipes: c.MaxPipes,
 		Access: c.Access, Ports: c.Ports, Roots: r.roots,
 		Hosts: r.Config.Hosts, ServePorts: r.Config.Ports,
 		Dialer: r.Dialer, Now: r.Now, Logger: r.Logger,
@@ -151,9 +156,23 @@ func (r *running) openRelay(c RelayConfig) error {
 	if err != nil {
 		return err
 	}
-	r.tasks = append(r.tasks, s.Run)
+	r.relay = s.Run
+	if r.Config.Access != nil {
+		r.relay = r.beside(s.Run)
+	}
 	r.roles = append(r.roles, role{transport.ALPNRelay, s.Certificate, s.ServeConn})
 	return nil
+}
+
+// beside makes a relay's task one that cannot take the Access Server of the
+// same process down: other relays still have need of that.
+func (r *running) beside(relay task) task {
+	return func(ctx context.Context) error {
+		if err := relay(ctx); err != nil {
+			r.Logger.Error("the Access Server goes on without its relay", "err", err)
+		}
+		return nil
+	}
 }
 
 // listen opens every address and port, or none.
@@ -214,6 +233,24 @@ func together(ctx context.Context, tasks ...task) error {
 		return err
 	}
 	return nil
+}
+
+// before runs first beside rest. When ctx ends, first ends before rest is told:
+// a relay takes its leave of Access Servers, of which one may be in rest. One
+// that fails ends the other.
+func before(first, rest task) task {
+	return func(ctx context.Context) error {
+		later, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		return together(ctx, func(ctx context.Context) error {
+			defer stop()
+			err := first(ctx)
+			if err == nil {
+				<-ctx.Done() // it may have nothing to do
+			}
+			return err
+		}, func(context.Context) error { return rest(later) })
+	}
 }
 
 func orNow(now func() time.Time) func() time.Time {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -28,6 +29,7 @@ import (
 type whole struct {
 	made   Made
 	server *Server
+	net    *memnet.Network
 	client *memnet.Host
 	log    *syncBuffer
 	ready  []string
@@ -42,13 +44,18 @@ func newWhole(t *testing.T) *whole {
 	config, err := Load(made.Config)
 	must(t, err)
 	config.Relay.Access = []string{"192.0.2.1"} // memnet has no loopback
-	n := memnet.New()
-	host := n.Host(netip.MustParseAddr("192.0.2.1"))
-	w := &whole{made: made, log: new(syncBuffer), client: n.Host(netip.MustParseAddr("192.0.2.9"))}
-	w.server = &Server{
-		Config: config, Version: "v1", Store: o.Store,
-		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
-		Ready:  func(addrs []string) { w.ready = addrs },
+	w := &whole{made: made, log: new(syncBuffer), net: memnet.New()}
+	w.client = w.net.Host(netip.MustParseAddr("192.0.2.9"))
+	w.server = serverOn(w.net.Host(netip.MustParseAddr("192.0.2.1")), config, w.log)
+	w.server.Store, w.server.Ready = o.Store, func(addrs []string) { w.ready = addrs }
+	return w
+}
+
+// serverOn is a server whose network is host.
+func serverOn(host *memnet.Host, config Config, log io.Writer) *Server {
+	return &Server{
+		Config: config, Version: "v1",
+		Logger: slog.New(slog.NewTextHandler(log, nil)),
 		Dialer: &transport.Dialer{DialContext: host.DialContext},
 		Listen: func(_, address string) (net.Listener, error) {
 			_, port, err := net.SplitHostPort(address)
@@ -62,7 +69,6 @@ func newWhole(t *testing.T) *whole {
 			return host.Listen(uint16(p))
 		},
 	}
-	return w
 }
 
 // run runs the server for d, then f, and then stops it.
@@ -184,14 +190,41 @@ func TestKeyOfSomebodyElseIsFoundBeforeReady(t *testing.T) {
 	}
 }
 
-func TestRelayWithoutCodeEndsTheServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWhole(t)
-		must(t, os.Remove(filepath.Join(w.server.Config.Relay.Dir, codeFile)))
-		if err := w.server.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "activation code") {
-			t.Errorf("got %v", err)
-		}
-	})
+// TestRelayThatCannotBeginLeavesTheAccessServer: it says what to do, once, and
+// only where it is alone does it end the server.
+func TestRelayThatCannotBeginLeavesTheAccessServer(t *testing.T) {
+	faults := []struct {
+		name, want string
+		fault      func(t *testing.T, dir string)
+	}{
+		{"no code", "put one of hawser relay add into", func(t *testing.T, dir string) {
+			must(t, os.Remove(filepath.Join(dir, codeFile)))
+		}},
+		{"identity that is none", "identity.pem", func(t *testing.T, dir string) {
+			must(t, os.WriteFile(filepath.Join(dir, "identity.pem"), []byte("?"), 0o600))
+		}},
+		{"directory that others can read", "relay", func(t *testing.T, dir string) {
+			must(t, os.Chmod(dir, 0o755))
+		}},
+	}
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWhole(t)
+				f.fault(t, w.server.Config.Relay.Dir)
+				w.run(t, time.Hour, func() {
+					must(t, w.dial(t, transport.ALPNAccess, identity.AccessName(firstAccess), 443))
+				})
+				if log := w.log.String(); strings.Count(log, "level=ERROR") != 1 || !strings.Contains(log, f.want) {
+					t.Errorf("want one error that tells of %q:\n%s", f.want, log)
+				}
+				w.server.Config.Access = nil
+				if err := w.server.Run(t.Context()); err == nil || !strings.Contains(err.Error(), f.want) {
+					t.Errorf("alone: got %v, want %q", err, f.want)
+				}
+			})
+		})
+	}
 }
 
 func TestCheckFindsWhatIsWrong(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"time"
@@ -31,9 +30,6 @@ func initCommand() *cobra.Command {
 				return err
 			}
 			made, err := server.Init(c.Context(), o)
-			if errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("%w: an infrastructure is never overwritten, choose another --dir", err)
-			}
 			if err != nil {
 				return err
 			}
@@ -141,7 +137,7 @@ func printCheck(w io.Writer, config string, rows []server.Row, asJSON bool) erro
 }
 
 func configFlag(c *cobra.Command, config *string) {
-	c.Flags().StringVar(config, "config", "", "`FILE` that init has made")
+	c.Flags().StringVar(config, "config", "", "`FILE` that init or enroll has made")
 	mustHave(c, "config")
 }
 

@@ -21,9 +21,11 @@ import (
 
 // The exit codes of docs/spec/cli.md that a server has.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2 // or config error
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2 // or config error
+	exitRefused     = 4
+	exitUnreachable = 5
 )
 
 func main() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -41,12 +43,26 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintln(stderr, "hawser-server:", oneLine(err.Error()))
-	_, config := errors.AsType[*server.ConfigError](err)
-	if _, failed := errors.AsType[failure](err); failed && !config {
-		return exitFailed
+	text := oneLine(err.Error())
+	if advice := server.Advice(err); advice != "" {
+		text += ": " + advice
 	}
-	return exitUsage
+	fmt.Fprintln(stderr, "hawser-server:", text)
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	_, config := errors.AsType[*server.ConfigError](err)
+	_, acted := errors.AsType[failure](err)
+	switch {
+	case config, !acted:
+		return exitUsage
+	case server.Refused(err):
+		return exitRefused
+	case server.Unreachable(err):
+		return exitUnreachable
+	}
+	return exitFailed
 }
 
 func newRoot() *cobra.Command {
@@ -58,7 +74,7 @@ func newRoot() *cobra.Command {
 			return errors.New("no command is given: see hawser-server --help")
 		},
 	}
-	root.AddCommand(initCommand(), runCommand(), checkCommand(), versionCommand())
+	root.AddCommand(initCommand(), enrollCommand(), runCommand(), checkCommand(), versionCommand())
 	return root
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,15 +23,16 @@ func TestMain(m *testing.M) {
 
 // TestScripts plays testdata/script. Besides testscript's own commands there
 // are `start CONFIG`, which runs a server until its ready line, and `stop`,
-// which sends it SIGTERM and wants exit code 0. exit CODE ARGS… runs
+// which sends it SIGTERM, wants exit code 0 and leaves its log as stderr. exit CODE ARGS… runs
 // hawser-server and wants that exit code and, unless it is 0, one line on
-// stderr and nothing on stdout. $PORT1 and $PORT2 are free.
+// stderr. read VAR FILE sets a variable to what a file holds, and normal stdout
+// puts SPKI and TIME where keys and times are. $PORT1, $PORT2 and $PORT3 are free.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/script",
-		Setup: func(env *testscript.Env) error { return freePorts(env, "PORT1", "PORT2") },
+		Setup: func(env *testscript.Env) error { return freePorts(env, "PORT1", "PORT2", "PORT3") },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": start, "stop": stop, "exit": exit,
+			"start": start, "stop": stop, "exit": exit, "read": read, "normal": normal,
 		},
 	})
 }
@@ -92,6 +94,23 @@ func stop(ts *testscript.TestScript, neg bool, args []string) {
 	if len(rest) > 0 {
 		ts.Fatalf("on stdout, besides the ready line: %q", rest)
 	}
+	fmt.Fprint(ts.Stderr(), r.log)
+}
+
+func read(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: read VAR FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func normal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: normal stdout")
+	}
+	s := regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(ts.ReadFile(args[0]), "SPKI")
+	s = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(s, "TIME")
+	fmt.Fprint(ts.Stdout(), s)
 }
 
 func exit(ts *testscript.TestScript, neg bool, args []string) {
@@ -124,11 +143,23 @@ func TestVersionIsComplete(t *testing.T) {
 
 // TestUsageErrorsExitWith2 calls Main itself.
 func TestUsageErrorsExitWith2(t *testing.T) {
+	const (
+		testCode = "0000-0000-0000-0000-0000-0000-0000-00000"
+		relay    = "--dir d --host h --access a --code " + testCode
+		pin      = "--pin 1111111111111111111111111111111111111111111111111111111111111111"
+	)
+	enroll := func(flags, trust string) string { return "enroll " + flags + " " + trust }
 	t.Attr("id", "A1-input")
 	tests := []string{
 		"", "nonsense", "--nonsense", "init", "init --dir d", "init --host h", "init --dir", "init --dir d --host h extra",
 		"init --dir d --host h --ports x", "init --dir d --host h --ports 70000", "init --dir d --host h --ports 0",
 		"init --dir d --host h:443", "init --dir d --host a/b", "init --dir d --host h --domain D!",
+		"enroll", enroll("--host h --access a --code "+testCode, pin), enroll("--dir d --access a --code "+testCode, pin),
+		enroll("--dir d --host h --code "+testCode, pin), enroll("--dir d --host h --access a", pin), enroll(relay, ""),
+		enroll(relay, pin+" --root r.pem"), enroll(relay, "--pin xyz"), enroll(relay, "--pin "), enroll(relay, "--root none.pem"),
+		enroll(relay, pin+" --ports 0"), enroll(relay, pin+" --ports 443,443"), enroll(relay, pin+" --access-ports 70000"),
+		enroll(relay, pin+" --access a:0"), enroll(relay, pin+" --host h:443"), enroll(relay, pin+" extra"),
+		enroll("--dir d --host h --access a --code HELLO", pin),
 		"run", "run --config", "run --config none.yaml", "check", "check --config none.yaml", "version --xml",
 	}
 	t.Attr("cases", fmt.Sprint(len(tests)))

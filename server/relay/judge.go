@@ -2,7 +2,6 @@ package relay
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"time"
 
@@ -39,12 +38,9 @@ type admission struct {
 // admission says whose it was.
 func judge(c claim, l law) (admission, error) {
 	var a admission
-	if len(c.chain) == 0 {
-		return a, refuse(transport.NotEnrolled, "verify client: no certificate")
-	}
-	peer, err := identity.Verify(c.chain, l.roots, l.now, identity.KindDevice, identity.KindUser)
+	peer, err := verifyClient(c.chain, l)
 	if err != nil {
-		return a, &transport.Error{Reason: transport.ReasonOf(err), Op: "verify client", Err: err}
+		return a, err
 	}
 	a.peer = peer
 	if c.join.Crypto != wire.CryptoNested {
@@ -66,6 +62,18 @@ func judge(c claim, l law) (admission, error) {
 		return a, refuse(transport.WrongKind, fmt.Sprintf("check grant: role %q", g.Role))
 	}
 	return a, nil
+}
+
+// verifyClient says who shows a chain: only devices and users come to a relay.
+func verifyClient(chain []*x509.Certificate, l law) (identity.Peer, error) {
+	if len(chain) == 0 {
+		return identity.Peer{}, refuse(transport.NotEnrolled, "verify client: no certificate")
+	}
+	peer, err := identity.Verify(chain, l.roots, l.now, identity.KindDevice, identity.KindUser)
+	if err != nil {
+		return identity.Peer{}, &transport.Error{Reason: transport.ReasonOf(err), Op: "verify client", Err: err}
+	}
+	return peer, nil
 }
 
 // kindOf is who takes a role: no grant makes a device of a user.
@@ -90,7 +98,7 @@ func refuse(r transport.Reason, op string) *transport.Error {
 }
 
 func asError(err error, op string) *transport.Error {
-	if e, ok := errors.AsType[*transport.Error](err); ok {
+	if e, ok := err.(*transport.Error); ok { // itself: what wraps one says more
 		return e
 	}
 	return &transport.Error{Reason: transport.ReasonOf(err), Op: op, Err: err}

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"sync"
 	"time"
 
 	"hawser/transport"
@@ -20,6 +22,7 @@ const (
 	// lookAgain is how often the wall clock is asked whether it is time to
 	// renew: a timer alone does not notice that the clock was set.
 	lookAgain = time.Hour
+	loadPause = 10 * time.Second // between two loads (wire §4.8)
 )
 
 // errNoCode: there is nothing to enrol with, and no use in asking.
@@ -67,12 +70,15 @@ func (s *Server) refresh(ctx context.Context) error {
 	if s.own.Load() != nil {
 		return s.renew(ctx)
 	}
-	code, err := s.code()
-	if err != nil {
-		return err
+	code := s.config.Code
+	if code == "" {
+		var err error
+		if code, err = s.home.code(); err != nil {
+			return err
+		}
 	}
 	if code == "" {
-		return errNoCode
+		return fmt.Errorf("%w: put one of hawser relay add into %s and start again", errNoCode, s.home.path(codeFile))
 	}
 	return s.enrol(ctx, code)
 }
@@ -114,10 +120,34 @@ func (s *Server) register(ctx context.Context) error {
 		return err
 	}
 	s.log.Info("relay is registered", "relay", s.own.Load().name.ID, "host", conn.Candidate.Host, "addr", conn.Candidate.Addr.String())
+	linked, cancel := context.WithCancel(ctx)
+	var report sync.WaitGroup
+	report.Go(func() { s.reportLoad(linked, link) })
+	defer report.Wait()
+	defer cancel()
 	return link.Run(ctx, control.Handler{
 		EndSession: func(m wire.EndSession) { s.table.endSession(m.Session, m.Reason) },
 		Revoked:    func(m wire.Revoked) { s.table.revoke(m.SPKI) },
 	})
+}
+
+// reportLoad tells the Access Server how much the relay carries, now and when
+// that has changed (wire §4.8), until ctx ends or the link fails, which its Run
+// notices as well.
+func (s *Server) reportLoad(ctx context.Context, link *control.Link) {
+	for told := -1; ; {
+		if pipes := s.table.load(); pipes != told {
+			told = pipes
+			if link.Load(wire.Load{Pipes: pipes, Max: s.config.MaxPipes}) != nil || !sleep(ctx, loadPause) {
+				return
+			}
+		}
+		select {
+		case <-s.table.changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // backoff is how long to wait after the failure number tries, counted from 0:

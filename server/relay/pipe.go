@@ -28,31 +28,60 @@ const (
 // does the same the other way round: a pipe needs no goroutine of its own.
 func (s *Server) carry(e *end) {
 	began := time.Now()
-	// From here on a cut closes the connection: it is the only way to wake up
-	// a copy that is blocked.
-	stop := context.AfterFunc(e.ctx, func() { e.conn.NetConn().Close() })
-	defer stop()
 	err := s.tellPaired(e)
+	stop := context.AfterFunc(e.ctx, func() { hush(e.conn) })
+	defer stop()
 	if err == nil {
 		s.logPipe(e, "session paired")
-		err = s.pump.copy(e.peer.conn, e.conn)
-	}
-	if err == nil {
-		err = e.peer.conn.CloseWrite()
+		err = s.move(e)
 	}
 	close(e.copied)
-	if err == nil {
-		err = linger(e)
-	}
-	if cause := context.Cause(e.ctx); cause != nil {
-		err = cause // the error was only what the cut looks like from here
-	}
-	if err != nil { // a pipe that has lost a side is over
+	if err = settle(e, err); err != nil { // a pipe that has lost a side is over
 		e.cut(err)
 		e.peer.cut(err)
+		_ = linger(context.WithoutCancel(e.ctx), e, endTime) // what it still writes to this end comes before the end
 	}
 	s.logPipe(e, "session over", "took", time.Since(began), "reason", string(overReason(err)))
 }
+
+// move copies one direction, its end included.
+func (s *Server) move(e *end) error {
+	if err := s.pump.copy(e.peer.conn, e.conn); err != nil {
+		return err
+	}
+	e.ended.Store(true)
+	if err := e.peer.conn.CloseWrite(); err != nil {
+		return farError{err}
+	}
+	return nil
+}
+
+// settle waits for the other direction and says how the pipe ended, given how
+// this one did. Nil is in order.
+func settle(e *end, err error) error {
+	_, far := errors.AsType[farError](err)
+	switch {
+	case err == nil:
+		err = linger(e.ctx, e, lingerTime)
+	case far:
+		// The other client is gone. Whether it has said so before is for the
+		// other goroutine to read.
+		_ = linger(e.ctx, e, endTime)
+	}
+	if err != nil && e.peer.ended.Load() {
+		err = nil // what failed was only the last that this one had to say
+	}
+	if cause := context.Cause(e.ctx); cause != nil {
+		return cause // the error was only what the cut looks like from here
+	}
+	return err
+}
+
+// A farError is of the connection that a direction writes to.
+type farError struct{ error }
+
+// Unwrap lets ReasonOf see the cause.
+func (e farError) Unwrap() error { return e.error }
 
 // overReason says why a pipe ended. A connection that fails under it is
 // nobody's fault and the usual end of a session whose client vanished.
@@ -84,15 +113,15 @@ func (s *Server) tellPaired(e *end) error {
 	}
 }
 
-// linger waits for the other direction.
-func linger(e *end) error {
-	timer := time.NewTimer(lingerTime)
+// linger waits for the other direction, no longer than d or until ctx ends.
+func linger(ctx context.Context, e *end, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-e.peer.copied:
 		return nil
-	case <-e.ctx.Done():
-		return context.Cause(e.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	case <-timer.C:
 		return context.DeadlineExceeded
 	}
@@ -115,7 +144,7 @@ func newPump() *pump {
 }
 
 // copy moves bytes from src to dst, in order, until src says that no more
-// come. It reads nothing before all that it has read was written, so what is
+// come. An error of dst is a farError. It reads nothing before all that it has read was written, so what is
 // held for a slow receiver is one buffer.
 //
 // A direction waits with a small buffer, and takes a large one while it fills
@@ -133,7 +162,7 @@ func (p *pump) copy(dst, src *tls.Conn) error {
 		n, err := src.Read(buf)
 		if n > 0 {
 			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
+				return farError{err}
 			}
 		}
 		if errors.Is(err, io.EOF) {

@@ -22,11 +22,16 @@ import (
 // holds (wire §5.3).
 const DefaultMaxJoining = 1024
 
+// DefaultMaxPipes is how many sessions a relay carries at most when its
+// configuration does not know its machine better.
+const DefaultMaxPipes = 2000
+
 // instanceBytes is 128 bits, so that no two processes ever are one audience.
 const instanceBytes = 16
 
 // Config is what a relay is told. It is not changed after New.
 type Config struct {
+	Name    string // that its identity must have; empty: any
 	Dir     string // private to the relay: relay.key, identity.pem and, until it has enrolled, code
 	Code    string // activation code; empty: the one in Dir
 	Version string // of this build, for the Access Server's records
@@ -42,11 +47,13 @@ type Config struct {
 	Now        func() time.Time  // nil: time.Now
 	Logger     *slog.Logger      // nil: no log
 	MaxJoining int               // 0: DefaultMaxJoining
+	MaxPipes   int               // sessions that it carries at most; 0: DefaultMaxPipes
 }
 
 // Server is a Relay Server.
 type Server struct {
 	config   Config
+	home     home
 	log      *slog.Logger
 	client   *control.Client
 	instance string
@@ -65,6 +72,20 @@ func New(c Config) (*Server, error) {
 	if c.Dir == "" || c.Roots == nil || len(c.Access) == 0 || len(c.Hosts) == 0 {
 		return nil, errors.New("make relay: directory, roots, access hosts and own hosts are needed")
 	}
+	c = c.withDefaults()
+	s := &Server{
+		config: c, home: home(c.Dir), log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
+		enrolled: make(chan struct{}), used: newUsed(), table: newTable(c.MaxPipes), pump: newPump(),
+	}
+	c.Dialer.Certificate = func() *tls.Certificate {
+		cert, _ := s.Certificate() // none: an enrolling client shows nothing
+		return cert
+	}
+	s.client = c.client()
+	return s, nil
+}
+
+func (c Config) withDefaults() Config {
 	if c.Dialer == nil {
 		c.Dialer = &transport.Dialer{Now: c.Now}
 	}
@@ -75,19 +96,17 @@ func New(c Config) (*Server, error) {
 		c.Ports = transport.DefaultPorts()
 	}
 	c.MaxJoining = cmp.Or(c.MaxJoining, DefaultMaxJoining)
-	s := &Server{
-		config: c, log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
-		enrolled: make(chan struct{}), used: newUsed(), table: newTable(), pump: newPump(),
-	}
-	c.Dialer.Certificate = func() *tls.Certificate {
-		cert, _ := s.Certificate() // none: an enrolling client shows nothing
-		return cert
-	}
-	s.client = &control.Client{
+	c.MaxPipes = cmp.Or(c.MaxPipes, DefaultMaxPipes)
+	return c
+}
+
+// client is how the relay reaches its Access Servers. A relay's clock is kept
+// by its machine.
+func (c Config) client() *control.Client {
+	return &control.Client{
 		Dialer: c.Dialer, Hosts: c.Access, Ports: c.Ports, Roots: c.Roots,
 		Clock: control.WallClock{Now: c.Now},
 	}
-	return s, nil
 }
 
 func newInstance() string {

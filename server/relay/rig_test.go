@@ -125,11 +125,13 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	ln, err := host.Listen(443)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	r.cancel = cancel
-	r.conns.Go(func() { r.accept(ctx, ln) })
-	t.Cleanup(func() {
+	r.cancel = func() {
 		cancel()
 		ln.Close()
+	}
+	r.conns.Go(func() { r.accept(ctx, ln) })
+	t.Cleanup(func() {
+		r.cancel()
 		r.conns.Wait() // hangs, and the bubble says where, if something is left
 	})
 	return r

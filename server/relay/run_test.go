@@ -36,8 +36,15 @@ type accessServer struct {
 	codes   []string      // that it was shown
 	renewed int
 	hellos  []wire.Hello
+	loads   []load
 	links   []*tls.Conn
 	clients sync.WaitGroup
+}
+
+// load is what a relay told, and when.
+type load struct {
+	wire.Load
+	at time.Time
 }
 
 // newAccess starts an Access Server on host, port 443.
@@ -141,8 +148,13 @@ func (a *accessServer) link(conn *tls.Conn) {
 		if err != nil {
 			return
 		}
-		if f.Type == wire.TypePing {
+		switch f.Type {
+		case wire.TypePing:
 			a.note(func() { wire.Write(conn, wire.TypePong, nil) })
+		case wire.TypeLoad:
+			var m wire.Load
+			must(a.t, f.Decode(&m))
+			a.note(func() { a.loads = append(a.loads, load{m, time.Now()}) })
 		}
 	}
 }
@@ -381,17 +393,18 @@ func TestRelayRefusesAnIdentityThatIsNotIts(t *testing.T) {
 		}{
 			{"another key", i.issue(t, identity.RelayName(relayName), newKey(t), day)},
 			{"another kind", i.issue(t, identity.AccessName("a1"), key, day)},
+			{"another name", i.issue(t, identity.RelayName("r2"), key, day)},
 			{"another root", newInfra(t).issue(t, identity.RelayName(relayName), key, day)},
 		}
 		for _, c := range tests {
-			if _, err := newOwn(certs(t, c.cert), key, i.roots); err == nil {
+			if _, err := newOwn(certs(t, c.cert), key, i.roots, relayName); err == nil {
 				t.Errorf("%s: taken", c.name)
 			}
 		}
-		if _, err := newOwn([]*x509.Certificate{}, key, i.roots); err == nil {
+		if _, err := newOwn([]*x509.Certificate{}, key, i.roots, relayName); err == nil {
 			t.Error("no certificate: taken")
 		}
-		_, err := newOwn(certs(t, i.issue(t, identity.RelayName(relayName), key, day)), key, i.roots)
+		_, err := newOwn(certs(t, i.issue(t, identity.RelayName(relayName), key, day)), key, i.roots, relayName)
 		must(t, err)
 	})
 }
@@ -400,7 +413,7 @@ func TestRelayRefusesExposedFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFresh(t)
 		must(t, os.Chmod(filepath.Join(f.dir, codeFile), 0o644))
-		if _, err := f.server.code(); !errors.Is(err, durable.ErrExposed) {
+		if _, err := f.server.home.code(); !errors.Is(err, durable.ErrExposed) {
 			t.Errorf("a code that others can read gave %v", err)
 		}
 		must(t, os.Chmod(f.dir, 0o755))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"sync"
+	"sync/atomic"
 
 	"hawser/identity"
 	"hawser/transport"
@@ -21,6 +22,7 @@ type end struct {
 	met    chan struct{} // closed when peer is set
 	peer   *end          // the other end; read after met
 	paired chan struct{} // closed when the client was told, so that bytes may follow
+	ended  atomic.Bool   // the client has closed its half in order
 	copied chan struct{} // closed when nothing more will be copied from conn
 }
 
@@ -56,12 +58,18 @@ func (s seat) other() seat {
 // longer accepted. Both are under one lock, so that a key revoked while its
 // owner joins is either refused or cut. It is safe for concurrent use.
 type table struct {
-	mu      sync.Mutex
-	ends    map[seat]*end
-	revoked map[identity.SPKI]bool
+	max     int           // sessions
+	changed chan struct{} // told when their number has changed
+
+	mu       sync.Mutex // guards the rest
+	ends     map[seat]*end
+	sessions int // with an end that sits here
+	revoked  map[identity.SPKI]bool
 }
 
-func newTable() *table { return &table{ends: make(map[seat]*end)} }
+func newTable(max int) *table {
+	return &table{max: max, changed: make(chan struct{}, 1), ends: make(map[seat]*end)}
+}
 
 // enter seats e; if the other end sits there already, both have met.
 func (t *table) enter(e *end) error {
@@ -70,27 +78,62 @@ func (t *table) enter(e *end) error {
 	if t.revoked[e.grant.Holder] {
 		return refuse(transport.Revoked, "seat client")
 	}
-	if t.ends[e.seat()] != nil {
-		return refuse(transport.GrantUsed, "seat client: this end has joined already")
-	}
 	other := t.ends[e.seat().other()]
-	if other != nil && !nameEachOther(e.grant, other.grant) {
+	switch {
+	case t.ends[e.seat()] != nil, other != nil && other.peer != nil: // who has left its pipe cannot come back to it
+		return refuse(transport.GrantUsed, "seat client: this end has joined already")
+	case other != nil && !nameEachOther(e.grant, other.grant):
 		return refuse(transport.GrantPeer, "seat client")
+	case other == nil && t.sessions >= t.max:
+		return refuse(transport.Busy, "seat client")
 	}
 	t.ends[e.seat()] = e
-	if other != nil {
-		e.peer, other.peer = other, e
-		close(e.met)
-		close(other.met)
+	if other == nil {
+		t.countLocked(+1)
+		return nil
 	}
+	e.peer, other.peer = other, e
+	close(e.met)
+	close(other.met)
 	return nil
 }
 
-// leave frees the seat of e.
+// leave frees the seat of e, if it still sits there.
 func (t *table) leave(e *end) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.freeLocked(e)
+}
+
+func (t *table) freeLocked(e *end) {
+	if t.ends[e.seat()] != e {
+		return
+	}
 	delete(t.ends, e.seat())
+	if t.ends[e.seat().other()] == nil {
+		t.countLocked(-1)
+	}
+}
+
+func (t *table) countLocked(by int) {
+	t.sessions += by
+	select {
+	case t.changed <- struct{}{}:
+	default: // not heard yet of the last change
+	}
+}
+
+// load is the number of sessions that are carried or wait for their other end.
+func (t *table) load() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sessions
+}
+
+func (t *table) isRevoked(key identity.SPKI) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.revoked[key]
 }
 
 // giveUp frees the seat of an end that has waited long enough. It reports
@@ -101,7 +144,7 @@ func (t *table) giveUp(e *end) bool {
 	if e.peer != nil {
 		return false
 	}
-	delete(t.ends, e.seat())
+	t.freeLocked(e)
 	return true
 }
 

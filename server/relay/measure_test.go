@@ -1,0 +1,128 @@
+package relay
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"io"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// echo sends random bytes and wants them back.
+func echo(conn *transport.Conn, size int) error {
+	sent := make([]byte, size)
+	rand.Read(sent)
+	if err := wire.Write(conn, wire.TypeEcho, sent); err != nil {
+		return err
+	}
+	f, err := wire.Expect(conn, wire.TypeEcho)
+	if err == nil && !bytes.Equal(f.Payload, sent) {
+		err = errors.New("another payload came back")
+	}
+	return err
+}
+
+func TestEchoesComeBackUnchangedAndAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for _, cert := range []tls.Certificate{r.device(t), r.user(t)} {
+			conn := r.dial(t, cert)
+			for n := range maxEchoes {
+				must(t, echo(conn, 16+n*(1024-16)/(maxEchoes-1)))
+			}
+			if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("after %d echoes: %v, want the end", maxEchoes, err)
+			}
+		}
+	})
+}
+
+func TestMeasuringEndsAfterFifteenSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		conn := r.dial(t, r.device(t))
+		began := time.Now()
+		time.Sleep(joinTime - time.Second)
+		must(t, echo(conn, 16))
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || time.Since(began) != measureTime {
+			t.Errorf("%v after %v, want the end after %v", err, time.Since(began), measureTime)
+		}
+	})
+}
+
+// TestMeasuringIsRefused plays each fault, and the same without it.
+func TestMeasuringIsRefused(t *testing.T) {
+	tests := []struct {
+		name string
+		want transport.Reason
+		cert func(t *testing.T, r *rig) tls.Certificate
+	}{
+		{"no certificate", transport.NotEnrolled, func(*testing.T, *rig) tls.Certificate { return tls.Certificate{} }},
+		{"wrong kind", transport.WrongKind, func(t *testing.T, r *rig) tls.Certificate {
+			return r.issue(t, identity.RelayName("r2"), newKey(t), time.Hour)
+		}},
+		{"wrong root", transport.WrongRoot, func(t *testing.T, r *rig) tls.Certificate { return newInfra(t).device(t) }},
+		{"expired", transport.Expired, func(t *testing.T, r *rig) tls.Certificate {
+			defer time.Sleep(time.Minute)
+			return r.issue(t, identity.UserName("plant", "anna"), newKey(t), time.Second)
+		}},
+		{"revoked", transport.Revoked, func(t *testing.T, r *rig) tls.Certificate {
+			cert := r.device(t)
+			r.server.table.revoke([]identity.SPKI{identity.CertSPKI(cert.Leaf)})
+			return cert
+		}},
+		{"", "", func(t *testing.T, r *rig) tls.Certificate { return r.device(t) }},
+	}
+	t.Attr("id", "A1-refuse")
+	t.Attr("cases", strconv.Itoa(len(tests)))
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				wantReason(t, echo(r.dial(t, c.cert(t, r)), 16), c.want)
+			})
+		})
+	}
+}
+
+func TestJoinAfterAnEchoIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		device, user := r.device(t), r.user(t)
+		join := wire.Join{Grant: sign(t, r.grants, r.grant(wire.RoleRuntime, device, user, "s1")), Crypto: wire.CryptoNested}
+		conn := r.dial(t, device)
+		must(t, echo(conn, 16))
+		must(t, wire.WriteJSON(conn, wire.TypeJoin, join))
+		wantReason(t, answer(conn), transport.Protocol)
+		// The grant is as good as it was.
+		conn = r.joinWith(t, device, join)
+		manager := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
+		must(t, answer(conn))
+		must(t, answer(manager))
+	})
+}
+
+// TestMeasuringClientTakesNoStrangersPlace: it counts until the relay knows who
+// it is, and not longer.
+func TestMeasuringClientTakesNoStrangersPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MaxJoining = 1 })
+		for range 3 {
+			must(t, echo(r.dial(t, r.device(t)), 16))
+			synctest.Wait()
+		}
+		r.dial(t, r.device(t)) // says nothing
+		synctest.Wait()
+		if err := echo(r.dial(t, r.device(t)), 16); err == nil {
+			t.Error("measured beside a stranger who has the only place")
+		}
+	})
+}
