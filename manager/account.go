@@ -59,11 +59,23 @@ func (m *Manager) home() (home, error) {
 
 // account puts an Account together; nothing is read or dialled.
 func (m *Manager) account(h home, s state) *Account {
-	a := &Account{m: m, home: h, state: s, memory: &memory{list: s.config.Good}}
+	return m.accountWith(h, s, &memory{list: s.config.Good})
+}
+
+func (m *Manager) accountWith(h home, s state, memory *memory) *Account {
+	a := &Account{m: m, home: h, state: s, memory: memory}
 	a.cert.Store(s.certificate())
 	a.dialer = m.dialer(a.memory)
 	a.dialer.Certificate = a.cert.Load
 	return a
+}
+
+// beside returns an Account of the same user for a goroutine beside the one that owns a. It shows no progress, and what it
+// fails to reach makes nothing slower for a; the addresses that worked they share.
+func (a *Account) beside() *Account {
+	m := *a.m
+	m.Progress = nil
+	return m.accountWith(a.home, a.state, a.memory)
 }
 
 // dialer is the one for everything that a command dials: Access Server and relays share what it learns about the network.

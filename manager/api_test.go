@@ -187,3 +187,19 @@ func TestSilentServerTimesOut(t *testing.T) {
 		}
 	})
 }
+
+// Whoever reads the JSON can count on a list.
+func TestListsOfNoneAreLists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		f.answer("GET /devices", jsonAnswer(struct{}{}))
+		f.answer("GET /audit", jsonAnswer(struct{}{}))
+		if d, err := a.Devices(t.Context()); d == nil || err != nil {
+			t.Errorf("devices %#v, %v", d, err)
+		}
+		if r, err := a.Audit(t.Context(), 1); r == nil || err != nil {
+			t.Errorf("records %#v, %v", r, err)
+		}
+	})
+}

@@ -3,41 +3,37 @@ package manager
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"hawser/transport"
-	"hawser/transport/session"
-	"hawser/transport/wire"
 )
 
 const (
 	firstWait   = 1 * time.Second  // the most that the first reconnect waits
 	longestWait = 15 * time.Second // the most that any waits
-	settled     = 15 * time.Second // a session that lived so long makes the next wait a first one
-	toolWait    = 15 * time.Second // how long a Tool waits for a session
-	acceptPause = 1 * time.Second  // after an Accept that failed, say for want of file descriptors
+	settled     = 15 * time.Second // a session that lived so long is replaced without a wait
 )
 
 // Connect opens a session with a device, by UID or name, and forwards local ports to addresses behind it, until ctx ends.
 // Then it returns nil. On out it writes one line for each forward when the session is up for the first time, and what
 // happens to the session on notes; both are written a line at a time.
 //
-// If there is no first session, its error is returned. A session that is lost later is replaced, with full jitter, for as
-// long as it takes: the listeners stay, and a Tool that comes meanwhile waits up to 15 s. Only a refusal that a person must
-// cure ends it.
+// If there is no first session, its error is returned. One that is lost later is moved to another relay (access §5.2), or
+// replaced: at once, then with full jitter, for as long as it takes. The listeners stay, and a Tool that comes meanwhile
+// waits up to 15 s. Only a refusal that a person must cure ends it. Beside the session the relays are measured when that is
+// due, for the decisions to come.
 func (a *Account) Connect(ctx context.Context, device string, forwards []Forward, out, notes io.Writer) error {
 	if len(forwards) == 0 {
 		return usage("connect: want at least one -L [BIND:]PORT:HOST:PORT")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	t := &tunnel{account: a, device: device, sessions: make(chan *live), notes: &lines{w: notes}}
+	t := &tunnel{account: a, sessions: make(chan *live), notes: &lines{w: notes, before: func() { a.m.progress("") }}}
+	t.path = path{account: a, device: device, tell: t.tell}
 	listeners, err := t.listen(ctx, forwards)
 	defer func() {
 		cancel()
@@ -55,10 +51,13 @@ func (a *Account) Connect(ctx context.Context, device string, forwards []Forward
 // tunnel is one Connect. Its run hands the live session to whoever asks on sessions: nobody receives while there is none.
 type tunnel struct {
 	account  *Account
-	device   string
 	sessions chan *live
 	notes    *lines
-	tools    sync.WaitGroup // accept loops, and Tools being served
+	tools    sync.WaitGroup // accept loops, Tools being served, and measuring
+
+	// What follows is run's own.
+	path path
+	loss string // of the last session, when the notes do not have it yet
 }
 
 // listen opens all listeners, so that a port that is taken is known before a session is asked for.
@@ -73,19 +72,21 @@ func (t *tunnel) listen(ctx context.Context, forwards []Forward) (listeners []ne
 	return listeners, nil
 }
 
-// forward starts to accept Tools and says that it does.
+// forward starts to accept Tools, and says that it does, and to measure: the session has had the network for itself.
 func (t *tunnel) forward(ctx context.Context, listeners []net.Listener, forwards []Forward, out *lines) {
 	for i, l := range listeners {
 		t.tools.Go(func() { t.accept(ctx, l, forwards[i].Target) })
 		out.say("forward %s -> %s", l.Addr(), forwards[i].Target)
 	}
+	beside := t.account.beside()
+	t.tools.Go(func() { beside.keepMeasured(ctx) })
 }
 
 // run keeps a session up until ctx ends; ready is called when the first one is.
 func (t *tunnel) run(ctx context.Context, ready func()) error {
 	failures, said := 0, transport.Reason("")
 	for {
-		s, err := t.account.open(ctx, t.device)
+		s, err := t.path.next(ctx)
 		switch {
 		case ctx.Err() != nil:
 			if s != nil {
@@ -95,6 +96,7 @@ func (t *tunnel) run(ctx context.Context, ready func()) error {
 		case err != nil && (ready != nil || isFinal(err)):
 			return err
 		case err != nil:
+			t.tellLoss()
 			if reason := transport.ReasonOf(err); reason != said {
 				t.notes.say("no session: %s; reconnecting", Explain(err))
 				said = reason
@@ -106,12 +108,15 @@ func (t *tunnel) run(ctx context.Context, ready func()) error {
 				ready = nil
 			}
 			said = ""
-			if t.serve(ctx, s) >= settled {
-				failures = 0
-			}
+			lived := t.serve(ctx, s)
 			if ctx.Err() != nil {
 				return nil
 			}
+			if lived >= settled {
+				failures = 0
+				continue
+			}
+			t.tellLoss()
 		}
 		if !pause(ctx, max(jitter(failures), retryAfter(err))) {
 			return nil
@@ -127,7 +132,8 @@ func (t *tunnel) serve(ctx context.Context, s *live) time.Duration {
 		select {
 		case t.sessions <- s:
 		case <-s.Done():
-			t.notes.say("session lost: %s; reconnecting", transport.ReasonOf(s.Err()))
+			t.path.lost(s)
+			t.loss = fmt.Sprintf("session lost: %s via relay %s", transport.ReasonOf(s.Err()), s.offer.Relay.Name)
 			s.Close()
 			return time.Since(begin)
 		case <-ctx.Done():
@@ -137,116 +143,19 @@ func (t *tunnel) serve(ctx context.Context, s *live) time.Duration {
 	}
 }
 
-// accept serves each Tool that connects until the listener is closed.
-func (t *tunnel) accept(ctx context.Context, l net.Listener, target netip.AddrPort) {
-	for {
-		c, err := l.Accept()
-		switch {
-		case err == nil:
-			t.tools.Go(func() { t.tool(ctx, c, target) })
-		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
-			return
-		default:
-			t.notes.say("forward %s: %s", l.Addr(), err)
-			pause(ctx, acceptPause)
-		}
+// tell says what is done to have a session again. The loss that made it necessary is in the same line, if it is news.
+func (t *tunnel) tell(what string) {
+	if t.loss != "" {
+		what, t.loss = t.loss+"; "+what, ""
 	}
+	t.notes.say("%s", what)
 }
 
-// tool carries one Tool's connection. One that cannot be carried is reset at once, with a line that says why: a Tool
-// shows "connection reset" where it would show nothing at all after a plain close.
-func (t *tunnel) tool(ctx context.Context, c net.Conn, target netip.AddrPort) {
-	s, stream, err := t.stream(ctx, target)
-	if err != nil {
-		reset(c)
-		if ctx.Err() == nil {
-			t.notes.say("connection to %s refused: %s", target, why(err))
-		}
-		return
+// tellLoss says a loss that is news when it takes longer to have a session again.
+func (t *tunnel) tellLoss() {
+	if t.loss != "" {
+		t.tell("reconnecting")
 	}
-	session.Bridge(&tool{c, s}, stream)
-}
-
-// stream opens a stream to target on the live session, or on the next one if that comes in time.
-func (t *tunnel) stream(ctx context.Context, target netip.AddrPort) (*live, *session.Stream, error) {
-	patience := time.NewTimer(toolWait)
-	defer patience.Stop()
-	for {
-		select {
-		case s := <-t.sessions:
-			stream, err := s.Open(ctx, wire.Open{Service: wire.ServiceTCP, Target: target.String()})
-			if err == nil || !ended(s) || ctx.Err() != nil {
-				return s, stream, err
-			}
-		case <-patience.C:
-			return nil, nil, fail(transport.Timeout, "wait for the session", nil)
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		}
-	}
-}
-
-// why says in a line who refused a stream and for which reason.
-func why(err error) string {
-	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
-		who := "the gateway"
-		switch refusal.Reason {
-		case transport.Refused:
-			who = "the address behind it"
-		case transport.Timeout, transport.Unreachable:
-			who = "the network behind it"
-		case transport.Policy:
-			who = "the device's owner"
-		}
-		text := string(refusal.Reason) + ", says " + who
-		if refusal.Text != "" {
-			text += " (" + refusal.Text + ")"
-		}
-		return text
-	}
-	return err.Error()
-}
-
-// tool is a Tool's connection over a session. When the session ends under it the Tool sees a reset and never an end in
-// order: a file that was cut off must not look whole.
-type tool struct {
-	net.Conn
-	session *live
-}
-
-// CloseWrite says that the other end will send nothing more.
-func (c *tool) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok || ended(c.session) {
-		return fail(transport.LinkLost, "end stream", nil)
-	}
-	return half.CloseWrite()
-}
-
-// Close resets when the session is gone, else it ends in order.
-func (c *tool) Close() error {
-	if ended(c.session) {
-		return reset(c.Conn)
-	}
-	return c.Conn.Close()
-}
-
-// ended reports whether a session is over, from whichever side.
-func ended(s *live) bool {
-	select {
-	case <-s.Done():
-		return true
-	default:
-		return false
-	}
-}
-
-// reset closes with RST instead of FIN.
-func reset(c net.Conn) error {
-	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
-		l.SetLinger(0)
-	}
-	return c.Close()
 }
 
 // jitter is a random time from zero to a bound that doubles with each failure, so that all who lost a relay together do
@@ -274,12 +183,17 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // lines writes whole, clean lines from several goroutines.
 type lines struct {
+	before func() // takes away what stands where the line goes; nil: nothing does
+
 	mu sync.Mutex // guards w
 	w  io.Writer
 }
 
 // say writes one line in one Write. That it may fail is left: the terminal is gone, the forwards need not be.
 func (l *lines) say(format string, args ...any) {
+	if l.before != nil {
+		l.before()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	io.WriteString(l.w, clean(fmt.Sprintf(format, args...))+"\n")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"hawser/identity"
@@ -69,7 +68,7 @@ func (a *Account) Devices(ctx context.Context) ([]Device, error) {
 		Devices []Device `json:"devices"`
 	}
 	err := a.do(ctx, "list devices", http.MethodGet, "/devices", nil, &answer)
-	return slices.Concat([]Device{}, answer.Devices), err // never nil: an empty list is a list in JSON too
+	return list(answer.Devices), err
 }
 
 // Device finds a device by UID or name. Reason not-found or no-device when the domain has none such.
@@ -107,5 +106,13 @@ func (a *Account) Audit(ctx context.Context, limit int) ([]Record, error) {
 		Records []Record `json:"records"`
 	}
 	err := a.do(ctx, "read audit", http.MethodGet, fmt.Sprintf("/audit?limit=%d", limit), nil, &answer)
-	return slices.Concat([]Record{}, answer.Records), err
+	return list(answer.Records), err
+}
+
+// list is never nil: an empty list is a list in JSON too.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }

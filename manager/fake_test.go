@@ -3,10 +3,7 @@ package manager
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,12 +16,11 @@ import (
 	"hawser/identity"
 	"hawser/internal/memnet"
 	"hawser/transport"
-	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
 // fake is a Server Infrastructure with one gateway, made by hand for these tests: an Access API that answers what a test
-// wants, a relay that pairs whoever names the same session, and a Runtime whose LAN is an echo. None of them is the real
+// wants, two relays that pair whoever shows the same grant, and a Runtime whose LAN is an echo. None of them is the real
 // thing: that the real ones fit together is shown by the tests of the whole path.
 type fake struct {
 	t       *testing.T
@@ -46,13 +42,17 @@ type fake struct {
 	calls    []string                                            // "METHOD /path" in order
 	sessions int                                                 // opened so far
 	user     identity.SPKI                                       // who is logged in
-	waiting  map[string]net.Conn                                 // at the relay, by session
+	offered  map[string]wire.Offer                               // the newest to the Manager, by session
+	relay    int                                                 // which of relayAddrs the next offer names
+	waiting  map[string]net.Conn                                 // at the relays, by grant
+	joins    []string                                            // the grants of all joins so far
 	life     func(now time.Time) (notBefore, notAfter time.Time) // of user certificates
 }
 
 var (
 	accessAddr  = netip.MustParseAddr("192.0.2.1")
-	relayAddr   = netip.MustParseAddr("192.0.2.2")
+	relayAddr   = netip.MustParseAddr("192.0.2.2") // of r1
+	relayAddr2  = netip.MustParseAddr("192.0.2.3") // of r2
 	clientAddr  = netip.MustParseAddr("198.51.100.7")
 	gatewayAddr = netip.MustParseAddr("203.0.113.9")
 )
@@ -70,7 +70,7 @@ func newFake(t *testing.T) *fake {
 	// one. A pool is empty after two collections.
 	runtime.GC()
 	runtime.GC()
-	f := &fake{t: t, net: memnet.New(), uid: identity.NewUID(), code: identity.NewCode(), waiting: map[string]net.Conn{},
+	f := &fake{t: t, net: memnet.New(), uid: identity.NewUID(), code: identity.NewCode(), waiting: map[string]net.Conn{}, offered: map[string]wire.Offer{},
 		life: func(now time.Time) (time.Time, time.Time) { return now, now.Add(12 * time.Hour) }}
 	f.root = must(identity.NewRoot(must(identity.NewKey()), time.Now()))
 	f.issuing = must(f.root.NewIssuing(must(identity.NewKey()), time.Now()))
@@ -87,11 +87,13 @@ func newFake(t *testing.T) *fake {
 	}}
 	f.running.Go(func() { server.Serve(requests) })
 	access := f.listen(accessAddr, transport.ALPNAPI, identity.AccessName("a1"), func(c *tls.Conn) { requests.give(c) })
-	relay := f.listen(relayAddr, transport.ALPNRelay, identity.RelayName("r1"), f.pair)
+	relay := f.listen(relayAddr, transport.ALPNRelay, identity.RelayName("r1"), f.serveRelay)
+	relay2 := f.listen(relayAddr2, transport.ALPNRelay, identity.RelayName("r2"), f.serveRelay)
 	t.Cleanup(func() {
 		cancel()
 		access.Close()
 		relay.Close()
+		relay2.Close()
 		requests.Close()
 		server.Close()
 		f.running.Wait()
@@ -224,6 +226,7 @@ func (f *fake) api() map[string]http.HandlerFunc {
 		"POST /login":    f.login,
 		"POST /renew":    f.renew,
 		"POST /sessions": f.openSession,
+		"GET /relays":    jsonAnswer(wire.Pool{Relays: []wire.Relay{relayNumber(0), relayNumber(1)}}),
 		"GET /devices":   jsonAnswer(map[string]any{"devices": []Device{{UID: f.uid, Name: "press", State: "enrolled", Online: true}}}),
 	}
 }
@@ -261,89 +264,6 @@ func (f *fake) certify(csr []byte) string {
 	defer f.mu.Unlock()
 	f.user = identity.CertSPKI(chain[0])
 	return string(identity.MarshalChain(chain))
-}
-
-// openSession offers a session to both ends and starts the Runtime's.
-func (f *fake) openSession(w http.ResponseWriter, r *http.Request) {
-	f.openSessionWith(f.gatewayTLS, w, r)
-}
-
-// openSessionWith offers a session with the owner of a certificate, while it is always the gateway that comes.
-func (f *fake) openSessionWith(peer tls.Certificate, w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	f.sessions++
-	id := fmt.Sprintf("s%d", f.sessions)
-	f.answers["DELETE /sessions/"+id] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
-	f.mu.Unlock()
-	offer := wire.Offer{Session: id, Epoch: 1, Role: wire.RoleManager, Grant: id, Crypto: wire.CryptoNested, User: "admin",
-		Relay:       wire.Relay{Name: "r1", Hosts: []string{relayAddr.String()}, Ports: []transport.Port{443}},
-		Peer:        identity.DeviceName("default", f.uid).String(),
-		PeerSPKI:    identity.CertSPKI(must(x509.ParseCertificate(peer.Certificate[0]))),
-		Permissions: []string{"tcp", "ping"}}
-	other := offer
-	other.Role, other.Peer = wire.RoleRuntime, identity.UserName("default", "admin").String()
-	other.PeerSPKI = r.Context().Value(peerKey{}).(identity.SPKI)
-	f.running.Go(func() { f.runtime(other) })
-	jsonAnswer(map[string]any{"offer": offer})(w, r)
-}
-
-// pair joins the two connections that name the same session and moves bytes until one of them ends.
-func (f *fake) pair(c *tls.Conn) {
-	defer c.NetConn().Close()
-	frame, err := wire.Expect(c, wire.TypeJoin)
-	var join wire.Join
-	if err != nil || frame.Decode(&join) != nil {
-		return
-	}
-	f.mu.Lock()
-	other := f.waiting[join.Grant]
-	f.waiting[join.Grant] = c
-	f.mu.Unlock()
-	if other == nil { // the second one serves both
-		<-f.ctx.Done()
-		return
-	}
-	wire.Write(c, wire.TypePaired, nil)
-	wire.Write(other, wire.TypePaired, nil)
-	var both sync.WaitGroup
-	move := func(to, from net.Conn) { io.Copy(to, from); to.Close() }
-	both.Go(func() { move(c, other) })
-	both.Go(func() { move(other, c) })
-	both.Wait()
-}
-
-// runtime is the gateway's end of one session. Port 1 is against its policy, port 2 is closed, and every other address
-// and the ping service send back what they get.
-func (f *fake) runtime(offer wire.Offer) {
-	d := &transport.Dialer{DialContext: f.gateway.DialContext, Certificate: func() *tls.Certificate { return &f.gatewayTLS }}
-	s, err := session.Join(f.ctx, session.Config{Dialer: d, Certificate: f.gatewayTLS, Roots: f.roots, Offer: offer})
-	if err != nil {
-		return
-	}
-	defer s.Close()
-	for {
-		stream, err := s.Accept(f.ctx)
-		if err != nil {
-			return
-		}
-		f.running.Go(func() { echo(stream) })
-	}
-}
-
-func echo(stream *session.Stream) {
-	header, err := stream.Header()
-	switch {
-	case err != nil:
-		stream.Close()
-	case strings.HasSuffix(header.Target, ":1"):
-		stream.Refuse(transport.Policy, "not allowed here")
-	case strings.HasSuffix(header.Target, ":2"):
-		stream.Refuse(transport.Refused, "")
-	default:
-		stream.Grant()
-		io.Copy(stream, stream)
-		stream.Close()
-	}
 }
 
 // manager is a Manager on the client's host with a home of its own.

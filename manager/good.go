@@ -8,8 +8,8 @@ import (
 	"hawser/transport"
 )
 
-// maxGood bounds config.json: an Access Server and some relays, with the addresses of a few networks.
-const maxGood = 16
+// maxGood bounds config.json: an Access Server and the relays that are measured, with the addresses of a few networks.
+const maxGood = 64
 
 // memory is the list of addresses that worked, newest first (wire §8). It is safe for concurrent use.
 type memory struct {

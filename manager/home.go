@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"hawser/identity"
 	"hawser/internal/durable"
@@ -38,6 +39,14 @@ type config struct {
 	Domain string           `json:"domain"`
 	User   string           `json:"user"`
 	Good   []good           `json:"good,omitempty"` // newest first
+
+	Measured *measured `json:"measured,omitempty"` // nil: never
+}
+
+// measured says when the relays were measured from here, and which.
+type measured struct {
+	At     time.Time `json:"at"`
+	Relays []string  `json:"relays"`
 }
 
 // good is an address that worked.
@@ -231,8 +240,18 @@ func (h home) storeChain(key crypto.Signer, chain []*x509.Certificate) error {
 	return durable.WriteFile(h.path(identityFile), identity.MarshalChain(chain), 0o600)
 }
 
-// storeGood writes the addresses that worked, if the account is still the one they were used for.
+// storeGood writes the addresses that worked.
 func (h home) storeGood(c config, list []good) error {
+	return h.amend(c, func(now *config) { now.Good = list })
+}
+
+// storeMeasured writes when the relays were measured.
+func (h home) storeMeasured(c config, m *measured) error {
+	return h.amend(c, func(now *config) { now.Measured = m })
+}
+
+// amend changes the config, if it is still that of the account for which the change is meant.
+func (h home) amend(c config, change func(*config)) error {
 	unlock, err := h.lock()
 	if err != nil {
 		return err
@@ -242,7 +261,7 @@ func (h home) storeGood(c config, list []good) error {
 	if err != nil || now.Domain != c.Domain || now.User != c.User || now.Hosts[0] != c.Hosts[0] {
 		return err
 	}
-	now.Good = list
+	change(&now)
 	b, err := json.MarshalIndent(now, "", "\t")
 	if err != nil {
 		return err

@@ -57,14 +57,19 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 		a.state.config.Hosts = []string{s}
 		r := Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
 		p := PingResult{Device: s, Relay: s}
+		relay := NewRelay{Name: s, Code: s}
+		choice := RelayChoice{Name: s, Verdict: s, Reason: s, Manager: &Measured{Reason: transport.Reason(s)}, Runtime: &Measured{Way: s}}
+		decision := Decision{Chosen: s, Incumbent: s + s, Relays: []RelayChoice{choice, choice}}
 		for name, write := range map[string]func(*bytes.Buffer) error{
 			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []Device{d, d}) },
 			"device show": func(b *bytes.Buffer) error { return WriteDevice(b, d) },
 			"device add":  func(b *bytes.Buffer) error { return a.WriteNewDevice(b, n) },
 			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []Record{r}) },
 			"ping":        func(b *bytes.Buffer) error { return WritePing(b, p) },
+			"relay add":   func(b *bytes.Buffer) error { return a.WriteNewRelay(b, relay) },
+			"relays":      func(b *bytes.Buffer) error { return WriteDecision(b, decision) },
 			"login":       func(b *bytes.Buffer) error { return WriteInfo(b, Info{Domain: s, User: s, Home: s}) },
-			"JSON":        func(b *bytes.Buffer) error { return WriteJSON(b, []any{d, n, r, p}) },
+			"JSON":        func(b *bytes.Buffer) error { return WriteJSON(b, []any{d, n, r, p, relay, decision}) },
 			"notes":       func(b *bytes.Buffer) error { (&lines{w: b}).say("session up via %s", s); return nil },
 			"error":       func(b *bytes.Buffer) error { b.WriteString(Explain(errors.New(s))); return nil },
 			"refusal": func(b *bytes.Buffer) error {
@@ -87,6 +92,9 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			harmless(t, name, b.String())
+			if name == "relays" && strings.Count(b.String(), "\n") != 6 {
+				t.Errorf("a line broke: %q", b.String())
+			}
 			if name == "notes" && strings.Count(b.String(), "\n") != 1 {
 				t.Errorf("a note of more than one line: %q", b.String())
 			}
@@ -142,6 +150,8 @@ func TestGolden(t *testing.T) {
 	account := &Account{state: state{roots: must(identity.ParseRoots(must(os.ReadFile(filepath.Join("testdata", "root.pem"))))),
 		config: config{Hosts: []string{"access.example"}}}}
 	ping := PingResult{Device: "press 4", Relay: "r1", Sent: 4, Received: 3, Min: 20.125, Median: 21, Max: 30.5}
+	relay := NewRelay{Name: "r2", Code: "0123-4567", Expires: when}
+	decision := decisionOf(uid, when)
 	var got bytes.Buffer
 	for _, part := range []struct {
 		name string
@@ -155,6 +165,9 @@ func TestGolden(t *testing.T) {
 		{"device show", full, func() error { return WriteDevice(&got, full) }},
 		{"device show of one that waits", pending, func() error { return WriteDevice(&got, pending) }},
 		{"ping", ping, func() error { return WritePing(&got, ping) }},
+		{"relay add", relay, func() error { return account.WriteNewRelay(&got, relay) }},
+		{"relays", decision, func() error { return WriteDecision(&got, decision) }},
+		{"relays of none", Decision{Device: uid, At: when, Relays: []RelayChoice{}}, func() error { return WriteDecision(&got, Decision{}) }},
 		{"audit", []Record{record}, func() error { return WriteRecords(&got, []Record{record}) }},
 	} {
 		fmt.Fprintf(&got, "# %s\n", part.name)
@@ -174,6 +187,32 @@ func TestGolden(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Errorf("output differs from %s (-want +got):\n%s", file, diff)
+	}
+}
+
+// decisionOf has a relay of each kind.
+func decisionOf(uid identity.UID, at time.Time) Decision {
+	near := &Measured{RTT: 12.345, Jitter: 0.4, Port: 443, Way: "direct", At: at}
+	far := &Measured{RTT: 180.5, Jitter: 12.25, Loss: 20, Port: 5935, Way: "direct", At: at}
+	return Decision{Device: uid, At: at, Chosen: "frankfurt-1", Incumbent: "r4", Relays: []RelayChoice{
+		{Name: "frankfurt-1", Manager: near, Runtime: near, Pipes: 3, Max: 100, Score: 27.79, Verdict: "chosen"},
+		{Name: "r2", Manager: near, Runtime: far, Pipes: 0, Max: 100, Score: 418.145, Verdict: "lost", Reason: "390.4 ms more than frankfurt-1"},
+		{Name: "r3", Runtime: near, Max: 100, Score: 1013.145, Verdict: "lost", Reason: "not measured by the Manager"},
+		{Name: "r4", Manager: &Measured{Reason: transport.ResetAfterHello, At: at}, Runtime: near, Score: 1013.145,
+			Verdict: "out", Reason: "the Manager could not reach it: reset-after-hello"},
+	}}
+}
+
+// A table that wraps cannot be read.
+func TestDecisionFitsATerminal(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteDecision(&b, decisionOf(identity.UID{1}, time.Time{})); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := cells(strings.TrimSuffix(line, "\n")); n > 100 {
+			t.Errorf("%d columns: %q", n, line)
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package probe asks the network and returns facts: names and time.
+// Package probe asks the network and returns facts: names, time, ways and relays.
 //
 // It changes nothing: no clock is set, nothing is written, and what an answer
 // is worth is decided by pure functions that take the floor and ceiling of
@@ -7,10 +7,14 @@
 //   - [Resolver] turns a host name into addresses (names.md).
 //   - [SNTP] measures what time servers say, [Sample.Check] says whether one
 //     answer counts and [Combine] which time may be believed (time.md).
+//   - [Netcheck] tries every way to the Access Servers, and says in a [Report]
+//     what the site's IT has to change (cli §2).
+//   - [MeasureRelays] measures how far away each relay is (wire §5.4).
 //
-// Nothing here authenticates anything: an address is right when TLS says so,
-// and a time from SNTP is plausible at best. No goroutine outlives the call
-// that started it. The package promises no compatibility to the outside.
+// Names and times are not authenticated: an address is right when TLS says so,
+// and a time from SNTP is plausible at best. Servers and relays are, by the
+// dialer that reaches them. No goroutine outlives the call that started it.
+// The package promises no compatibility to the outside.
 //
 // A client's use of it:
 //

@@ -18,7 +18,7 @@ func (a *app) connect() *cobra.Command {
 		Long: `Open a session with DEVICE (a UID or name) and forward local ports to addresses as seen from its gateway.
 
 BIND is 127.0.0.1 unless given, PORT 0 picks a free port, HOST is an IP address, IPv6 in brackets. One line for each forward
-is printed when it is ready. A session that is lost is replaced by itself.`,
+is printed when it is ready. A session that is lost moves to another relay, or is replaced, by itself.`,
 		Example: "  hawser connect press-4 -L 8080:192.168.1.10:80 -L 0:[fd00::10]:502",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

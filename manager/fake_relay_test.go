@@ -1,0 +1,164 @@
+package manager
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/session"
+	"hawser/transport/wire"
+)
+
+// openSession offers a session to both ends and starts the Runtime's.
+func (f *fake) openSession(w http.ResponseWriter, r *http.Request) {
+	f.openSessionWith(f.gatewayTLS, w, r)
+}
+
+// openSessionWith offers a session with the owner of a certificate, while it is always the gateway that comes.
+func (f *fake) openSessionWith(peer tls.Certificate, w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	f.sessions++
+	id := fmt.Sprintf("s%d", f.sessions)
+	f.answers["DELETE /sessions/"+id] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+	f.answers["POST /sessions/"+id+"/move"] = func(w http.ResponseWriter, r *http.Request) { f.moveSession(id, w, r) }
+	offer := wire.Offer{Session: id, Role: wire.RoleManager, Crypto: wire.CryptoNested, User: "admin",
+		Peer:        identity.DeviceName("default", f.uid).String(),
+		PeerSPKI:    identity.CertSPKI(must(x509.ParseCertificate(peer.Certificate[0]))),
+		Permissions: []string{"tcp", "ping"}}
+	f.mu.Unlock()
+	f.offer(offer, w, r)
+}
+
+// moveSession offers the next epoch, at the other relay, to whoever lost the present one.
+func (f *fake) moveSession(id string, w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Epoch  int
+		Reason transport.Reason
+	}
+	json.NewDecoder(r.Body).Decode(&in)
+	f.mu.Lock()
+	offer := f.offered[id]
+	if in.Epoch == offer.Epoch && in.Reason != "" && offer.Relay.Name == relayNumber(f.relay).Name {
+		f.relay = 1 - f.relay
+	}
+	f.mu.Unlock()
+	if in.Epoch != offer.Epoch {
+		problemAnswer(400, "bad-request", "not the epoch that was lost")(w, r)
+		return
+	}
+	f.offer(offer, w, r)
+}
+
+// offer gives both ends the next epoch of a session at the present relay, and starts the Runtime's end.
+func (f *fake) offer(offer wire.Offer, w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	offer.Epoch++
+	offer.Relay, offer.Grant = relayNumber(f.relay), fmt.Sprintf("%s/%d", offer.Session, offer.Epoch)
+	f.offered[offer.Session] = offer
+	f.mu.Unlock()
+	other := offer
+	other.Role, other.Peer = wire.RoleRuntime, identity.UserName("default", "admin").String()
+	other.PeerSPKI = r.Context().Value(peerKey{}).(identity.SPKI)
+	f.running.Go(func() { f.runtime(other) })
+	jsonAnswer(map[string]any{"offer": offer})(w, r)
+}
+
+// relayNumber is r1 for 0, r2 for 1.
+func relayNumber(n int) wire.Relay {
+	return wire.Relay{Name: fmt.Sprintf("r%d", n+1), Hosts: []string{[]netip.Addr{relayAddr, relayAddr2}[n].String()}, Ports: []transport.Port{443}}
+}
+
+// kill makes a relay's process die: its connections are reset, and new ones refused. revive starts it again.
+func (f *fake) kill(relay netip.Addr) {
+	f.net.Cut(clientAddr, relay)
+	f.net.Cut(gatewayAddr, relay)
+}
+
+func (f *fake) revive(relay netip.Addr) {
+	f.net.Heal(clientAddr, relay)
+	f.net.Heal(gatewayAddr, relay)
+}
+
+// serveRelay sends back each echo, and pairs those who join.
+func (f *fake) serveRelay(c *tls.Conn) {
+	defer c.NetConn().Close()
+	for {
+		frame, err := wire.Read(c)
+		switch {
+		case err != nil:
+			return
+		case frame.Type == wire.TypeEcho:
+			wire.Write(c, wire.TypeEcho, frame.Payload)
+		default:
+			f.pair(c, frame)
+			return
+		}
+	}
+}
+
+// pair joins the two connections that show the same grant and moves bytes until one of them ends.
+func (f *fake) pair(c *tls.Conn, frame wire.Frame) {
+	var join wire.Join
+	if frame.Type != wire.TypeJoin || frame.Decode(&join) != nil {
+		return
+	}
+	f.mu.Lock()
+	f.joins = append(f.joins, join.Grant)
+	other := f.waiting[join.Grant]
+	f.waiting[join.Grant] = c
+	f.mu.Unlock()
+	if other == nil { // the second one serves both
+		<-f.ctx.Done()
+		return
+	}
+	wire.Write(c, wire.TypePaired, nil)
+	wire.Write(other, wire.TypePaired, nil)
+	var both sync.WaitGroup
+	move := func(to, from net.Conn) { io.Copy(to, from); to.Close() }
+	both.Go(func() { move(c, other) })
+	both.Go(func() { move(other, c) })
+	both.Wait()
+}
+
+// runtime is the gateway's end of one session. Port 1 is against its policy, port 2 is closed, and every other address
+// and the ping service send back what they get.
+func (f *fake) runtime(offer wire.Offer) {
+	d := &transport.Dialer{DialContext: f.gateway.DialContext, Certificate: func() *tls.Certificate { return &f.gatewayTLS }}
+	s, err := session.Join(f.ctx, session.Config{Dialer: d, Certificate: f.gatewayTLS, Roots: f.roots, Offer: offer})
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	for {
+		stream, err := s.Accept(f.ctx)
+		if err != nil {
+			return
+		}
+		f.running.Go(func() { echo(stream) })
+	}
+}
+
+func echo(stream *session.Stream) {
+	header, err := stream.Header()
+	switch {
+	case err != nil:
+		stream.Close()
+	case strings.HasSuffix(header.Target, ":1"):
+		stream.Refuse(transport.Policy, "not allowed here")
+	case strings.HasSuffix(header.Target, ":2"):
+		stream.Refuse(transport.Refused, "")
+	default:
+		stream.Grant()
+		io.Copy(stream, stream)
+		stream.Close()
+	}
+}
