@@ -34,7 +34,8 @@ type Options struct {
 	// each time that it moves: what a watchdog is fed from. It is called from
 	// several goroutines and must not block. Nil: nobody.
 	Alive func(time.Duration)
-	// LinkUp tells that a network has come up: what waits tries at once. Nil: never.
+	// LinkUp tells that a network has come up: what waits or searches tries at
+	// once, and what is connected proves that it still is. Nil: never.
 	LinkUp <-chan struct{}
 	// DialContext is how everything leaves the machine; nil: net.Dialer.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
@@ -50,6 +51,7 @@ type Agent struct {
 	resolver *probe.Resolver
 	dialer   *transport.Dialer
 	sessions *sessions
+	relays   *relays
 	instance string
 	self     atomic.Pointer[Self] // nil until enrolled
 	status   statusBoard
@@ -81,10 +83,17 @@ func New(o Options) (*Agent, error) {
 	a.status.enter(StateBoot)
 	a.clock = newClock(o.Build, s.anchor(), o.Board.Now(), o.Board.Uptime)
 	a.resolver = &probe.Resolver{Servers: o.Config.DNS, Dial: o.DialContext, Private: o.Config.Private, Logger: o.Log}
-	a.dialer = &transport.Dialer{Resolve: a.resolver.Resolve, Now: a.clock.Now, DialContext: o.DialContext,
-		Certificate: a.certificate, LastGood: s.lastGood, Good: s.good, Trace: a.trace}
+	a.dialer = a.newDialer()
+	a.relays = newRelays()
 	a.sessions = &sessions{agent: a, running: map[string]*running{}}
 	return a, nil
+}
+
+// newDialer makes a Dialer, which is a memory of what failed lately. Measuring has
+// one of its own: a dead relay must not make the way to a living server slow.
+func (a *Agent) newDialer() *transport.Dialer {
+	return &transport.Dialer{Resolve: a.resolver.Resolve, Now: a.clock.Now, DialContext: a.DialContext,
+		Certificate: a.certificate, LastGood: a.store.lastGood, Good: a.store.good, Trace: a.trace}
 }
 
 // random is uniform in [0, n).

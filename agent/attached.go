@@ -28,6 +28,8 @@ func (a *Agent) attached(ctx context.Context) (State, error) {
 	caring, cancel := context.WithCancel(ctx)
 	defer cancel()
 	care.Go(func() { a.keepIdentity(caring) })
+	care.Go(func() { a.keepMeasuring(caring, link) })
+	care.Go(func() { a.eachLinkUp(caring, link.Probe) })
 	err := link.Run(ctx, a.handler(link))
 	return next(StateAttached, verdict(err)), err
 }
@@ -42,6 +44,8 @@ func (a *Agent) handler(link *control.Link) control.Handler {
 		Offer:      a.sessions.offer,
 		EndSession: func(m wire.EndSession) { a.sessions.end(m.Session, m.Reason) },
 		Revoked:    a.sessions.revoked,
+		Pool:       a.relays.pool,
+		Measure:    a.relays.wantAll,
 		Beat:       func() { a.Alive(2*heartbeat + time.Minute) },
 	}
 }

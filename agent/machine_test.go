@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -237,6 +239,51 @@ func TestLinkUpEndsAPauseAtOnce(t *testing.T) {
 		r.access.set(func() { r.access.refusal = nil })
 		up <- struct{}{}
 		p.await(StateAttached, 5*time.Second)
+		p.stop(time.Second)
+	})
+}
+
+// A search that began before the network came is lost in it: a new one finds
+// the way at once.
+func TestLinkUpEndsASearchAtOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.enrolNow()
+		r.net.Stall(agentAddr, accessAddr)
+		up := make(chan struct{})
+		r.opts.LinkUp = up
+		p := r.start()
+		time.Sleep(time.Second)
+		r.net.Heal(agentAddr, accessAddr)
+		r.net.Firewall(func(netip.Addr, netip.AddrPort) memnet.Verdict { return memnet.Drop })
+		time.Sleep(time.Second)
+		r.net.Firewall(nil)
+		up <- struct{}{}
+		p.await(StateAttached, time.Second)
+		p.stop(time.Second)
+	})
+}
+
+// A connection that did not survive is found out when the network comes back,
+// not by the heartbeat; one that did survive stays.
+func TestLinkUpProbesTheConnection(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.enrolNow()
+		up := make(chan struct{})
+		r.opts.LinkUp = up
+		p := r.start()
+		p.await(StateAttached, 10*time.Second)
+		since := p.Status().Since
+		up <- struct{}{}
+		time.Sleep(10 * time.Second)
+		if st := p.Status(); st.State != StateAttached || st.Since != since {
+			t.Errorf("a good connection was given up: %+v", st)
+		}
+		r.net.Stall(agentAddr, accessAddr)
+		up <- struct{}{}
+		if took := p.await(StateDial, 5*time.Second); took > 3500*time.Millisecond {
+			t.Errorf("noticed after %v, want 3 s", took)
+		}
+		r.net.Heal(agentAddr, accessAddr)
 		p.stop(time.Second)
 	})
 }

@@ -26,6 +26,7 @@ type sessions struct {
 	mu      sync.Mutex // guards all below
 	link    *control.Link
 	running map[string]*running
+	unsaid  []wire.EndSession // ends that no Access Server knows of; at most maxSessions
 }
 
 type running struct {
@@ -39,9 +40,16 @@ type running struct {
 // attach names the control connection that is in force; nil: none.
 func (s *sessions) attach(l *control.Link) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.link = l
 	s.paceLocked()
+	var say []wire.EndSession
+	if l != nil {
+		say, s.unsaid = s.unsaid, nil
+	}
+	s.mu.Unlock()
+	for _, m := range say {
+		l.EndSession(m) // if that fails, so does the connection, and its end tells as much
+	}
 }
 
 func (s *sessions) paceLocked() {
@@ -50,29 +58,39 @@ func (s *sessions) paceLocked() {
 	}
 }
 
-// consent decides about an offer (wire §4.5). It is pure.
-func consent(o wire.Offer, authentic bool, known bool, count int) transport.Reason {
+// consent decides about an offer (wire §4.5). It is pure. Epoch is the one in
+// which the session runs already, or zero.
+func consent(o wire.Offer, authentic bool, epoch, count int) transport.Reason {
 	switch {
-	case o.Role != wire.RoleRuntime || o.Session == "" || known:
+	case o.Role != wire.RoleRuntime || o.Session == "" || o.Epoch <= epoch:
 		return transport.Protocol
 	case o.Crypto != wire.CryptoNested:
 		return transport.Unsupported
 	case !authentic:
 		return transport.ClockWrong
-	case count >= maxSessions:
+	case count >= maxSessions && epoch == 0:
 		return transport.Busy
 	}
 	return ""
 }
 
-// offer answers an offer and starts the session that it consents to.
+// offer answers an offer and starts the session that it consents to. One that
+// runs in an older epoch ends: it goes on over another relay.
 func (s *sessions) offer(o wire.Offer) transport.Reason {
 	_, authentic := s.agent.clock.Floor()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if reason := consent(o, authentic, s.running[o.Session] != nil, len(s.running)); reason != "" {
+	epoch, old := 0, s.running[o.Session]
+	if old != nil {
+		epoch = old.offer.Epoch
+	}
+	if reason := consent(o, authentic, epoch, len(s.running)); reason != "" {
 		return reason
 	}
+	if old != nil {
+		old.cancel(&transport.Error{Reason: transport.Moved, Op: "serve session"})
+	}
+	s.agent.relays.used(o.Relay.Name)
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	r := &running{offer: o, self: s.agent.self.Load(), since: time.Now(), cancel: cancel}
 	s.running[o.Session] = r
@@ -108,15 +126,29 @@ func (s *sessions) run(ctx context.Context, r *running) {
 	log := s.agent.log.With("session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User)
 	err := s.serve(ctx, r)
 	r.cancel(nil)
-	s.mu.Lock()
-	delete(s.running, r.offer.Session)
-	link := s.link
-	s.paceLocked()
-	s.mu.Unlock()
 	reason := transport.ReasonOf(err)
+	s.ended(r, reason)
 	log.Info("session ended", "reason", reason, "took", time.Since(r.since).Round(time.Millisecond), "err", err)
-	if link != nil && s.ctx.Err() == nil {
-		link.EndSession(wire.EndSession{Session: r.offer.Session, Reason: reason}) // a lost link tells it as well
+}
+
+// ended books the end of a session and tells the Access Server: this one, or
+// the next that is there.
+func (s *sessions) ended(r *running, reason transport.Reason) {
+	s.mu.Lock()
+	link, current := s.link, s.running[r.offer.Session] == r
+	if current {
+		delete(s.running, r.offer.Session)
+		s.paceLocked()
+	}
+	s.mu.Unlock()
+	m := wire.EndSession{Session: r.offer.Session, Reason: reason}
+	if !current || s.ctx.Err() != nil || link != nil && link.EndSession(m) == nil {
+		return // else: it goes on in another epoch, all ends, or it is told
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsaid = append(s.unsaid, m); len(s.unsaid) > maxSessions {
+		s.unsaid = s.unsaid[1:]
 	}
 }
 

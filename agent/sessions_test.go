@@ -17,28 +17,66 @@ import (
 )
 
 func TestConsent(t *testing.T) {
-	good := wire.Offer{Role: wire.RoleRuntime, Session: "s1", Crypto: wire.CryptoNested}
+	good := wire.Offer{Role: wire.RoleRuntime, Session: "s1", Epoch: 2, Crypto: wire.CryptoNested}
 	manager, nameless, single := good, good, good
 	manager.Role, nameless.Session, single.Crypto = wire.RoleManager, "", "single"
 	for name, tt := range map[string]struct {
-		o                wire.Offer
-		authentic, known bool
-		count            int
-		want             transport.Reason
+		o            wire.Offer
+		authentic    bool
+		epoch, count int
+		want         transport.Reason
 	}{
-		"good":               {good, true, false, 0, ""},
-		"the last place":     {good, true, false, maxSessions - 1, ""},
-		"full":               {good, true, false, maxSessions, transport.Busy},
-		"unproven clock":     {good, false, false, 0, transport.ClockWrong},
-		"known session":      {good, true, true, 1, transport.Protocol},
-		"of the other role":  {manager, true, false, 0, transport.Protocol},
-		"no id":              {nameless, true, false, 0, transport.Protocol},
-		"another encryption": {single, true, false, 0, transport.Unsupported},
+		"good":               {good, true, 0, 0, ""},
+		"the last place":     {good, true, 0, maxSessions - 1, ""},
+		"full":               {good, true, 0, maxSessions, transport.Busy},
+		"moved":              {good, true, 1, 1, ""},
+		"moved, and full":    {good, true, 1, maxSessions, ""},
+		"the same epoch":     {good, true, 2, 1, transport.Protocol},
+		"an older epoch":     {good, true, 3, 1, transport.Protocol},
+		"unproven clock":     {good, false, 0, 0, transport.ClockWrong},
+		"of the other role":  {manager, true, 0, 0, transport.Protocol},
+		"no id":              {nameless, true, 0, 0, transport.Protocol},
+		"another encryption": {single, true, 0, 0, transport.Unsupported},
 	} {
-		if got := consent(tt.o, tt.authentic, tt.known, tt.count); got != tt.want {
+		if got := consent(tt.o, tt.authentic, tt.epoch, tt.count); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}
+}
+
+func TestAnOfferWithAHigherEpochMovesTheSession(t *testing.T) {
+	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+		first := m.open(l, p, "s1", "tcp")
+		runtime, own := m.offers("s1", p.self.Load().SPKI, "tcp")
+		if reason := l.offer(r, runtime); reason != transport.Protocol {
+			t.Errorf("the same epoch again: %q", reason)
+		}
+		runtime.Epoch, own.Epoch = 2, 2
+		runtime.Grant, own.Grant = "grant-moved", "grant-moved"
+		if reason := l.offer(r, runtime); reason != "" {
+			r.t.Fatalf("offer: %s", reason)
+		}
+		second, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.in.roots, Offer: own})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer second.Close()
+		<-first.Done()
+		stream, reason := openTCP(r, second, "192.168.10.20:502")
+		if reason != "" {
+			r.t.Fatalf("stream: %s", reason)
+		}
+		echoes(t, stream)
+		if list := p.Status().Sessions; len(list) != 1 || list[0].ID != "s1" {
+			t.Errorf("sessions %+v", list)
+		}
+		second.Close()
+		var end wire.EndSession
+		l.next(r, wire.TypeEndSession, &end) // of the second epoch; the first has not ended, it moved
+		if end != (wire.EndSession{Session: "s1", Reason: transport.Closed}) {
+			t.Errorf("end %+v", end)
+		}
+	})
 }
 
 // attachedRig is a gateway that is attached, a relay, a Manager and a machine.

@@ -63,8 +63,13 @@ func (a *Agent) quarantined(ctx context.Context) (State, error) {
 // dial finds a way to an Access Server, which sets the clock by signed time,
 // renews an identity that has expired meanwhile, and says hello.
 func (a *Agent) dial(ctx context.Context) (State, error) {
+	ctx, stop := a.untilLinkUp(ctx)
+	defer stop()
 	client := a.client(a.self.Load())
 	conn, err := client.Connect(ctx)
+	if context.Cause(ctx) == errLinkUp && err != nil {
+		return StateDial, nil // at once
+	}
 	if err != nil {
 		return StateDial, unproven{err}
 	}

@@ -33,9 +33,6 @@ func runCommand(p *places) *cobra.Command {
 			}
 			o := p.options(c, cfg)
 			o.Out, o.Socket = c.OutOrStdout(), paths.Socket
-			linkUp, stop := linkUpSignal()
-			defer stop()
-			o.LinkUp = linkUp
 			return service.Run(c.Context(), func(ctx context.Context) error { return serve(ctx, o, notify) })
 		}),
 	}
@@ -46,6 +43,10 @@ func runCommand(p *places) *cobra.Command {
 func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
 	var vouched atomic.Int64 // until when, in ns since begin
 	begin := time.Now()
+	var feeding sync.WaitGroup
+	defer feeding.Wait()
+	linkUp := make(chan struct{})
+	o.LinkUp = linkUp
 	o.Alive = func(d time.Duration) { vouched.Store(int64(time.Since(begin) + d)) }
 	a, err := agent.New(o)
 	if err != nil {
@@ -54,15 +55,33 @@ func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
-	var feeding sync.WaitGroup
-	defer feeding.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	feeding.Go(func() { watchLinks(ctx, o, linkUp) })
 	if every := notify.Interval(); every > 0 {
 		feeding.Go(func() { feed(ctx, notify, every, func() bool { return int64(time.Since(begin)) < vouched.Load() }) })
 	}
 	defer notify.Stopping()
 	return a.Run(ctx)
+}
+
+// watchLinks tells the agent when a network comes up: the kernel says so, and
+// on OpenWrt the interface trigger, by SIGHUP.
+func watchLinks(ctx context.Context, o agent.Options, up chan<- struct{}) {
+	tell := func() {
+		select {
+		case up <- struct{}{}:
+		default: // nothing waits for it
+		}
+	}
+	var both sync.WaitGroup
+	both.Go(func() { onHangup(ctx, tell) })
+	both.Go(func() {
+		if err := o.Board.LinkUp(ctx, tell); err != nil {
+			o.Log.Warn("links are not watched", "err", err)
+		}
+	})
+	both.Wait()
 }
 
 func feed(ctx context.Context, notify *board.Notifier, every time.Duration, alive func() bool) {

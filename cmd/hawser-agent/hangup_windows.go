@@ -1,0 +1,6 @@
+package main
+
+import "context"
+
+// onHangup returns at once: Windows has no such signal.
+func onHangup(context.Context, func()) {}
