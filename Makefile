@@ -8,7 +8,7 @@ COUNT    ?= 1
 export FUZZTIME COUNT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test build cross fuzz lint nightly clean
+.PHONY: help demo lab test build cross arm fuzz lint nightly clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
@@ -24,7 +24,7 @@ lab: ## a shell in a network of its own: servers, a site and its firewall, a tec
 	scripts/setup test
 	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/lab $(LABFLAGS)
 
-test: ## lint, tests with the race detector, FUZZTIME=5s for each fuzz target, cross builds, and the table of what was shown
+test: ## lint, tests with the race detector, FUZZTIME=5s for each fuzz target, cross builds, tests on ARM, and the table of what was shown
 	scripts/test
 
 build: ## hawser-agent, hawser and hawser-server into bin/
@@ -34,6 +34,10 @@ build: ## hawser-agent, hawser and hawser-server into bin/
 cross: ## every program for every platform into bin/cross/, and the agent's size
 	scripts/setup demo
 	scripts/cross
+
+arm: ## the tests of identity, transport and probe on ARMv7 and arm64 (emulated) and on 386
+	scripts/setup test
+	scripts/arm
 
 fuzz: ## FUZZTIME=5s for each fuzz target
 	scripts/setup demo
