@@ -23,9 +23,9 @@ import (
 // mayImport is the import table of the house. A row covers a folder and its sub-packages up to the next longer row;
 // inside a row everybody may import everybody. What is not here may not be imported.
 var mayImport = map[string][]string{
-	"cmd/hawser-agent":  {"agent", "board"},
-	"cmd/hawser":        {"manager"},
-	"cmd/hawser-server": {"server"},
+	"cmd/hawser-agent":  {"agent", "board", "internal/version"},
+	"cmd/hawser":        {"manager", "internal/version"},
+	"cmd/hawser-server": {"server", "internal/version"},
 	"agent":             {"board", "identity", "probe", "transport"},
 	"manager":           {"identity", "probe", "transport"},
 	"board":             {},
@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"identity":          {}, // and nothing but the standard library: it is what everything else trusts
 	"internal/durable":  {},
 	"internal/memnet":   {},
+	"internal/version":  {},
 }
 
 // free folders may import anything of ours, and nobody may import them.

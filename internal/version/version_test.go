@@ -1,0 +1,35 @@
+package version
+
+import (
+	"runtime/debug"
+	"testing"
+)
+
+func TestStampInAnyOrder(t *testing.T) {
+	set := func(k, v string) debug.BuildSetting { return debug.BuildSetting{Key: k, Value: v} }
+	for name, tt := range map[string]struct {
+		settings      []debug.BuildSetting
+		commit, built string
+	}{
+		"none":    {nil, "", ""},
+		"clean":   {[]debug.BuildSetting{set("vcs.revision", "abc"), set("vcs.time", "2026-11-01T00:00:00Z"), set("vcs.modified", "false")}, "abc", "2026-11-01T00:00:00Z"},
+		"changed": {[]debug.BuildSetting{set("vcs.revision", "abc"), set("vcs.modified", "true")}, "abc+changes", ""},
+		"turned":  {[]debug.BuildSetting{set("vcs.modified", "true"), set("vcs.revision", "abc")}, "abc+changes", ""},
+	} {
+		var v Info
+		if v.stamp(tt.settings); v.Commit != tt.commit || v.Built != tt.built {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	v := Info{Program: "hawser", Version: "v1", Go: "go1.26", Platform: "linux/arm"}
+	if got := v.String(); got != "hawser v1 (go1.26, linux/arm)" {
+		t.Error(got)
+	}
+	v.Commit = "abc"
+	if got := v.String(); got != "hawser v1 abc (go1.26, linux/arm)" {
+		t.Error(got)
+	}
+}
