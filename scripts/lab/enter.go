@@ -90,8 +90,16 @@ func exitCode(cmd *exec.Cmd, err error) (int, error) {
 	return cmd.ProcessState.ExitCode(), nil
 }
 
-// programPath is PATH with the places where only root's leads: that is where Debian has what the lab runs.
-func programPath() string { return os.Getenv("PATH") + ":/usr/sbin:/sbin" }
+// programPath is PATH with the places where only root's leads, which is where Debian has what the lab runs, and those
+// where scripts/setup unpacks what must not be installed.
+func programPath() string {
+	path := os.Getenv("PATH") + ":/usr/sbin:/sbin"
+	if cache, err := os.UserCacheDir(); err == nil {
+		usr := filepath.Join(cache, "hawser", "lab", "usr")
+		path += ":" + filepath.Join(usr, "sbin") + ":" + filepath.Join(usr, "bin")
+	}
+	return path
+}
 
 // checkPrograms says which of them are missing, and how to get them.
 func checkPrograms(names ...string) error {
@@ -107,13 +115,9 @@ func checkPrograms(names ...string) error {
 	return nil
 }
 
-// lookProgram finds a program on the system, or where scripts/setup unpacks servers.
+// lookProgram finds a program.
 func lookProgram(name string) (string, error) {
-	dirs := filepath.SplitList(programPath())
-	if cache, err := os.UserCacheDir(); err == nil {
-		dirs = append(dirs, filepath.Join(cache, "hawser", "lab", "usr", "sbin"))
-	}
-	for _, dir := range dirs {
+	for _, dir := range filepath.SplitList(programPath()) {
 		file := filepath.Join(dir, name)
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return file, nil

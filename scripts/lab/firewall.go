@@ -8,11 +8,13 @@ import (
 	"strings"
 )
 
-const firewallUsage = `want clauses: open PORT[,PORT…] [--others drop|reject], drop|reject tcp|udp PORT[,PORT…], loss PERCENT, clear`
+const firewallUsage = `want clauses: open PORT[,PORT…] [--others drop|reject], drop|reject tcp|udp PORT[,PORT…], ` +
+	`divert PORT[,PORT…] HOST[:PORT], loss PERCENT, clear`
 
 // policy is what the site's firewall does with packets from the site to the WAN. The zero value lets everything out.
 type policy struct {
-	rules []string // of nft(8), in order
+	rules   []string // of nft(8), in order
+	diverts []string // where connections are led that went elsewhere
 }
 
 // ruleset is the whole of nft's rules in the site's gateway, so that loading it replaces the last one in one step. That
@@ -26,6 +28,8 @@ func (p policy) ruleset() string {
 		"chain forward { type filter hook forward priority filter; policy accept;",
 		`iifname "wan" ct state != { established, related } drop`,
 	}, p.rules...)
+	lines = append(lines, "}", "chain inward { type nat hook prerouting priority dstnat; policy accept;")
+	lines = append(lines, p.diverts...)
 	lines = append(lines, "}",
 		"chain outward { type nat hook postrouting priority srcnat; policy accept;",
 		`oifname "wan" masquerade`, "}", "}")
@@ -44,6 +48,14 @@ func parsePolicy(words []string) (p policy, err error) {
 	}
 	for len(words) > 0 {
 		var rule string
+		if words[0] == "divert" && len(words) >= 3 {
+			rules, err := divertRules(words[1], words[2])
+			if err != nil {
+				return policy{}, err
+			}
+			p.diverts, words = append(p.diverts, rules...), words[3:]
+			continue
+		}
 		if rule, words, err = parseClause(words); err != nil {
 			return policy{}, err
 		}
@@ -80,6 +92,9 @@ func parseClause(words []string) (rule string, rest []string, err error) {
 		if err != nil || percent > 100 {
 			return "", nil, fmt.Errorf("loss %q: want a percentage", word(1))
 		}
+		if percent == 100 {
+			return "drop", words[2:], nil // nft refuses a comparison that is always true
+		}
 		return fmt.Sprintf("numgen random mod 100 < %d drop", percent), words[2:], nil
 	}
 	return "", nil, fmt.Errorf("clause %q: %s", word(0), firewallUsage)
@@ -102,6 +117,32 @@ func closeRule(verdict, protocol, ports string) (string, error) {
 	}
 	set, err := portSet(ports)
 	return fmt.Sprintf(`iifname "site" %s dport { %s } %s`, protocol, set, verdicts(protocol)[verdict]), err
+}
+
+// divertRules lead new connections to ports, wherever they were to go, to a host on the WAN: its own port or another. That
+// is how a site puts a portal or a proxy in the way which nobody asked for.
+func divertRules(ports, to string) ([]string, error) {
+	set, err := portSet(ports)
+	if err != nil {
+		return nil, err
+	}
+	name, port, given := strings.Cut(to, ":")
+	if given {
+		if port, err = portSet(port); err != nil || strings.Contains(port, ",") {
+			return nil, fmt.Errorf("divert to %q: want HOST or HOST:PORT", to)
+		}
+		port = ":" + port
+	}
+	h, ok := find(options{relays: maxRelays}.hosts(), name)
+	if !ok || h.cables[0].segment.name != "wan" {
+		return nil, fmt.Errorf("divert to %q: no such host on the WAN", to)
+	}
+	lead := `iifname "site" meta nfproto %s tcp dport { %s } dnat %s to %s`
+	addrs := h.addrs()
+	return []string{
+		fmt.Sprintf(lead, "ipv4", set, "ip", addrs[0].String()+port),
+		fmt.Sprintf(lead, "ipv6", set, "ip6", "["+addrs[1].String()+"]"+port),
+	}, nil
 }
 
 // verdicts are the two ways of closing a port: silence, and an answer that the system takes for a closed one.

@@ -22,10 +22,15 @@ func TestClausesBecomeRules(t *testing.T) {
 		{"reject udp 123", `iifname "site" udp dport { 123 } reject with icmpx port-unreachable`},
 		{"reject tcp 0443", `iifname "site" tcp dport { 443 } reject with tcp reset`},
 		{"loss 30", `numgen random mod 100 < 30 drop`},
-		{"loss 100 drop udp 53 clear", "numgen random mod 100 < 100 drop|" + `iifname "site" udp dport { 53 } drop`},
+		{"loss 100 drop udp 53 clear", "drop|" + `iifname "site" udp dport { 53 } drop`},
+		{"divert 80,443 relay7:8443 loss 1", "numgen random mod 100 < 1 drop|" +
+			`iifname "site" meta nfproto ipv4 tcp dport { 80, 443 } dnat ip to 203.0.113.27:8443|` +
+			`iifname "site" meta nfproto ipv6 tcp dport { 80, 443 } dnat ip6 to [2001:db8:113::27]:8443`},
+		{"divert 443 site", `iifname "site" meta nfproto ipv4 tcp dport { 443 } dnat ip to 203.0.113.1|` +
+			`iifname "site" meta nfproto ipv6 tcp dport { 443 } dnat ip6 to [2001:db8:113::1]`},
 	} {
 		p, err := parsePolicy(strings.Fields(tt.words))
-		if got := strings.Join(p.rules, "|"); err != nil || got != tt.want {
+		if got := strings.Join(append(p.rules, p.diverts...), "|"); err != nil || got != tt.want {
 			t.Errorf("%s: %q, %v, want %q", tt.words, got, err, tt.want)
 		}
 	}
@@ -46,6 +51,11 @@ func TestBadClausesAreExplained(t *testing.T) {
 		"drop":                   `drop ""`,
 		"drop icmp 1":            `drop "icmp"`,
 		"drop udp":               `ports ""`,
+		"divert":                 `clause "divert"`,
+		"divert 443":             `clause "divert"`,
+		"divert 443 plc1":        `divert to "plc1"`,
+		"divert 443 relay1:0":    `divert to "relay1:0"`,
+		"divert 0 relay1":        `ports "0"`,
 		"loss":                   `loss ""`,
 		"loss 101":               `loss "101"`,
 		"loss -1":                `loss "-1"`,
@@ -58,9 +68,9 @@ func TestBadClausesAreExplained(t *testing.T) {
 }
 
 func TestRulesetReplacesTheLastOne(t *testing.T) {
-	text := policy{rules: []string{"FIRST", "SECOND"}}.ruleset()
+	text := policy{rules: []string{"FIRST", "SECOND"}, diverts: []string{"THIRD"}}.ruleset()
 	at := -1
-	for _, part := range []string{"delete table inet site", "chain forward", "ct state", "FIRST", "SECOND", "chain outward", "masquerade"} {
+	for _, part := range []string{"delete table inet site", "chain forward", "ct state", "FIRST", "SECOND", "chain inward", "THIRD", "chain outward", "masquerade"} {
 		next := strings.Index(text, part)
 		if next <= at {
 			t.Errorf("%q is missing or not where it belongs:\n%s", part, text)

@@ -21,6 +21,7 @@ const verbHelp = `  lab hosts                              names and addresses
   lab firewall CLAUSE…                   replace the rules of the site's firewall by these:
       open PORT[,PORT…] [--others drop|reject]    only these TCP ports lead out (and 53)
       drop|reject tcp|udp PORT[,PORT…]            these do not
+      divert PORT[,PORT…] HOST[:PORT]             new TCP connections to these are led to a host on the WAN
       loss PERCENT                                that much is lost, each way
       clear                                       everything leads out
 `

@@ -18,6 +18,9 @@ import (
 
 const labSource = "../../../scripts/lab"
 
+// programsVariable names the directory of the programs that are tested, built once for the whole run.
+const programsVariable = "HAWSER_LAB_PROGRAMS"
+
 func TestMain(m *testing.M) {
 	role, inLab := os.Getenv(roleVariable), os.Getenv("LAB_DIR") != ""
 	switch {
@@ -37,25 +40,26 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runInLab builds the lab's program and runs this one, as it was started, within a lab.
+// runInLab builds the lab's program and the three that are tested, as a release is built, and runs this one, as it was
+// started, within a lab.
 func runInLab() (int, error) {
 	dir, err := os.MkdirTemp("", "hawser-lab-")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "lab")
-	build := exec.Command("go", "build", "-o", program, labSource)
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", labSource, "hawser/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build %s: %w\n%s", labSource, err, out)
+		return 0, fmt.Errorf("build programs: %w\n%s", err, out)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.Command(program, append([]string{"-relays", "7", "--", self}, os.Args[1:]...)...)
+	cmd := exec.Command(filepath.Join(dir, "lab"), append([]string{"-relays", "7", "--", self}, os.Args[1:]...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), programsVariable+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return attend(cmd)
 }

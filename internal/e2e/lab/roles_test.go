@@ -37,6 +37,8 @@ func play(role string, args []string) int {
 		"sntp":     each(sntp),
 		"dial":     each(dial),
 		"listen":   listen,
+		"impose":   impose,
+		"modbus":   modbusServer,
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(roles[role](args)); err != nil {
 		return 1
