@@ -13,9 +13,10 @@ const (
 // Ours to tune: the search for a way out (wire §8).
 const (
 	maxTCP    = 6 // connects in flight
-	maxTLS    = 2 // handshakes in flight
+	maxTLS    = 2 // handshakes in flight, not counting those older than slotTime
 	maxMemory = 64
 
+	slotTime   = 1500 * time.Millisecond
 	minStagger = 250 * time.Millisecond // between two attempts
 	goodAlone  = 2 * time.Second        // the last good candidate has the stage for itself
 	goodJoins  = 1800 * time.Millisecond

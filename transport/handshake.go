@@ -48,13 +48,12 @@ func (d *Dialer) connect(ctx context.Context, t Target, a *Attempt, slots chan s
 	}
 	a.RTT = time.Since(begin)
 	d.memory.measured(a.RTT)
-	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	case <-ctx.Done():
+	giveBack, err := takeSlot(ctx, slots)
+	if err != nil {
 		tcp.Close()
-		return nil, &connectError{err: ctx.Err()}
+		return nil, &connectError{err: err}
 	}
+	defer giveBack()
 	tlsCtx, cancel := context.WithTimeout(ctx, tlsTimeout*patience)
 	defer cancel()
 	conn, err := d.handshake(tlsCtx, t, *a, tcp)
@@ -63,6 +62,23 @@ func (d *Dialer) connect(ctx context.Context, t Target, a *Attempt, slots chan s
 		return nil, err
 	}
 	return conn, nil
+}
+
+// takeSlot waits for one of the slots. It is given back by giveBack, or by itself
+// after slotTime: a port that says nothing shall not keep the others waiting for
+// as long as a handshake may take.
+func takeSlot(ctx context.Context, slots chan struct{}) (giveBack func(), err error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	timer := time.AfterFunc(slotTime, func() { <-slots })
+	return func() {
+		if timer.Stop() {
+			<-slots
+		}
+	}, nil
 }
 
 func (d *Dialer) handshake(ctx context.Context, t Target, a Attempt, tcp net.Conn) (*Conn, error) {

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	busyInterval = 5 * time.Second // between pings while a session runs (wire §4.6)
+	busyInterval = 4 * time.Second // between pings while a session runs (wire §4.6)
 	timeAgain    = 24 * time.Hour  // between two signed times on one connection
 	probeGrace   = 3 * time.Second
 	writeTimeout = 10 * time.Second // for one frame

@@ -41,7 +41,7 @@ func TestHeartbeatIsExact(t *testing.T) {
 }
 
 func TestDeadPeerIsNoticedAfterIntervalAndGrace(t *testing.T) {
-	for heartbeat, want := range map[int]time.Duration{60: 75 * time.Second, 10: 20 * time.Second, 1: 10 * time.Second, 100000: 20*time.Minute + 15*time.Second} {
+	for heartbeat, want := range map[int]time.Duration{60: 75 * time.Second, 10: 20 * time.Second, 1: 8 * time.Second, 100000: 20*time.Minute + 15*time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSite(t)
 			s.access(heartbeat)
@@ -101,7 +101,7 @@ func TestBusyChangesThePaceAtOnce(t *testing.T) {
 		begin := time.Now()
 		wait := run(ctx, l, Handler{})
 		for _, busy := range []bool{true, true, false} {
-			time.Sleep(12 * time.Second)
+			time.Sleep(11 * time.Second)
 			l.Busy(busy)
 		}
 		time.Sleep(time.Minute)
@@ -111,10 +111,10 @@ func TestBusyChangesThePaceAtOnce(t *testing.T) {
 			at, promised = append(at, p.at.Sub(begin)), append(promised, next)
 		}
 		sec := time.Second
-		if want := []time.Duration{12 * sec, 17 * sec, 22 * sec, 27 * sec, 32 * sec, 36 * sec}; !reflect.DeepEqual(at, want) {
+		if want := []time.Duration{11 * sec, 15 * sec, 19 * sec, 23 * sec, 27 * sec, 31 * sec, 33 * sec}; !reflect.DeepEqual(at, want) {
 			t.Errorf("pings after %v, want %v", at, want)
 		}
-		if want := []time.Duration{5 * sec, 5 * sec, 5 * sec, 5 * sec, 5 * sec, 600 * sec}; !reflect.DeepEqual(promised, want) {
+		if want := []time.Duration{4 * sec, 4 * sec, 4 * sec, 4 * sec, 4 * sec, 4 * sec, 600 * sec}; !reflect.DeepEqual(promised, want) {
 			t.Errorf("pings promise %v, want %v", promised, want)
 		}
 		cancel()

@@ -14,7 +14,7 @@ import (
 // goodbye only between two records.
 const closePatience = time.Second
 
-// pulse takes the link as lost when no byte at all was received for 10 s
+// pulse takes the link as lost when no byte at all was received for 9 s
 // (wire §6.2). It remembers why the session ended.
 type pulse struct {
 	*tls.Conn

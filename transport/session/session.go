@@ -21,8 +21,8 @@ import (
 const (
 	joinTimeout  = 20 * time.Second // the relay waits 15 s for the other side (wire §5.1)
 	innerTimeout = 10 * time.Second
-	beat         = 4 * time.Second  // between signs of life (wire §6.2)
-	silence      = 10 * time.Second // without any byte: the link is lost (wire §6.2)
+	beat         = 4 * time.Second // between signs of life (wire §6.2)
+	silence      = 9 * time.Second // without any byte: the link is lost (wire §6.2)
 
 	// Yamux must never give up before the layers below do.
 	patience = 75 * time.Second
