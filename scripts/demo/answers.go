@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -46,6 +47,71 @@ type device struct {
 	Online bool   `json:"online"`
 }
 
+// newRelay is the answer of hawser relay add (cli §3).
+type newRelay struct {
+	Name string `json:"name"`
+	Code string `json:"code"`
+}
+
+// enrolledRelay is the answer of hawser-server enroll (cli §1).
+type enrolledRelay struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"not_after"`
+}
+
+// decision is the answer of hawser relays (access §8).
+type decision struct {
+	Chosen string       `json:"chosen"`
+	Relays []ratedRelay `json:"relays"`
+}
+
+type ratedRelay struct {
+	Name    string    `json:"name"`
+	Manager *measured `json:"manager"`
+	Runtime *measured `json:"runtime"`
+	Verdict string    `json:"verdict"`
+}
+
+// measured is what one end found; with a reason it could not reach the relay.
+type measured struct {
+	Reason string `json:"reason"`
+}
+
+// String names the relays and how far each is usable, for an error.
+func (d decision) String() string {
+	texts := []string{fmt.Sprintf("%d relays", len(d.Relays))}
+	for _, r := range d.Relays {
+		texts = append(texts, fmt.Sprintf("%s (technician %s, gateway %s)", r.Name, r.Manager, r.Runtime))
+	}
+	return strings.Join(texts, ", ")
+}
+
+func (m *measured) String() string {
+	switch {
+	case m == nil:
+		return "not measured"
+	case m.Reason != "":
+		return m.Reason
+	}
+	return "reached"
+}
+
+func (m *measured) good() bool { return m != nil && m.Reason == "" }
+
+func (d decision) has(name string) bool {
+	return slices.ContainsFunc(d.Relays, func(r ratedRelay) bool { return r.Name == name })
+}
+
+// complete reports whether exactly these relays are there, and both ends reached each of them.
+func (d decision) complete(relays []*relay) bool {
+	for _, r := range d.Relays {
+		if !r.Manager.good() || !r.Runtime.good() {
+			return false
+		}
+	}
+	return len(d.Relays) == len(relays) && !slices.ContainsFunc(relays, func(r *relay) bool { return !d.has(r.name) })
+}
+
 // decode reads the JSON answer of a command into v. More members than we look at are no error.
 func decode(command, answer string, v any) error {
 	if err := json.Unmarshal([]byte(answer), v); err != nil {
@@ -55,9 +121,10 @@ func decode(command, answer string, v any) error {
 }
 
 const (
-	readyPrefix   = "ready "         // of hawser-server run (cli §1)
-	onlinePrefix  = "online "        // of hawser-agent run (cli §2)
-	forwardPrefix = "forward "       // of hawser connect (cli §3)
+	readyPrefix   = "ready "   // of hawser-server run (cli §1)
+	onlinePrefix  = "online "  // of hawser-agent run (cli §2)
+	forwardPrefix = "forward " // of hawser connect (cli §3)
+	upPrefix      = "session up via relay "
 	refusedPrefix = "connection to " // of the same, when a Tool cannot be carried
 )
 
@@ -68,6 +135,12 @@ func parseOnline(line string) (uid, via string, err error) {
 		return "", "", fmt.Errorf("line %q: want online UID via HOST:PORT", line)
 	}
 	return f[1], f[3], nil
+}
+
+// parseUp reads "session up via relay NAME".
+func parseUp(line string) (relay string, ok bool) {
+	relay, ok = strings.CutPrefix(line, upPrefix)
+	return relay, ok && relay != ""
 }
 
 // forward is where a Tool connects, and where that leads from the gateway.

@@ -35,6 +35,47 @@ func TestParseForward(t *testing.T) {
 	}
 }
 
+func TestParseUp(t *testing.T) {
+	if relay, ok := parseUp("session up via relay relay2"); relay != "relay2" || !ok {
+		t.Errorf("%q, %v", relay, ok)
+	}
+	for _, line := range []string{"", "session up via relay ", "session lost: link-lost via relay relay2; reconnecting", "moved to relay relay2"} {
+		if relay, ok := parseUp(line); ok {
+			t.Errorf("%q names relay %q", line, relay)
+		}
+	}
+}
+
+func TestPoolIsCompleteWhenBothEndsReachedAll(t *testing.T) {
+	const good, late = `"manager":{"rtt_ms":1},"runtime":{"rtt_ms":1}`, `"manager":{"rtt_ms":1},"runtime":null`
+	relays := []*relay{{name: "a"}, {name: "b"}}
+	for _, tt := range []struct {
+		answer string
+		want   bool
+	}{
+		{`[{"name":"b",` + good + `},{"name":"a",` + good + `}]`, true},
+		{`[{"name":"a",` + good + `}]`, false},
+		{`[{"name":"a",` + good + `},{"name":"a",` + good + `}]`, false},
+		{`[{"name":"a",` + good + `},{"name":"c",` + good + `}]`, false},
+		{`[{"name":"a",` + good + `},{"name":"b",` + late + `}]`, false},
+		{`[{"name":"a",` + good + `},{"name":"b","manager":{"reason":"timeout"},"runtime":{"rtt_ms":1}}]`, false},
+		{`[]`, false},
+	} {
+		var d decision
+		if err := decode("relays", `{"relays":`+tt.answer+`}`, &d); err != nil || d.complete(relays) != tt.want {
+			t.Errorf("%s: complete %v, %v", tt.answer, d.complete(relays), err)
+		}
+	}
+}
+
+func TestDecisionIsPrintedForAnError(t *testing.T) {
+	d := decision{Relays: []ratedRelay{{Name: "a", Manager: &measured{}}, {Name: "b", Manager: &measured{"timeout"}, Runtime: &measured{}}}}
+	const want = "2 relays, a (technician reached, gateway not measured), b (technician timeout, gateway reached)"
+	if d.String() != want {
+		t.Errorf("%q, want %q", d, want)
+	}
+}
+
 func TestDecodeNamesTheCommand(t *testing.T) {
 	var d newDevice
 	if err := decode("device add", `{"uid":"1","code":"2","expires":"later"}`, &d); err != nil || d.UID != "1" || d.Code != "2" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -24,10 +25,14 @@ type options struct {
 type demo struct {
 	options
 	out     *screen
-	dir     string // everything that is written goes below; removed at the end
-	running []*program
+	dir     string     // everything that is written goes below; removed at the end
+	running []*program // in the order of their start
 	plc     *plc
 	closed  *closedDoor
+
+	server, agent, session *program
+	relays                 []*relay
+	via                    string // the relay of the session
 
 	infra    infrastructure
 	device   newDevice
@@ -43,20 +48,27 @@ type step struct {
 func (d *demo) steps() []step {
 	return []step{
 		{"Server: make an infrastructure", d.initServer},
-		{"Server: run it, Access Server and Relay Server in one process", d.runServer},
+		{"Server: make it an Access Server alone", d.dropRelay},
+		{"Server: run it", d.runServer},
 		{"Technician: log in", d.login},
+		{"Technician: add three relays", d.addRelays},
+		{"Relays: enrol, each with its code", d.enrollRelays},
+		{"Relays: run them", d.runRelays},
 		{"Technician: add the device " + deviceName, d.addDevice},
 		{"Machine: a simulated PLC speaks Modbus/TCP", d.startPLC},
 		{"Gateway: enrol with the activation code", d.enroll},
 		{"Gateway: the owner decides what a session may reach", d.writePolicy},
 		{"Gateway: run, and dial out", d.runAgent},
 		{"Technician: see the device", d.listDevices},
+		{"Technician: compare the relays", d.compareRelays},
 		{"Technician: ping the gateway through the relay", d.ping},
 		{"Technician: open a session", d.connect},
 		{"Gateway: look for open ports, now that a session runs", d.lookForPorts},
 		{"Tool: read the PLC through the session", d.readPLC},
 		{"Tool: write a register through the session", d.writePLC},
 		{"Tool: try what the owner did not allow", d.tryClosedDoor},
+		{"Relay: kill the one that carries the session", d.killRelay},
+		{"Relay: start it again", d.restartRelay},
 	}
 }
 
@@ -115,7 +127,7 @@ func (d *demo) prepare() (err error) {
 			return fmt.Errorf("find programs: %w; build them with make build", err)
 		}
 	}
-	if err := d.ports.free("127.0.0.1"); err != nil {
+	if err := d.portsFree(); err != nil {
 		return err
 	}
 	if d.dir, err = os.MkdirTemp("", "hawser-demo-"); err != nil {
@@ -138,12 +150,36 @@ func (d *demo) call(ctx context.Context, name string, args ...string) (string, e
 	return call(ctx, d.program(name), args...)
 }
 
-// launch shows a command and starts it; it runs until the demo ends.
-func (d *demo) launch(name string, args ...string) (*program, error) {
-	d.out.command(name, args...)
-	p, err := start(d.path(name+".log"), d.program(name), args...)
-	if err == nil {
+// launch shows a command and starts it under a name; it runs until the demo ends. What ended under that name before gives
+// it its place.
+func (d *demo) launch(name, file string, args ...string) (*program, error) {
+	d.out.command(file, args...)
+	p, err := start(d.path(name+".log"), d.program(file), args...)
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(d.running, func(p *program) bool { return p.name == name }); i >= 0 {
+		d.running[i] = p
+	} else {
 		d.running = append(d.running, p)
 	}
-	return p, err
+	return p, nil
+}
+
+// portsFree tells which port one of the servers could not have, and why.
+func (d *demo) portsFree() error {
+	for _, host := range d.hosts() {
+		if err := d.ports.free(host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) hosts() []string {
+	hosts := []string{accessHost}
+	for _, r := range d.relays {
+		hosts = append(hosts, r.host)
+	}
+	return hosts
 }

@@ -18,6 +18,10 @@ const (
 // end is the last step: those who dial end before those who are dialled.
 func (d *demo) end(context.Context) (string, error) {
 	for _, p := range slices.Backward(d.running) {
+		if d.keep && p.ended() && d.isRelay(p) {
+			d.out.note(p.name + " was killed before")
+			continue
+		}
 		d.out.note(fmt.Sprintf("SIGTERM to %s, process %d", p.name, p.pid()))
 		if err := p.stop(endPatience); err != nil {
 			return "", err
@@ -25,7 +29,7 @@ func (d *demo) end(context.Context) (string, error) {
 	}
 	d.running = nil
 	d.stopMachine()
-	if err := d.ports.free("127.0.0.1"); err != nil {
+	if err := d.portsFree(); err != nil {
 		return "", err
 	}
 	if err := os.RemoveAll(d.dir); err != nil {
@@ -47,6 +51,10 @@ func (d *demo) giveUp(why error) error {
 		}
 	}
 	return errors.Join(why, os.RemoveAll(d.dir))
+}
+
+func (d *demo) isRelay(p *program) bool {
+	return slices.ContainsFunc(d.relays, func(r *relay) bool { return r.program == p })
 }
 
 func (d *demo) stopMachine() {

@@ -45,11 +45,11 @@ func (d *demo) writePolicy(context.Context) (string, error) {
 }
 
 func (d *demo) runAgent(ctx context.Context) (string, error) {
-	p, err := d.launch("hawser-agent", "run", "--config", d.agentConfig(), "--data", d.agentData())
-	if err != nil {
+	var err error
+	if d.agent, err = d.launch("hawser-agent", "hawser-agent", "run", "--config", d.agentConfig(), "--data", d.agentData()); err != nil {
 		return "", err
 	}
-	line, err := p.await(ctx, onlinePrefix, startPatience)
+	line, err := d.agent.await(ctx, onlinePrefix, startPatience)
 	if err != nil {
 		return "", err
 	}
@@ -66,11 +66,11 @@ func (d *demo) lookForPorts(context.Context) (string, error) {
 	if runtime.GOOS != "linux" {
 		return "Not looked at: that needs /proc of Linux.", nil
 	}
-	server, err := socketsOf(d.running[0].pid())
+	server, err := socketsOf(d.server.pid())
 	if err != nil {
 		return "", err
 	}
-	agent, err := socketsOf(d.running[1].pid())
+	agent, err := socketsOf(d.agent.pid())
 	if err != nil {
 		return "", err
 	}

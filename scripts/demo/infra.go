@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 )
 
 const (
+	accessHost = "127.0.0.1"
 	deviceName = "press-4"
 	// startPatience bounds the start of a program: seconds on a slow machine, a moment on others.
 	startPatience = 20 * time.Second
@@ -21,11 +23,11 @@ func (d *demo) technicianHome() string { return d.path("technician") }
 
 // access is what the clients are told of the server.
 func (d *demo) access() string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(d.ports.dialled())))
+	return net.JoinHostPort(accessHost, strconv.Itoa(int(d.ports.dialled())))
 }
 
 func (d *demo) initServer(ctx context.Context) (string, error) {
-	answer, err := d.call(ctx, "hawser-server", "init", "--dir", d.path("server"), "--host", "127.0.0.1", "--ports", d.ports.String(), "--json")
+	answer, err := d.call(ctx, "hawser-server", "init", "--dir", d.path("server"), "--host", accessHost, "--ports", d.ports.String(), "--json")
 	if err == nil {
 		err = decode("init", answer, &d.infra)
 	}
@@ -40,12 +42,47 @@ func (d *demo) initServer(ctx context.Context) (string, error) {
 	return "One directory holds its own root of trust, keys and configuration.", nil
 }
 
-func (d *demo) runServer(ctx context.Context) (string, error) {
-	p, err := d.launch("hawser-server", "run", "--config", d.serverConfig())
+// dropRelay makes room for relays that can be killed alone: the one beside the Access Server would take it along.
+func (d *demo) dropRelay(context.Context) (string, error) {
+	config, err := os.ReadFile(d.serverConfig())
 	if err != nil {
+		return "", fmt.Errorf("read the configuration that init wrote: %w", err)
+	}
+	rest, section := cutSection(string(config), "relay")
+	if section == "" {
+		return "", fmt.Errorf("no section relay in %s", d.serverConfig())
+	}
+	d.out.note(d.serverConfig() + " loses the section")
+	d.out.notes(section)
+	if err := os.WriteFile(d.serverConfig(), []byte(rest), 0o600); err != nil {
+		return "", fmt.Errorf("change the configuration: %w", err)
+	}
+	return "The sections say what a server is. One server can be both; here the relays get processes of their own.", nil
+}
+
+// cutSection takes a top-level key of a YAML file away, with what is indented below it. The section is empty when there is
+// none.
+func cutSection(text, key string) (rest, section string) {
+	inside := false
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, " ") {
+			inside = strings.HasPrefix(line, key+":")
+		}
+		if inside {
+			section += line
+		} else {
+			rest += line
+		}
+	}
+	return rest, section
+}
+
+func (d *demo) runServer(ctx context.Context) (string, error) {
+	var err error
+	if d.server, err = d.launch("hawser-server", "hawser-server", "run", "--config", d.serverConfig()); err != nil {
 		return "", err
 	}
-	line, err := p.await(ctx, readyPrefix, startPatience)
+	line, err := d.server.await(ctx, readyPrefix, startPatience)
 	if err != nil {
 		return "", err
 	}

@@ -1,5 +1,5 @@
 // Command demo shows a newcomer that the whole path works: it runs the three real programs on this machine, as a user
-// would, and reads a simulated PLC through them.
+// would, with three relays, reads a simulated PLC through them, and kills the relay in use.
 //
 // It needs no root and no network but loopback, and leaves nothing behind: not after a failure, and not after ^C. With
 // KEEP=1 in the environment it stays, and says how to use what is running. It never imports the packages of the
@@ -32,7 +32,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&o.bin, "bin", "bin", "`directory` of the three programs")
-	flags.Var(&o.ports, "ports", "`ports` of the server on 127.0.0.1, with commas between")
+	flags.Var(&o.ports, "ports", "`ports` of the servers on 127.0.0.1 and 127.0.0.3 to 5, with commas between")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -44,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	d := &demo{options: o, out: newScreen(stdout)}
+	d := &demo{options: o, out: newScreen(stdout), relays: newRelays()}
 	if err := d.run(ctx); err != nil {
 		return 1 // it has been printed where it belongs
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,6 +57,8 @@ func portError(host string, port uint16, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("port %d on %s is taken by another program; %s", port, host, cure)
+	case errors.Is(err, syscall.EADDRNOTAVAIL) && runtime.GOOS == "darwin":
+		return fmt.Errorf("address %s: %w; on macOS: sudo ifconfig lo0 alias %[1]s", host, err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("port %d on %s needs root; %s", port, host, cure)
 	}

@@ -39,7 +39,7 @@ func call(ctx context.Context, file string, args ...string) (string, error) {
 
 // program is one that runs until it is stopped. All that it prints goes to logFile.
 type program struct {
-	name    string
+	name    string // of its log, which tells three relays apart
 	logFile string
 	cmd     *exec.Cmd
 	lines   chan string   // of its output, until nobody takes them
@@ -53,7 +53,7 @@ func start(logFile, file string, args ...string) (*program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	p := &program{name: filepath.Base(file), logFile: logFile, lines: make(chan string, 64), done: make(chan struct{})}
+	p := &program{name: strings.TrimSuffix(filepath.Base(logFile), ".log"), logFile: logFile, lines: make(chan string, 64), done: make(chan struct{})}
 	p.cmd = exec.Command(file, args...)
 	p.cmd.SysProcAttr = attributes()
 	output, err := p.cmd.StdoutPipe()
@@ -113,20 +113,33 @@ func (p *program) endedEarly() error {
 	return fmt.Errorf("%s ended by itself with exit code %d", p.name, p.code)
 }
 
+// ended reports whether it has ended, for whatever reason.
+func (p *program) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends it with SIGKILL, on which it can say nothing to anybody, and waits.
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.done
+}
+
 // stop sends SIGTERM and waits; SIGKILL follows when that is not heard. A program that does not end with exit code 0
 // is an error, and so is one that had ended before.
 func (p *program) stop(patience time.Duration) error {
-	select {
-	case <-p.done:
+	if p.ended() {
 		return p.endedEarly()
-	default:
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may end at this moment, which is what is wanted
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		_ = p.cmd.Process.Kill()
-		<-p.done
+		p.kill()
 		return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.name, patience)
 	}
 	if p.code != 0 {

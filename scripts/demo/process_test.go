@@ -91,6 +91,17 @@ func TestEarlyEndIsNoticed(t *testing.T) {
 	}
 }
 
+func TestKilledProgramIsOver(t *testing.T) {
+	p := play(t, "deaf")
+	if _, err := p.await(t.Context(), "ready", patienceOfTest); err != nil || p.ended() {
+		t.Fatalf("%v, ended %v", err, p.ended())
+	}
+	p.kill()
+	if !p.ended() || p.code != -1 {
+		t.Errorf("ended %v with exit code %d, want a signal's -1", p.ended(), p.code)
+	}
+}
+
 func TestSilenceHasAnEnd(t *testing.T) {
 	p := play(t, "good")
 	_, err := p.await(t.Context(), "never", 100*time.Millisecond)

@@ -17,6 +17,8 @@ import (
 // toolPatience bounds one exchange of a Tool.
 const toolPatience = 10 * time.Second
 
+var errDiffers = errors.New("not what the PLC holds")
+
 func (d *demo) ping(ctx context.Context) (string, error) {
 	answer, err := d.hawser(ctx, "ping", deviceName)
 	if err != nil {
@@ -32,12 +34,18 @@ func (d *demo) connect(ctx context.Context) (string, error) {
 	for _, t := range targets {
 		args = append(args, "-L", "0:"+t)
 	}
-	p, err := d.launch("hawser", args...)
+	var err error
+	if d.session, err = d.launch("hawser", "hawser", args...); err != nil {
+		return "", err
+	}
+	line, err := d.session.await(ctx, upPrefix, startPatience)
 	if err != nil {
 		return "", err
 	}
+	d.out.note(line)
+	d.via, _ = parseUp(line)
 	for _, t := range targets {
-		line, err := p.await(ctx, forwardPrefix, startPatience)
+		line, err := d.session.await(ctx, forwardPrefix, startPatience)
 		if err != nil {
 			return "", err
 		}
@@ -109,7 +117,7 @@ func readSame(c *modbus.ModbusClient, p *plc) (r reading, err error) {
 			continue
 		}
 		if r != before {
-			return r, fmt.Errorf("read %v, and the PLC holds %v", r, before)
+			return r, fmt.Errorf("%w: read %v, and it holds %v", errDiffers, r, before)
 		}
 		return r, nil
 	}
@@ -146,8 +154,7 @@ func (d *demo) tryClosedDoor(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the connection through %s did not end: %v", closed.local, err)
 	}
 	d.out.fact(fmt.Sprintf("TCP to %s: %v", closed.local, err))
-	session := d.running[2]
-	line, err := session.await(ctx, refusedPrefix+closed.target.String(), toolPatience)
+	line, err := d.session.await(ctx, refusedPrefix+closed.target.String(), toolPatience)
 	if err != nil {
 		return "", err
 	}
