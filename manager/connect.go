@@ -17,6 +17,7 @@ const (
 	firstWait   = 1 * time.Second  // the most that the first reconnect waits
 	longestWait = 15 * time.Second // the most that any waits
 	settled     = 15 * time.Second // a session that lived so long is replaced without a wait
+	spared      = 3                // losses in quick succession that are mended without a wait
 )
 
 // Connect opens a session with a device, by UID or name, and forwards local ports to addresses behind it, until ctx ends.
@@ -84,7 +85,7 @@ func (t *tunnel) forward(ctx context.Context, listeners []net.Listener, forwards
 
 // run keeps a session up until ctx ends; ready is called when the first one is.
 func (t *tunnel) run(ctx context.Context, ready func()) error {
-	failures, said := 0, transport.Reason("")
+	failures, losses, said := 0, 0, transport.Reason("")
 	for {
 		s, err := t.path.next(ctx)
 		switch {
@@ -113,7 +114,9 @@ func (t *tunnel) run(ctx context.Context, ready func()) error {
 				return nil
 			}
 			if lived >= settled {
-				failures = 0
+				failures, losses = 0, 0
+			}
+			if losses++; losses <= spared {
 				continue
 			}
 			t.tellLoss()
