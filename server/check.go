@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
 	"hawser/identity"
@@ -37,7 +36,7 @@ func Check(ctx context.Context, c Config, now time.Time) []Row {
 		rows = append(rows,
 			look("access directory", func() (string, error) { return checkPrivate(a.Dir) }),
 			look("keys", func() (string, error) { return checkKeys(a.Dir, roots, now) }),
-			look("store", func() (string, error) { return checkStore(ctx, a.Dir) }))
+			look("store", func() (string, error) { return checkStore(ctx, *a) }))
 	}
 	if r := c.Relay; r != nil {
 		rows = append(rows,
@@ -98,13 +97,16 @@ func checkKeys(dir string, roots *identity.Roots, now time.Time) (string, error)
 		k.issuing.chain[0].NotAfter.Format(time.RFC3339), nil
 }
 
-func checkStore(ctx context.Context, dir string) (text string, err error) {
-	dir = filepath.Join(dir, storeDir)
+func checkStore(ctx context.Context, c AccessConfig) (text string, err error) {
+	if len(c.NATS.URLs) > 0 {
+		return access.CheckNATS(ctx, c.NATS)
+	}
+	dir := filepath.Join(c.Dir, storeDir)
 	if _, err := os.Stat(dir); err != nil {
 		return "", err // opening it would make one
 	}
 	store, err := access.OpenJetStream(dir)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	if errors.Is(err, access.ErrInUse) {
 		return "in use by a running server, not opened", nil
 	}
 	if err != nil {

@@ -4,14 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/access"
 	"hawser/server/relay"
 	"hawser/transport"
 )
@@ -43,6 +42,7 @@ type AccessConfig struct {
 	Name      identity.Name
 	Dir       string // keys and store
 	Heartbeat time.Duration
+	NATS      access.NATS // where the store is, when it has URLs; else in Dir
 }
 
 // RelayConfig is the section relay.
@@ -89,6 +89,12 @@ type rawAccess struct {
 	Name      string        `yaml:"name"`
 	Dir       string        `yaml:"dir"`
 	Heartbeat time.Duration `yaml:"heartbeat,omitempty"`
+	NATS      *rawNATS      `yaml:"nats,omitempty"`
+}
+
+type rawNATS struct {
+	URL         string `yaml:"url"`
+	Credentials string `yaml:"credentials,omitempty"`
 }
 
 type rawRelay struct {
@@ -183,7 +189,11 @@ func (r *rawAccess) check(dir string) (*AccessConfig, error) {
 	if heartbeat < minHeartbeat || heartbeat > maxHeartbeat {
 		return nil, fmt.Errorf("heartbeat: %v is not within %v and %v", heartbeat, minHeartbeat, maxHeartbeat)
 	}
-	return &AccessConfig{identity.AccessName(r.Name), absolute(dir, r.Dir), heartbeat}, nil
+	store, err := r.NATS.check(dir, r.Name)
+	if err != nil {
+		return nil, fmt.Errorf("nats: %w", err)
+	}
+	return &AccessConfig{identity.AccessName(r.Name), absolute(dir, r.Dir), heartbeat, store}, nil
 }
 
 func (r *rawRelay) check(dir string, c Config) (*RelayConfig, error) {
@@ -233,67 +243,4 @@ func (c Config) near() netip.Addr {
 		return netip.IPv6Loopback()
 	}
 	return c.Listen[0]
-}
-
-func checkHosts(key string, hosts []string, port bool) ([]string, error) {
-	if len(hosts) == 0 || len(hosts) > maxList {
-		return nil, fmt.Errorf("%s: 1 to %d hosts are needed", key, maxList)
-	}
-	for _, h := range hosts {
-		_, p, err := transport.SplitHost(h)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
-		}
-		if p != 0 && !port {
-			return nil, fmt.Errorf("%s: host %q: ports have a key of their own", key, h)
-		}
-	}
-	return hosts, nil
-}
-
-func checkPorts(key string, ports []transport.Port) ([]transport.Port, error) {
-	if len(ports) == 0 {
-		return transport.DefaultPorts(), nil
-	}
-	seen := map[transport.Port]bool{}
-	for _, p := range ports {
-		if p == 0 || seen[p] || len(ports) > maxList {
-			return nil, fmt.Errorf("%s: %d is zero, or there twice, or one of too many", key, p)
-		}
-		seen[p] = true
-	}
-	return ports, nil
-}
-
-// ParsePorts makes ports of numbers as a user gives them. The error is a
-// *ConfigError.
-func ParsePorts(numbers []uint) (ports []transport.Port, err error) {
-	for _, n := range numbers {
-		if n == 0 || n > math.MaxUint16 {
-			return nil, &ConfigError{Text: fmt.Sprintf("ports: %d is not 1 to 65535", n)}
-		}
-		ports = append(ports, transport.Port(n))
-	}
-	return ports, nil
-}
-
-func checkListen(listen []string) (addrs []netip.Addr, err error) {
-	if len(listen) > maxList {
-		return nil, fmt.Errorf("listen: more than %d addresses", maxList)
-	}
-	for _, s := range listen {
-		a, err := netip.ParseAddr(strings.Trim(s, "[]"))
-		if err != nil {
-			return nil, fmt.Errorf("listen: %q is not an IP address", s)
-		}
-		addrs = append(addrs, a)
-	}
-	return addrs, nil
-}
-
-func absolute(dir, path string) string {
-	if filepath.IsAbs(path) {
-		return filepath.Clean(path)
-	}
-	return filepath.Join(dir, path)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hawser/identity"
+	"hawser/server/access"
 	"hawser/server/relay"
 	"hawser/transport"
 )
@@ -51,7 +52,7 @@ func TestConfigIsRead(t *testing.T) {
 		Ports:  []transport.Port{8080, 8443},
 		Listen: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.IPv6Loopback()},
 		Root:   filepath.Join(dir, "root.pem"),
-		Access: &AccessConfig{identity.AccessName("access1"), filepath.Join(dir, "access"), time.Minute},
+		Access: &AccessConfig{identity.AccessName("access1"), filepath.Join(dir, "access"), time.Minute, access.NATS{}},
 		Relay: &RelayConfig{
 			Name: "relay1", Dir: "/var/lib/relay", Access: []string{"a1.example.com", "a2.example.com:443"},
 			Ports: []transport.Port{443}, Code: "ABCD", MaxPipes: 500,

@@ -41,8 +41,16 @@ type Options struct {
 	Hosts  []string         // names or IP literals at which clients will reach the server
 	Domain string           // the first domain; empty: DefaultDomain
 	Ports  []transport.Port // nil: the default ports
-	Store  access.Store     // nil: a new one in Dir; another one is not closed
+	Store  access.Store     // nil: a new one in Dir, or NATS; another one is not closed
 	Now    func() time.Time // nil: time.Now
+
+	// NATS says where the store is to be, as access.nats.url of server.yaml;
+	// empty: in Dir. Credentials is the path of the file for it, or empty.
+	NATS, Credentials string
+	// Join is the directory with the root of an infrastructure that this server
+	// is to become an Access Server of, beside others on the same NATS. It gets
+	// keys and a name of its own, and no relay. Empty: a new infrastructure.
+	Join string
 }
 
 // Made is what Init has made. Paths are absolute.
@@ -52,14 +60,17 @@ type Made struct {
 	RootFile  string        // what clients pin
 	Root      identity.SPKI // or this
 	RootKey   string        // what nobody needs to run
+	Access    identity.Name // the Access Server
+	Joined    bool          // there was an infrastructure, so that there is no:
 	AdminCode identity.Code // for the first login
 }
 
 // Init makes a Server Infrastructure of one server with both roles: root,
 // issuing CA, keys, configuration, and a store with the first domain, user and
 // relay. It refuses a directory in which any of it is already, with
-// fs.ErrExist, and after an error nothing is left that was not there before. Bad
-// options are a *ConfigError.
+// fs.ErrExist, and after an error nothing is left that was not there before,
+// but perhaps what was written into an external store. Bad options are a
+// *ConfigError. With Join it makes another Access Server of an infrastructure.
 func Init(ctx context.Context, o Options) (made Made, err error) {
 	dir, r, err := o.check()
 	if err != nil {
@@ -86,7 +97,7 @@ func Init(ctx context.Context, o Options) (made Made, err error) {
 		return made, fmt.Errorf("init server: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
-	if made, err = build(ctx, o, stage, identity.AccessName(r.Access.Name)); err != nil {
+	if made, err = build(ctx, o, stage, r); err != nil {
 		return Made{}, fmt.Errorf("init server: %w", err)
 	}
 	if err := move(stage, dir, r); err != nil {
@@ -94,6 +105,9 @@ func Init(ctx context.Context, o Options) (made Made, err error) {
 	}
 	made.Dir, made.Config = dir, filepath.Join(dir, configFile)
 	made.RootFile, made.RootKey = filepath.Join(dir, rootFile), filepath.Join(dir, rootDir, rootName+".key")
+	if o.Join != "" {
+		made.RootKey = filepath.Join(o.Join, rootName+".key")
+	}
 	return made, nil
 }
 
@@ -119,6 +133,9 @@ func (o *Options) check() (dir string, r raw, err error) {
 		Hosts: o.Hosts, Ports: o.Ports, Listen: loopbackOnly(o.Hosts), Root: rootFile,
 		Access: &rawAccess{Name: firstAccess, Dir: accessDir, Heartbeat: defaultHeartbeat},
 		Relay:  &rawRelay{Name: firstRelay, Dir: relayDir},
+	}
+	if err := o.place(&r); err != nil {
+		return "", r, &ConfigError{Text: err.Error()}
 	}
 	if _, err := r.check(dir); err != nil {
 		return "", r, &ConfigError{Text: err.Error()}
@@ -156,18 +173,27 @@ func vacant(dir string) error {
 }
 
 // build makes everything but the configuration in stage.
-func build(ctx context.Context, o Options, stage string, name identity.Name) (made Made, err error) {
+func build(ctx context.Context, o Options, stage string, r raw) (made Made, err error) {
+	made.Access = identity.AccessName(r.Access.Name)
+	if o.Join != "" {
+		made.Joined = true
+		made.Root, err = joinRoot(o, stage, made.Access)
+		return made, err
+	}
 	for _, sub := range []string{rootDir, accessDir, relayDir} {
 		if err := durable.OpenDir(filepath.Join(stage, sub)); err != nil {
 			return made, err
 		}
 	}
-	root, err := makeKeys(stage, name, o.Now())
+	root, err := makeRoot(stage, o.Now())
 	if err != nil {
 		return made, err
 	}
+	if err := makeKeys(root, stage, made.Access, o.Now()); err != nil {
+		return made, err
+	}
 	made.Root = identity.CertSPKI(root.Cert)
-	relayCode, err := bootstrap(ctx, o, stage, &made)
+	relayCode, err := bootstrap(ctx, o, stage, r, &made)
 	if err != nil {
 		return made, err
 	}
@@ -176,10 +202,14 @@ func build(ctx context.Context, o Options, stage string, name identity.Name) (ma
 }
 
 // bootstrap puts the first records into the store.
-func bootstrap(ctx context.Context, o Options, stage string, made *Made) (relayCode identity.Code, err error) {
+func bootstrap(ctx context.Context, o Options, stage string, r raw, made *Made) (relayCode identity.Code, err error) {
 	store := o.Store
 	if store == nil {
-		if store, err = access.OpenJetStream(filepath.Join(stage, accessDir, storeDir)); err != nil {
+		c, err := r.Access.check(stage)
+		if err != nil {
+			return relayCode, err
+		}
+		if store, _, err = openStore(*c); err != nil {
 			return relayCode, err
 		}
 		defer func() { err = errors.Join(err, store.Close()) }()
@@ -188,35 +218,43 @@ func bootstrap(ctx context.Context, o Options, stage string, made *Made) (relayC
 	return relayCode, err
 }
 
-// makeKeys makes the root and what it certifies.
-func makeKeys(stage string, name identity.Name, now time.Time) (*identity.Authority, error) {
+// makeRoot makes the root of an infrastructure.
+func makeRoot(stage string, now time.Time) (*identity.Authority, error) {
+	key, err := identity.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	root, err := identity.NewRoot(key, now)
+	if err != nil {
+		return nil, err
+	}
+	return root, savePair(filepath.Join(stage, rootDir), rootName, keyPair{root.Key, chainOf(root.Cert)})
+}
+
+// makeKeys makes what the root certifies for an Access Server.
+func makeKeys(root *identity.Authority, stage string, name identity.Name, now time.Time) error {
 	keys := map[string]keyPair{}
-	for _, name := range []string{rootName, issuingName, timeName, grantName} {
+	for _, name := range []string{issuingName, timeName, grantName} {
 		key, err := identity.NewKey()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		keys[name] = keyPair{key: key}
 	}
-	root, err := identity.NewRoot(keys[rootName].key, now)
-	if err != nil {
-		return nil, err
-	}
 	issuing, err := root.NewIssuing(keys[issuingName].key, now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	timeCert, err := root.CertifyTimeKey(name, keys[timeName].key.Public(), now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	grantCert, err := root.CertifyGrantKey(name, keys[grantName].key.Public(), now)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	in := filepath.Join(stage, accessDir)
-	return root, errors.Join(
-		savePair(filepath.Join(stage, rootDir), rootName, keyPair{root.Key, chainOf(root.Cert)}),
+	return errors.Join(
 		savePair(in, issuingName, keyPair{issuing.Key, chainOf(issuing.Cert, root.Cert)}),
 		savePair(in, timeName, keyPair{keys[timeName].key, chainOf(timeCert)}),
 		savePair(in, grantName, keyPair{keys[grantName].key, chainOf(grantCert)}),
@@ -239,7 +277,11 @@ func move(stage, dir string, r raw) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{rootFile, rootDir, accessDir, relayDir} {
+	parts := []string{rootFile, accessDir}
+	if r.Relay != nil { // this is the first server, which came with the root
+		parts = append(parts, rootDir, relayDir)
+	}
+	for _, name := range parts {
 		to := filepath.Join(dir, name)
 		if err := os.Rename(filepath.Join(stage, name), to); err != nil {
 			return err

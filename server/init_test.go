@@ -135,6 +135,9 @@ func TestBadOptionsAreConfigErrors(t *testing.T) {
 		"bad host":     func(o *Options) { o.Hosts = []string{"a b"} },
 		"bad domain":   func(o *Options) { o.Domain = "A B" },
 		"bad port":     func(o *Options) { o.Ports = []transport.Port{0} },
+		"bad NATS":     func(o *Options) { o.NATS = "http://nats" },
+		"join alone":   func(o *Options) { o.Join = "root" },
+		"credentials":  func(o *Options) { o.Credentials = "nats.creds" },
 	}
 	t.Attr("cases", strconv.Itoa(len(tests)))
 	for name, bend := range tests {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -34,6 +33,7 @@ type Server struct {
 	Listen func(network, address string) (net.Listener, error) // nil: net.Listen
 	Dialer *transport.Dialer                                   // of the relay; nil: a new one
 	Store  access.Store                                        // nil: the one in the configured directory; another one is not closed
+	Bus    access.Bus                                          // that comes with Store; nil: nobody else has that
 	Now    func() time.Time                                    // nil: time.Now
 }
 
@@ -123,7 +123,7 @@ func (r *running) openAccess(c AccessConfig) error {
 		return err
 	}
 	if r.Store == nil {
-		if r.own, err = access.OpenJetStream(filepath.Join(c.Dir, storeDir)); err != nil {
+		if r.own, r.Bus, err = openStore(c); err != nil {
 			return err
 		}
 		r.Store = r.own
@@ -132,7 +132,7 @@ func (r *running) openAccess(c AccessConfig) error {
 		Name: c.Name, Node: c.Name.ID, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
 		Roots: r.roots, Issuing: authority(keys.issuing),
 		TimeKey: keys.time.key, TimeCert: keys.time.chain[0],
-		Heartbeat: c.Heartbeat, Store: r.Store, Now: r.Now, Logger: r.Logger,
+		Heartbeat: c.Heartbeat, Store: r.Store, Bus: r.Bus, Now: r.Now, Logger: r.Logger,
 	}
 	config.Grant.Key, config.Grant.Cert = keys.grant.key, keys.grant.chain[0]
 	a, err := access.New(config)

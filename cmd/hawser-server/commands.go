@@ -22,8 +22,9 @@ func initCommand() *cobra.Command {
 	var json bool
 	c := &cobra.Command{
 		Use: "init", Short: "make root, keys, configuration and the first login code",
-		Example: "  hawser-server init --dir /etc/hawser --host hawser.example.com",
-		Args:    cobra.NoArgs,
+		Example: "  hawser-server init --dir /etc/hawser --host hawser.example.com\n" +
+			"  hawser-server init --join /media/root --dir /etc/hawser --host hawser2.example.com --nats tls://nats.example.com",
+		Args: cobra.NoArgs,
 		RunE: act(func(c *cobra.Command) error {
 			var err error
 			if o.Ports, err = server.ParsePorts(ports); err != nil {
@@ -41,22 +42,34 @@ func initCommand() *cobra.Command {
 	c.Flags().StringArrayVar(&o.Hosts, "host", nil, "`NAME|IP` at which clients reach the server; may be repeated")
 	c.Flags().StringVar(&o.Domain, "domain", server.DefaultDomain, "`NAME` of the first domain")
 	c.Flags().UintSliceVar(&ports, "ports", []uint{80, 443, 5935}, "`PORTS` to answer on")
+	c.Flags().StringVar(&o.Join, "join", "", "`ROOTDIR` with root.key and root.pem, to make another Access Server of that infrastructure")
+	c.Flags().StringVar(&o.NATS, "nats", "", "`URL` of the NATS server with the state, nats://HOST:PORT, several with commas (default: a store in DIR)")
+	c.Flags().StringVar(&o.Credentials, "nats-credentials", "", "credentials `FILE` for it")
 	c.Flags().BoolVar(&json, "json", false, asJSON)
 	mustHave(c, "dir", "host")
+	c.MarkFlagsMutuallyExclusive("join", "domain")
 	return c
 }
 
 func printMade(w io.Writer, m server.Made, asJSON bool) error {
+	code := "none: log in as before"
+	if !m.Joined {
+		code = m.AdminCode.String()
+	}
+	if asJSON && m.Joined {
+		code = ""
+	}
 	if asJSON {
 		return printJSON(w, struct {
 			Dir        string `json:"dir"`
 			RootFile   string `json:"root_file"`
 			RootSHA256 string `json:"root_sha256"`
+			Access     string `json:"access"`
 			AdminCode  string `json:"admin_code"`
-		}{m.Dir, m.RootFile, m.Root.String(), m.AdminCode.String()})
+		}{m.Dir, m.RootFile, m.Root.String(), m.Access.ID, code})
 	}
-	_, err := fmt.Fprintf(w, "directory    %s\nroot         %s\nroot sha256  %s\nadmin code   %s\nnext         hawser-server run --config %s\n",
-		m.Dir, m.RootFile, m.Root, m.AdminCode, m.Config)
+	_, err := fmt.Fprintf(w, "directory    %s\nroot         %s\nroot sha256  %s\naccess       %s\nadmin code   %s\nnext         hawser-server run --config %s\n",
+		m.Dir, m.RootFile, m.Root, m.Access.ID, code, m.Config)
 	return err
 }
 

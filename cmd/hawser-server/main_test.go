@@ -153,7 +153,8 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 	tests := []string{
 		"", "nonsense", "--nonsense", "init", "init --dir d", "init --host h", "init --dir", "init --dir d --host h extra",
 		"init --dir d --host h --ports x", "init --dir d --host h --ports 70000", "init --dir d --host h --ports 0",
-		"init --dir d --host h:443", "init --dir d --host a/b", "init --dir d --host h --domain D!",
+		"init --dir d --host h --join r", "init --dir d --host h --nats http://n", "init --dir d --host h --join r --nats nats://n --domain x",
+		"init --dir d --host h --nats-credentials f", "init --dir d --host h:443", "init --dir d --host a/b", "init --dir d --host h --domain D!",
 		"enroll", enroll("--host h --access a --code "+testCode, pin), enroll("--dir d --access a --code "+testCode, pin),
 		enroll("--dir d --host h --code "+testCode, pin), enroll("--dir d --host h --access a", pin), enroll(relay, ""),
 		enroll(relay, pin+" --root r.pem"), enroll(relay, "--pin xyz"), enroll(relay, "--pin "), enroll(relay, "--root none.pem"),

@@ -101,7 +101,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) 
 	status, body, err := s.dispatch(r, conn)
 	if err != nil {
 		refusal := refusalOf(err)
-		if refusal.Reason == transport.Internal {
+		if isOurs(err) {
 			s.log.Error("request failed", "addr", r.RemoteAddr, "err", err)
 		}
 		if allow, ok := errors.AsType[*methodError](err); ok {

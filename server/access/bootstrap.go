@@ -25,7 +25,7 @@ func Bootstrap(ctx context.Context, store Store, domain, user, relay string, now
 		return fail(err)
 	}
 	now = now.UTC()
-	if err := save(ctx, store, bucketDomains, domain, domainRecord{now}, 0); err != nil {
+	if err := save(ctx, store, bucketDomains, domain, domainRecord{now, true}, 0); err != nil {
 		return fail(err)
 	}
 	admin, _, err = newCode(ctx, store, identity.KindUser, domain, userKeyOf(domain, user), now)

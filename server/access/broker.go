@@ -20,9 +20,12 @@ func permissions() []string { return []string{string(wire.ServiceTCP), string(wi
 // has answered, 5 s at most after the record is committed.
 func (s *Server) openSession(ctx context.Context, user identity.Peer, m memberRecord) (wire.Offer, error) {
 	device := m.name()
-	runtime := s.presence.find(device)
 	if m.Revoked != nil {
 		return wire.Offer{}, s.refuseSession(ctx, user, device, transport.NoDevice, "revoked")
+	}
+	runtime, err := s.locate(ctx, device)
+	if err != nil {
+		return wire.Offer{}, err
 	}
 	if runtime == nil {
 		return wire.Offer{}, s.refuseSession(ctx, user, device, transport.Offline, "no control connection")
@@ -33,7 +36,7 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m memberRe
 	}
 	r := sessionRecord{
 		Session: newID(), Epoch: 1, Domain: m.Domain, Device: m.UID, User: user.Name.ID,
-		Relay: d.Chosen, Instance: runtime.hello.Instance, Created: s.now().UTC(),
+		Relay: d.Chosen, Instance: runtime.instance, Created: s.now().UTC(),
 	}
 	if err := save(ctx, s.cfg.Store, bucketSessions, r.Session, r, 0); err != nil {
 		return wire.Offer{}, err
@@ -41,7 +44,9 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m memberRe
 	if err := s.keepDecision(ctx, user.Name.ID, d); err != nil {
 		return wire.Offer{}, err
 	}
-	for _, old := range s.sessions.add(r) {
+	tooOld := s.sessions.add(r)
+	s.tellSession(ctx, r.Session)
+	for _, old := range tooOld {
 		s.endSession(ctx, old.Session, s.cfg.Name.String(), transport.LinkLost)
 	}
 	offer, err := s.offerBoth(ctx, r, user, runtime, relay)
@@ -75,23 +80,24 @@ func (s *Server) refuseSession(ctx context.Context, user identity.Peer, device i
 
 // offerBoth offers the session to the Runtime, waits for its consent and
 // returns the Manager's offer. Each grant names one end as its holder.
-func (s *Server) offerBoth(ctx context.Context, r sessionRecord, user identity.Peer, runtime, relay *link) (wire.Offer, error) {
-	forRuntime, err := s.makeOffer(r, wire.RoleRuntime, relay, runtime.peer, user)
+func (s *Server) offerBoth(ctx context.Context, r sessionRecord, user identity.Peer, runtime, relay *attached) (wire.Offer, error) {
+	forRuntime, err := s.makeOffer(r, wire.RoleRuntime, relay, runtime.peer(), user)
 	if err != nil {
 		return wire.Offer{}, err
 	}
-	reason := runtime.offer(ctx, r.Session, encode(wire.TypeOffer, forRuntime))
+	reason := s.offer(ctx, runtime, forRuntime)
 	if reason != "" {
 		return wire.Offer{}, refuse(reason, "the device refused the session")
 	}
 	s.sessions.agree(r.Session, r.Epoch)
-	return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer)
+	s.tellSession(ctx, r.Session)
+	return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer())
 }
 
-func (s *Server) makeOffer(r sessionRecord, role wire.Role, relay *link, holder, peer identity.Peer) (wire.Offer, error) {
+func (s *Server) makeOffer(r sessionRecord, role wire.Role, relay *attached, holder, peer identity.Peer) (wire.Offer, error) {
 	now := s.now().UTC().Truncate(time.Second)
 	token, err := s.cfg.Grant.Sign(grant.Grant{
-		ID: newID(), Relay: relay.peer.Name.ID, Instance: relay.hello.Instance,
+		ID: newID(), Relay: relay.name.ID, Instance: relay.instance,
 		Session: r.Session, Epoch: r.Epoch, Role: role, Holder: holder.SPKI, Peer: peer.SPKI,
 		Permissions: permissions(), Crypto: wire.CryptoNested, Issued: now, Expires: now.Add(grant.Life),
 	})
@@ -117,9 +123,10 @@ func (s *Server) endSession(ctx context.Context, id, actor string, reason transp
 		return err
 	}
 	s.sessions.remove(id)
+	s.tellAny(ctx, news{Session: &sessionNews{Record: r}})
 	device := r.device()
-	if l := s.presence.find(device); l != nil && device.String() != actor {
-		l.send(encode(wire.TypeEndSession, wire.EndSession{Session: id, Reason: reason}))
+	if device.String() != actor {
+		s.tellEnd(ctx, device, wire.EndSession{Session: id, Reason: reason})
 	}
 	if !ended {
 		return nil
@@ -136,25 +143,44 @@ func (s *Server) offerAnswered(l *link, m wire.OfferAck) {
 }
 
 // sessionEnded takes a Runtime's word that a session of its own is over, or
-// only lost its link: then it can be moved (access §5.2). Anybody else's word,
-// or a session that is unknown, changes nothing.
+// only lost its way: then it can be moved (access §5.2). Anybody else's word,
+// or a session that is unknown, changes nothing. While the store is away the
+// session waits as a lost one does: the link is no worse for that.
 func (s *Server) sessionEnded(ctx context.Context, device identity.Name, m wire.EndSession) error {
 	if !isID(m.Session) {
 		return nil
 	}
 	r, _, err := load[sessionRecord](ctx, s.cfg.Store, bucketSessions, m.Session)
 	switch {
+	case errors.Is(err, ErrAway):
+		s.loseSession(ctx, m.Session)
+		return nil
 	case errors.Is(err, ErrNotFound):
 		return nil
 	case err != nil:
 		return err
 	case r.device() != device:
 		return nil
-	case m.Reason == transport.LinkLost:
-		s.loseSession(m.Session)
+	case isOfTheWay(m.Reason):
+		s.loseSession(ctx, m.Session)
 		return nil
 	}
-	return s.endSession(ctx, m.Session, device.String(), cleanReason(m.Reason))
+	err = s.endSession(ctx, m.Session, device.String(), cleanReason(m.Reason))
+	if errors.Is(err, ErrAway) {
+		s.loseSession(ctx, m.Session)
+		return nil
+	}
+	return err
+}
+
+// isOfTheWay reports whether a session that ended by this reason may live on
+// over another relay.
+func isOfTheWay(r transport.Reason) bool {
+	switch r {
+	case transport.LinkLost, transport.Refused, transport.Timeout, transport.Unreachable, transport.Reset, transport.NoPeer:
+		return true
+	}
+	return false
 }
 
 // endSessionsBefore ends the sessions that an earlier process of a Runtime

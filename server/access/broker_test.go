@@ -202,8 +202,8 @@ func TestSessionEnds(t *testing.T) {
 		"by the Runtime": func(t *testing.T, s *stage, id string) {
 			s.runtime.write(wire.TypeEndSession, wire.EndSession{Session: "../x", Reason: transport.Closed})
 			s.runtime.write(wire.TypeEndSession, wire.EndSession{Session: newID(), Reason: transport.Closed})
-			s.runtime.write(wire.TypeEndSession, wire.EndSession{Session: id, Reason: transport.NoPeer})
-			if r := ended(t, s, id); r.Reason != transport.NoPeer {
+			s.runtime.write(wire.TypeEndSession, wire.EndSession{Session: id, Reason: transport.WrongPeer})
+			if r := ended(t, s, id); r.Reason != transport.WrongPeer {
 				t.Errorf("%+v", r)
 			}
 		},

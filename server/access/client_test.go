@@ -49,7 +49,7 @@ func (w *world) dial(alpn string, who *someone) *tls.Conn {
 
 func (w *world) dialFrom(from netip.Addr, alpn string, who *someone) *tls.Conn {
 	w.t.Helper()
-	raw, err := w.net.Host(from).DialContext(w.t.Context(), "tcp", netip.AddrPortFrom(serverAddr, 443).String())
+	raw, err := w.net.Host(from).DialContext(w.t.Context(), "tcp", netip.AddrPortFrom(w.addr, 443).String())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -33,13 +33,17 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 		return err
 	}
 	s.presence.attach(l, welcome, s.now())
+	s.cluster.touch(peer.Name)
 	s.log.Info("online", "uid", peer.Name.ID, "addr", l.from)
 	if peer.Name.Kind == identity.KindDevice {
 		s.endSessionsBefore(ctx, peer.Name, hello.Instance)
 	}
 	err = l.run(s.cfg.Heartbeat,
 		func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) },
-		func() { s.presence.detach(l) })
+		func() {
+			s.presence.detach(l)
+			s.cluster.touch(peer.Name)
+		})
 	s.log.Info("offline", "uid", peer.Name.ID, "addr", l.from, "reason", transport.ReasonOf(err))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
@@ -138,7 +142,7 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 	case wire.TypeMeasurements:
 		return s.measurementsFrom(ctx, l, f)
 	case wire.TypeLoad:
-		return loadFrom(l, f)
+		return s.loadFrom(l, f)
 	case wire.TypeTimeAgain:
 		answer, err := s.signTime(f, leaf)
 		if err != nil {

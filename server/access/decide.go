@@ -25,23 +25,23 @@ func (s *Server) decide(ctx context.Context, user identity.Peer, device identity
 		return decision{}, err
 	}
 	q := question{device: device, at: s.now().UTC(), incumbent: last.Chosen, lost: lost}
-	for _, l := range s.presence.relays() {
-		name := l.peer.Name.ID
+	for _, r := range s.presence.relays() {
+		name := r.name.ID
 		q.relays = append(q.relays, contender{
-			name: name, manager: findMeasurement(manager, name), runtime: findMeasurement(runtime, name), load: l.carries(),
+			name: name, manager: findMeasurement(manager, name), runtime: findMeasurement(runtime, name), load: r.load,
 		})
 	}
 	return choose(q), nil
 }
 
-// chooseRelay decides and returns the connection of the chosen relay. Without
+// chooseRelay decides and returns the chosen relay. Without
 // one the error is a refusal, no-relay.
-func (s *Server) chooseRelay(ctx context.Context, user identity.Peer, device identity.UID, lost string) (decision, *link, error) {
+func (s *Server) chooseRelay(ctx context.Context, user identity.Peer, device identity.UID, lost string) (decision, *attached, error) {
 	d, err := s.decide(ctx, user, device, lost)
 	if err != nil {
 		return d, nil, err
 	}
-	relay := s.presence.find(identity.RelayName(d.Chosen))
+	relay := s.presence.relay(d.Chosen)
 	switch {
 	case len(d.Relays) == 0:
 		return d, nil, refuse(transport.NoRelay, "no relay is online")

@@ -26,20 +26,22 @@ type deviceView struct {
 	Hints    map[string]string `json:"hints"`
 }
 
-func (s *Server) view(m memberRecord) deviceView {
+func (s *Server) view(ctx context.Context, m memberRecord) (deviceView, error) {
 	v := deviceView{UID: m.UID, Name: m.Name, Domain: m.Domain, State: "pending", Created: m.Created, Hints: m.Hints}
 	if m.Enrolled != nil {
 		v.State, v.SPKI, v.NotAfter = "enrolled", m.Enrolled.SPKI, &m.Enrolled.NotAfter
 	}
 	if m.Revoked != nil {
 		v.State = "revoked"
-	} else if l := s.presence.find(m.name()); l != nil {
-		v.Online, v.Address, v.Since, v.Hints = true, l.from.String(), &l.since, l.hints
+	} else if a, err := s.locate(ctx, m.name()); err != nil {
+		return v, err
+	} else if a != nil {
+		v.Online, v.Address, v.Since, v.Hints = true, a.address, &a.since, a.hints
 	}
 	if v.Hints == nil {
 		v.Hints = map[string]string{}
 	}
-	return v
+	return v, nil
 }
 
 // findDevice returns a device of a domain by UID or name. One of another
@@ -82,7 +84,11 @@ func (s *Server) getDevices(r request) (int, any, error) {
 		case err != nil:
 			return 0, nil, err
 		default:
-			views = append(views, s.view(m))
+			v, err := s.view(r.Context(), m)
+			if err != nil {
+				return 0, nil, err
+			}
+			views = append(views, v)
 		}
 	}
 	slices.SortFunc(views, func(a, b deviceView) int { return strings.Compare(a.Name, b.Name) })
@@ -91,7 +97,11 @@ func (s *Server) getDevices(r request) (int, any, error) {
 
 func (s *Server) getDevice(r request) (int, any, error) {
 	m, err := s.device(r)
-	return http.StatusOK, s.view(m), err
+	if err != nil {
+		return 0, nil, err
+	}
+	v, err := s.view(r.Context(), m)
+	return http.StatusOK, v, err
 }
 
 func (s *Server) postRevoke(r request) (int, any, error) {
@@ -99,8 +109,11 @@ func (s *Server) postRevoke(r request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	m, err = s.revoke(r.Context(), r.caller.peer, m.UID)
-	return http.StatusOK, s.view(m), err
+	if m, err = s.revoke(r.Context(), r.caller.peer, m.UID); err != nil {
+		return 0, nil, err
+	}
+	v, err := s.view(r.Context(), m)
+	return http.StatusOK, v, err
 }
 
 // addBody and addAnswer are those of POST /api/v1/devices.

@@ -10,6 +10,8 @@
 //	s.ServeConn(ctx, conn)           // ALPN hawser-access/1: Runtimes and relays
 //	s.ServeAPI(ctx, conn)            // ALPN hawser-api/1: Managers
 //
+// Several of them with one Store and one Bus are one Access Server (access §9).
+//
 // Decisions are pure functions (judgeEnrol, judgeLogin, judgeUser, choose);
 // around them are thin loops of compare-and-set on a Store. What is in memory,
 // presence above all, is gone with the process and comes back with the

@@ -12,11 +12,9 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"hawser/internal/durable"
 )
 
-// Bounds of the embedded store.
+// Bounds of a store in JetStream.
 const (
 	maxRecordBytes = 256 << 10           // of one record
 	maxStoreBytes  = 16 << 30            // of the whole store
@@ -27,100 +25,65 @@ const (
 	storeTimeout   = 10 * time.Second // of one request, when the caller has no deadline
 )
 
-// jetStream is a Store in a NATS server that runs inside this process, listens
-// nowhere and syncs every write before it acknowledges it.
+// jetStream is a Store in a NATS server: one inside this process, or another.
 type jetStream struct {
-	server  *server.Server
-	conn    *nats.Conn
-	lock    io.Closer
-	js      jetstream.JetStream
-	buckets map[string]jetstream.KeyValue
-	audit   jetstream.Stream
+	conn     *nats.Conn
+	js       jetstream.JetStream
+	buckets  map[string]jetstream.KeyValue
+	audit    jetstream.Stream
+	replicas int            // of the streams that are made
+	server   *server.Server // inside this process; nil: another one
+	lock     io.Closer      // of its directory
 }
 
-// OpenJetStream opens the Store in dir, which it makes, private, if it is not
-// there. It blocks until what is on disk has been read, 30 s at most. A
-// directory that another process has open is refused with ErrInUse, and so is,
-// with another error, one that others can read.
-func OpenJetStream(dir string) (Store, error) {
-	if err := durable.OpenDir(dir); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
-	}
-	lock, err := lockDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "hawser",
-		DontListen: true, // in-process connections only: nothing to attack, nothing to collide
-		NoSigs:     true,
-		NoLog:      true,
-		JetStream:  true,
-		StoreDir:   dir,
-		// JetStream acknowledges at once and syncs every two minutes unless told
-		// otherwise; an acknowledged enrolment must outlive a power cut (access §1).
-		SyncAlways:         true,
-		JetStreamMaxMemory: 64 << 20,
-		JetStreamMaxStore:  maxStoreBytes,
-		MaxPayload:         1 << 20,
-	})
-	if err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	s := &jetStream{server: srv, lock: lock, buckets: make(map[string]jetstream.KeyValue)}
-	if err := s.start(); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("open store %s: %w", dir, err)
-	}
-	return s, nil
-}
-
-func (s *jetStream) start() (err error) {
-	s.server.Start()
-	if !s.server.Running() || !s.server.JetStreamEnabled() {
-		return errors.New("JetStream did not start: is the directory writable, and is there space?")
-	}
-	if !s.server.ReadyForConnections(startupTimeout) {
-		return errors.New("server is not ready in time")
-	}
-	s.conn, err = nats.Connect("", nats.InProcessServer(s.server), nats.NoReconnect())
-	if err != nil {
-		return err
-	}
+// open makes what is not there, and blocks until it can be used.
+func (s *jetStream) open() (err error) {
 	s.js, err = jetstream.New(s.conn, jetstream.WithDefaultTimeout(storeTimeout))
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startupTimeout)
 	defer cancel()
+	s.buckets = make(map[string]jetstream.KeyValue)
 	for _, bucket := range allBuckets() {
 		if s.buckets[bucket], err = s.openBucket(ctx, bucket); err != nil {
 			return fmt.Errorf("bucket %s: %w", bucket, err)
 		}
 	}
-	s.audit, err = s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: "audit", Subjects: []string{auditSubjects}, Storage: jetstream.FileStorage,
+	s.audit, err = s.makeStream(ctx, jetstream.StreamConfig{
+		Name: auditStream, Subjects: []string{auditSubjects}, Storage: jetstream.FileStorage,
 		MaxBytes: maxAuditBytes, Discard: jetstream.DiscardOld, DenyDelete: true, DenyPurge: true,
 	})
 	return err
+}
+
+// makeStream makes a stream, or brings one up to date; how many replicas that
+// one has is its operator's affair.
+func (s *jetStream) makeStream(ctx context.Context, c jetstream.StreamConfig) (jetstream.Stream, error) {
+	c.Replicas = s.replicas
+	if old, err := s.js.Stream(ctx, c.Name); err == nil {
+		c.Replicas = old.CachedInfo().Config.Replicas
+	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, err
+	}
+	return s.js.CreateOrUpdateStream(ctx, c)
 }
 
 // openBucket makes the stream of a bucket by hand, as the client library lays
 // it out, but without direct reads: those may be answered by a replica that is
 // behind, and security decisions read the newest revision (access §1).
 func (s *jetStream) openBucket(ctx context.Context, bucket string) (jetstream.KeyValue, error) {
-	keep := map[string]time.Duration{
-		bucketCodes: keepCodes, bucketSessions: keepSessions,
-		bucketMeasurements: keepSessions, bucketDecisions: keepSessions,
+	storage := jetstream.FileStorage
+	if volatile(bucket) {
+		storage = jetstream.MemoryStorage
 	}
-	_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	_, err := s.makeStream(ctx, jetstream.StreamConfig{
 		Name:              "KV_" + bucket,
 		Subjects:          []string{"$KV." + bucket + ".>"},
-		Storage:           jetstream.FileStorage,
+		Storage:           storage,
 		MaxMsgsPerSubject: 1,
 		MaxMsgSize:        maxRecordBytes,
-		MaxAge:            keep[bucket],
+		MaxAge:            keepFor(bucket),
 		Discard:           jetstream.DiscardNew,
 		AllowRollup:       true,
 		DenyDelete:        true,
@@ -132,34 +95,66 @@ func (s *jetStream) openBucket(ctx context.Context, bucket string) (jetstream.Ke
 	return s.js.KeyValue(ctx, bucket)
 }
 
+// keepFor is how long a record stays after its last write; 0: for ever.
+func keepFor(bucket string) time.Duration {
+	switch bucket {
+	case bucketCodes:
+		return keepCodes
+	case bucketSessions, bucketMeasurements, bucketDecisions:
+		return keepSessions
+	case bucketNodes:
+		return leaseTime
+	}
+	return 0
+}
+
+// retry does an operation again after its bucket went with the memory of a
+// server that was restarted.
+func (s *jetStream) retry(ctx context.Context, bucket string, do func() error) error {
+	err := do()
+	if !volatile(bucket) || !isMissing(err) {
+		return err
+	}
+	if _, err := s.openBucket(ctx, bucket); err != nil {
+		return err
+	}
+	return do()
+}
+
 func (s *jetStream) Get(ctx context.Context, bucket, key string) (Entry, error) {
-	e, err := s.buckets[bucket].Get(ctx, key)
+	var e jetstream.KeyValueEntry
+	err := s.retry(ctx, bucket, func() (err error) { e, err = s.buckets[bucket].Get(ctx, key); return err })
 	if err != nil {
-		return Entry{}, storeError("get", bucket, key, err)
+		return Entry{}, s.storeError("get", bucket, key, err)
 	}
 	return Entry{key, e.Value(), e.Revision()}, nil
 }
 
-func (s *jetStream) Create(ctx context.Context, bucket, key string, value []byte) (uint64, error) {
-	revision, err := s.buckets[bucket].Create(ctx, key, value)
-	return revision, storeError("create", bucket, key, err)
+func (s *jetStream) Create(ctx context.Context, bucket, key string, value []byte) (revision uint64, err error) {
+	err = s.retry(ctx, bucket, func() (err error) { revision, err = s.buckets[bucket].Create(ctx, key, value); return err })
+	return revision, s.storeError("create", bucket, key, err)
 }
 
-func (s *jetStream) Update(ctx context.Context, bucket, key string, value []byte, revision uint64) (uint64, error) {
-	revision, err := s.buckets[bucket].Update(ctx, key, value, revision)
-	return revision, storeError("update", bucket, key, err)
+func (s *jetStream) Update(ctx context.Context, bucket, key string, value []byte, old uint64) (revision uint64, err error) {
+	err = s.retry(ctx, bucket, func() (err error) { revision, err = s.buckets[bucket].Update(ctx, key, value, old); return err })
+	return revision, s.storeError("update", bucket, key, err)
 }
 
 func (s *jetStream) Delete(ctx context.Context, bucket, key string, revision uint64) error {
-	return storeError("delete", bucket, key, s.buckets[bucket].Delete(ctx, key, jetstream.LastRevision(revision)))
+	err := s.retry(ctx, bucket, func() error { return s.buckets[bucket].Delete(ctx, key, jetstream.LastRevision(revision)) })
+	return s.storeError("delete", bucket, key, err)
 }
 
 func (s *jetStream) List(ctx context.Context, bucket, prefix string) ([]Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	w, err := s.buckets[bucket].Watch(ctx, prefix+">", jetstream.IgnoreDeletes())
+	var w jetstream.KeyWatcher
+	err := s.retry(ctx, bucket, func() (err error) {
+		w, err = s.buckets[bucket].Watch(ctx, prefix+">", jetstream.IgnoreDeletes())
+		return err
+	})
 	if err != nil {
-		return nil, storeError("list", bucket, prefix, err)
+		return nil, s.storeError("list", bucket, prefix, err)
 	}
 	defer w.Stop()
 	var list []Entry
@@ -168,48 +163,41 @@ func (s *jetStream) List(ctx context.Context, bucket, prefix string) ([]Entry, e
 		case e, open := <-w.Updates():
 			switch {
 			case !open:
-				return nil, storeError("list", bucket, prefix, errClosed)
+				return nil, s.storeError("list", bucket, prefix, errClosed)
 			case e == nil: // the end of what there was
 				slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
 				return list, nil
 			}
 			list = append(list, Entry{e.Key(), e.Value(), e.Revision()})
 		case <-ctx.Done():
-			return nil, storeError("list", bucket, prefix, ctx.Err())
+			return nil, s.storeError("list", bucket, prefix, ctx.Err())
 		}
 	}
-}
-
-// storeError gives the client library's errors our words.
-func storeError(verb, bucket, key string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrKeyDeleted):
-		err = ErrNotFound
-	case errors.Is(err, jetstream.ErrKeyExists), errors.Is(err, jetstream.ErrKeyRevisionMismatch):
-		err = ErrConflict
-	}
-	return fmt.Errorf("%s %s %q: %w", verb, bucket, key, err)
 }
 
 // Check says what was found, not what was asked for.
 func (s *jetStream) Check(ctx context.Context) (string, error) {
 	info, err := s.audit.Info(ctx)
 	if err != nil {
+		return "", fmt.Errorf("check store: %w", s.away(err))
+	}
+	found := s.foundExternal
+	if s.server != nil {
+		found = s.foundEmbedded
+	}
+	text, err := found()
+	if err != nil {
 		return "", fmt.Errorf("check store: %w", err)
 	}
-	found := s.server.JetStreamConfig()
-	if found == nil || !found.SyncAlways {
-		return "", errors.New("check store: embedded JetStream does not sync before it acknowledges")
-	}
-	return fmt.Sprintf("embedded JetStream in %s, syncs before it acknowledges, %d audit records",
-		found.StoreDir, info.State.Msgs), nil
+	return fmt.Sprintf("%s, %d audit records", text, info.State.Msgs), nil
 }
 
 func (s *jetStream) Close() error {
 	if s.conn != nil {
 		s.conn.Close()
+	}
+	if s.server == nil {
+		return nil
 	}
 	s.server.Shutdown()
 	s.server.WaitForShutdown()

@@ -11,6 +11,7 @@ import (
 // Subjects of the audit stream are audit.NODE.DOMAIN; noDomain stands for none,
 // which no label can be.
 const (
+	auditStream   = "audit"
 	auditSubjects = "audit.*.*"
 	noDomain      = "_"
 )
@@ -29,7 +30,7 @@ func auditSubject(node, domain, empty string) string {
 
 func (s *jetStream) Append(ctx context.Context, node, domain string, record []byte) error {
 	if _, err := s.js.Publish(ctx, auditSubject(node, domain, noDomain), record); err != nil {
-		return fmt.Errorf("append audit record: %w", err)
+		return fmt.Errorf("append audit record: %w", s.away(err))
 	}
 	return nil
 }
@@ -41,7 +42,7 @@ func (s *jetStream) Records(ctx context.Context, node, domain string, limit int)
 	defer cancel()
 	info, err := s.audit.Info(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read audit: %w", err)
+		return nil, fmt.Errorf("read audit: %w", s.away(err))
 	}
 	first, last := info.State.FirstSeq, info.State.LastSeq
 	for window := uint64(limit); ; window *= 8 {
@@ -51,7 +52,7 @@ func (s *jetStream) Records(ctx context.Context, node, domain string, limit int)
 		}
 		records, err := s.recordsFrom(ctx, from, last, auditSubject(node, domain, "*"), limit)
 		if err != nil {
-			return nil, fmt.Errorf("read audit: %w", err)
+			return nil, fmt.Errorf("read audit: %w", s.away(err))
 		}
 		if len(records) >= limit || from == first {
 			return records, nil

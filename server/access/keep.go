@@ -66,7 +66,8 @@ func (s *Server) flushLast(ctx context.Context) {
 }
 
 // loseSession gives an open session its time to be moved.
-func (s *Server) loseSession(id string) {
+func (s *Server) loseSession(ctx context.Context, id string) {
 	s.sessions.lose(id, time.Now())
+	s.tellSession(ctx, id)
 	s.reckon()
 }

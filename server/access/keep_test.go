@@ -113,3 +113,24 @@ func TestMoveWithoutTheRuntimesConsent(t *testing.T) {
 		}
 	})
 }
+
+// Whatever went wrong with the way, another relay may do; anything else is an end.
+func TestFaultsOfTheWayLeaveASessionToBeMoved(t *testing.T) {
+	for reason, movable := range map[transport.Reason]bool{
+		transport.LinkLost: true, transport.Refused: true, transport.Timeout: true, transport.Unreachable: true, transport.Reset: true, transport.NoPeer: true,
+		transport.Closed: false, transport.WrongPeer: false, transport.Policy: false, "": false,
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				defer s.end()
+				_, o := s.session()
+				s.runtime.write(wire.TypeEndSession, wire.EndSession{Session: o.Session, Reason: reason})
+				synctest.Wait()
+				if r := s.record(o.Session); (r.Ended == nil) != movable {
+					t.Errorf("%+v", r)
+				}
+			})
+		})
+	}
+}

@@ -154,6 +154,17 @@ func (m *measurements) write(ctx context.Context, key string, fresh *unwritten) 
 	return nil
 }
 
+// settle writes what is fresh of an end, now.
+func (m *measurements) settle(ctx context.Context, key string) error {
+	m.mu.Lock()
+	fresh := m.fresh[key]
+	m.mu.Unlock()
+	if fresh == nil {
+		return nil
+	}
+	return m.write(ctx, key, fresh)
+}
+
 // flush writes what is due by then.
 func (m *measurements) flush(ctx context.Context, by time.Time) error {
 	m.mu.Lock()

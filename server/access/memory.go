@@ -8,21 +8,28 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // NewMemory returns a Store that forgets everything with its process. It exists
 // for bubbles alone, where a NATS server does not belong; it does no I/O and
 // its calls never block.
 func NewMemory() Store {
-	return &memory{buckets: make(map[string]map[string]Entry)}
+	return &memory{buckets: make(map[string]map[string]memoryEntry)}
 }
 
 type memory struct {
 	mu       sync.Mutex // guards all below
 	closed   bool
 	revision uint64
-	buckets  map[string]map[string]Entry
+	buckets  map[string]map[string]memoryEntry
 	audit    []auditEntry
+}
+
+// memoryEntry is an Entry with the time of its last write.
+type memoryEntry struct {
+	Entry
+	at time.Time
 }
 
 type auditEntry struct {
@@ -35,7 +42,7 @@ var errClosed = errors.New("store is closed")
 func (m *memory) Get(_ context.Context, bucket, key string) (Entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, ok := m.buckets[bucket][key]
+	e, ok := m.findLocked(bucket, key)
 	switch {
 	case m.closed:
 		return Entry{}, errClosed
@@ -43,6 +50,15 @@ func (m *memory) Get(_ context.Context, bucket, key string) (Entry, error) {
 		return Entry{}, ErrNotFound
 	}
 	return e.clone(), nil
+}
+
+// findLocked returns a record that is not too old for its bucket.
+func (m *memory) findLocked(bucket, key string) (Entry, bool) {
+	e, ok := m.buckets[bucket][key]
+	if keep := keepFor(bucket); ok && keep > 0 && time.Since(e.at) >= keep {
+		return Entry{}, false
+	}
+	return e.Entry, ok
 }
 
 func (m *memory) Create(_ context.Context, bucket, key string, value []byte) (uint64, error) {
@@ -57,23 +73,24 @@ func (m *memory) Update(_ context.Context, bucket, key string, value []byte, rev
 func (m *memory) swap(bucket, key string, value []byte, revision uint64) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	old, _ := m.findLocked(bucket, key)
 	switch {
 	case m.closed:
 		return 0, errClosed
-	case m.buckets[bucket][key].Revision != revision:
+	case old.Revision != revision:
 		return 0, ErrConflict
 	case m.buckets[bucket] == nil:
-		m.buckets[bucket] = make(map[string]Entry)
+		m.buckets[bucket] = make(map[string]memoryEntry)
 	}
 	m.revision++
-	m.buckets[bucket][key] = Entry{key, bytes.Clone(value), m.revision}
+	m.buckets[bucket][key] = memoryEntry{Entry{key, bytes.Clone(value), m.revision}, time.Now()}
 	return m.revision, nil
 }
 
 func (m *memory) Delete(_ context.Context, bucket, key string, revision uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, ok := m.buckets[bucket][key]
+	e, ok := m.findLocked(bucket, key)
 	switch {
 	case m.closed:
 		return errClosed
@@ -92,8 +109,8 @@ func (m *memory) List(_ context.Context, bucket, prefix string) ([]Entry, error)
 	}
 	var list []Entry
 	for _, key := range slices.Sorted(maps.Keys(m.buckets[bucket])) {
-		if strings.HasPrefix(key, prefix) {
-			list = append(list, m.buckets[bucket][key].clone())
+		if e, ok := m.findLocked(bucket, key); ok && strings.HasPrefix(key, prefix) {
+			list = append(list, e.clone())
 		}
 	}
 	return list, nil

@@ -68,14 +68,17 @@ func (s *Server) moveSession(ctx context.Context, user identity.Peer, id string,
 	case lost.Epoch > r.Epoch:
 		return wire.Offer{}, refuse(codeBadRequest, "the session has no such epoch yet")
 	}
-	runtime := s.presence.find(r.device())
+	runtime, err := s.locate(ctx, r.device())
+	if err != nil {
+		return wire.Offer{}, err
+	}
 	if runtime == nil {
-		s.loseSession(id)
+		s.loseSession(ctx, id)
 		return wire.Offer{}, s.refuseSession(ctx, user, r.device(), transport.Offline, "move of session "+id)
 	}
-	relay := s.presence.find(identity.RelayName(r.Relay))
+	relay := s.presence.relay(r.Relay)
 	if lost.Epoch < r.Epoch && relay != nil && s.sessions.agreedTo(id) == r.Epoch {
-		return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer)
+		return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer())
 	}
 	return s.nextEpoch(ctx, user, r, lost, runtime)
 }
@@ -85,10 +88,10 @@ var errEnded = refuse(transport.Closed, "the session has ended")
 
 // nextEpoch chooses anew, commits and offers. A session that could not be moved
 // keeps its time to be moved again.
-func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r sessionRecord, lost moveBody, runtime *link) (offer wire.Offer, err error) {
+func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r sessionRecord, lost moveBody, runtime *attached) (offer wire.Offer, err error) {
 	defer func() {
 		if err != nil {
-			s.loseSession(r.Session)
+			s.loseSession(ctx, r.Session)
 		}
 	}()
 	left := r.Lost // an epoch that never ran has lost no relay of its own
@@ -128,6 +131,7 @@ func (s *Server) commitEpoch(ctx context.Context, old sessionRecord, relay, left
 	})
 	if err == nil {
 		s.sessions.moved(r)
+		s.tellSession(ctx, r.Session)
 	}
 	return r, err
 }

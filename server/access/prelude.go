@@ -45,7 +45,7 @@ func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 }
 
 func (s *Server) logRefusal(conn *tls.Conn, r *wire.Refusal, err error) {
-	if r.Reason == transport.Internal {
+	if isOurs(err) {
 		s.log.Error("request failed", "addr", conn.RemoteAddr(), "err", err)
 		return
 	}
@@ -134,6 +134,9 @@ func (s *Server) signTime(f wire.Frame, leaf identity.SPKI) ([]byte, error) {
 	}
 	now, ok := s.clock.trusted()
 	if !ok {
+		if behind, newest, due := s.clock.complaint(now); due {
+			s.log.Error("no time is signed: the clock is behind the store; set the clock, or wait", "behind", behind, "newest", newest)
+		}
 		return nil, errClock
 	}
 	request := wire.TimeRequest(f.Payload)
@@ -143,7 +146,7 @@ func (s *Server) signTime(f wire.Frame, leaf identity.SPKI) ([]byte, error) {
 }
 
 // errClock refuses service while the own clock is not to be trusted (wire §3).
-var errClock = refuse(transport.ClockWrong, "the server's clock is behind its own records")
+var errClock = refuse(transport.ClockWrong, "the server's clock is behind its own records: its operator must set it")
 
 func unexpected(f wire.Frame) error {
 	if f.Type == wire.TypeRefuse {

@@ -3,6 +3,7 @@ package access
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,13 +14,15 @@ import (
 	"hawser/transport/wire"
 )
 
-// presence knows who is online and which keys are revoked. Both are under one
+// presence knows who is attached to this node, which relays are attached to
+// others, and which keys are revoked. All is under one
 // lock, so that nobody who is revoked can slip in while it happens; nothing
 // under the lock waits for a peer. The zero value works.
 type presence struct {
 	mu      sync.Mutex // guards the rest
 	links   map[identity.Name]*link
-	pushed  []byte // the pool that everybody knows
+	others  []*attached // relays of other nodes
+	pushed  []byte      // the pool that everybody knows
 	revoked map[identity.SPKI]time.Time
 }
 
@@ -65,21 +68,51 @@ func (p *presence) find(name identity.Name) *link {
 	return p.links[name]
 }
 
-// relays returns the live connections of relays, ordered by name.
-func (p *presence) relays() []*link {
+// names returns who is attached here.
+func (p *presence) names() []identity.Name {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.links))
+}
+
+// setOthers notes the relays of other nodes, and pushes the pool if that changes it.
+func (p *presence) setOthers(relays []*attached) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.others = relays
+	p.pushPoolLocked(nil)
+}
+
+// relays returns the relays that are online, ordered by name.
+func (p *presence) relays() []*attached {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.relaysLocked()
 }
 
-func (p *presence) relaysLocked() []*link {
-	var relays []*link
-	for name, l := range p.links {
-		if name.Kind == identity.KindRelay {
-			relays = append(relays, l)
+// relay returns the relay of that name if it is online, or nil.
+func (p *presence) relay(name string) *attached {
+	for _, r := range p.relays() {
+		if r.name.ID == name {
+			return r
 		}
 	}
-	slices.SortFunc(relays, func(a, b *link) int { return strings.Compare(a.peer.Name.ID, b.peer.Name.ID) })
+	return nil
+}
+
+func (p *presence) relaysLocked() []*attached {
+	var relays []*attached
+	for name, l := range p.links {
+		if name.Kind == identity.KindRelay {
+			relays = append(relays, l.attached())
+		}
+	}
+	for _, r := range p.others {
+		if p.links[r.name] == nil { // here it is newer, or will soon be ended
+			relays = append(relays, r)
+		}
+	}
+	slices.SortFunc(relays, func(a, b *attached) int { return strings.Compare(a.name.ID, b.name.ID) })
 	return relays
 }
 
@@ -103,15 +136,10 @@ func (p *presence) pushPoolLocked(but *link) {
 
 func (p *presence) poolLocked() wire.Pool {
 	pool := wire.Pool{Relays: []wire.Relay{}}
-	for _, l := range p.relaysLocked() {
-		pool.Relays = append(pool.Relays, l.relay())
+	for _, r := range p.relaysLocked() {
+		pool.Relays = append(pool.Relays, r.relay())
 	}
 	return pool
-}
-
-// relay returns where the relay at the other end of l answers.
-func (l *link) relay() wire.Relay {
-	return wire.Relay{Name: l.peer.Name.ID, Hosts: l.hello.Hosts, Ports: l.hello.Ports}
 }
 
 // pushLocked queues a frame for everybody but one.
@@ -137,14 +165,27 @@ func (p *presence) forbidLocked(spki identity.SPKI, at time.Time) {
 	p.revoked[spki] = at
 }
 
-// revoke forbids a key now, ends what is connected with it and tells everybody
-// else.
+// revoke forbids a key now.
 func (p *presence) revoke(spki identity.SPKI, now time.Time) {
+	p.revokeAll(map[identity.SPKI]time.Time{spki: now}, now)
+}
+
+// revokeAll forbids keys that were revoked at those times, ends what is
+// connected with them and tells everybody else. What was known is no news.
+func (p *presence) revokeAll(keys map[identity.SPKI]time.Time, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forbidLocked(spki, now)
+	before := len(p.revoked)
+	for spki, at := range keys {
+		if _, known := p.revoked[spki]; !known {
+			p.forbidLocked(spki, at)
+		}
+	}
+	if len(p.revoked) == before {
+		return
+	}
 	for _, l := range p.links {
-		if l.peer.SPKI == spki {
+		if _, no := p.revoked[l.peer.SPKI]; no {
 			l.finish(&wire.Refusal{Reason: transport.Revoked})
 		}
 	}

@@ -20,6 +20,9 @@ type (
 	// domainRecord is in bucket domains.
 	domainRecord struct {
 		Created time.Time `json:"created"`
+		// Infrastructure marks the domain that came with the infrastructure: its
+		// users run it.
+		Infrastructure bool `json:"infrastructure,omitempty"`
 	}
 	// userRecord is in bucket users.
 	userRecord struct {
@@ -136,9 +139,9 @@ func decode(e Entry, bucket string, record any) error {
 // save writes a record that is at revision, or with 0 one that must not exist.
 // ErrConflict: somebody else was first.
 func save(ctx context.Context, store Store, bucket, key string, record any, revision uint64) error {
-	value, err := json.Marshal(record)
+	value, err := encodeRecord(bucket, key, record)
 	if err != nil {
-		return fmt.Errorf("write %s %q: %w", bucket, key, err)
+		return err
 	}
 	if revision == 0 {
 		_, err = store.Create(ctx, bucket, key, value)
@@ -146,6 +149,14 @@ func save(ctx context.Context, store Store, bucket, key string, record any, revi
 		_, err = store.Update(ctx, bucket, key, value, revision)
 	}
 	return err
+}
+
+func encodeRecord(bucket, key string, record any) ([]byte, error) {
+	value, err := json.Marshal(record)
+	if err != nil {
+		return nil, fmt.Errorf("write %s %q: %w", bucket, key, err)
+	}
+	return value, nil
 }
 
 // update applies change to a record until nobody else changes it meanwhile. If

@@ -23,6 +23,9 @@ const (
 	codeTooLarge         transport.Reason = "too-large"
 )
 
+// awayRetry is when a client asks again after the store was away.
+const awayRetry = 5 * time.Second
+
 // refuse returns the refusal that a client is told, in a frame or a problem document.
 func refuse(reason transport.Reason, text string) error {
 	return &wire.Refusal{Reason: reason, Text: text}
@@ -41,11 +44,22 @@ func refusalOf(err error) *wire.Refusal {
 	if errors.Is(err, wire.ErrFrame) {
 		return &wire.Refusal{Reason: transport.Protocol, Text: err.Error()}
 	}
+	if errors.Is(err, ErrAway) { // grants are signed by nobody who may be out of date
+		return &wire.Refusal{Reason: transport.Busy, Text: "the server's store is away", RetryAfter: awayRetry}
+	}
 	return &wire.Refusal{Reason: transport.Internal}
+}
+
+// isOurs reports whether err is our fault and belongs in the log.
+func isOurs(err error) bool {
+	return errors.Is(err, ErrAway) || refusalOf(err).Reason == transport.Internal
 }
 
 // gone reports whether err only says that the peer went away or fell silent.
 func gone(err error) bool {
+	if errors.Is(err, ErrAway) {
+		return false // its cause may be a network error too, but not the peer's
+	}
 	_, isNet := errors.AsType[net.Error](err)
 	return err == nil || isNet || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded)

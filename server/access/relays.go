@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/transport"
 	"hawser/transport/wire"
 )
 
@@ -32,6 +33,9 @@ func (s *Server) postRelays(r request) (int, any, error) {
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
+	if err := s.runsInfrastructure(r.Context(), r.caller); err != nil {
+		return 0, nil, err
+	}
 	if err := identity.CheckLabel(body.Name); err != nil {
 		return 0, nil, refuse(codeBadRequest, "name: "+err.Error())
 	}
@@ -43,6 +47,19 @@ func (s *Server) postRelays(r request) (int, any, error) {
 	}
 	err = s.audit(r.Context(), actionRelayAdd, r.caller.peer.Name.String(), m.name(), nil, "")
 	return http.StatusCreated, relayAnswer{m.Name, code.String(), m.Code.Expires}, err
+}
+
+// runsInfrastructure refuses a caller whose domain is not the one that came with
+// the infrastructure: relays are everybody's.
+func (s *Server) runsInfrastructure(ctx context.Context, c caller) error {
+	d, _, err := load[domainRecord](ctx, s.cfg.Store, bucketDomains, c.domain())
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if !d.Infrastructure {
+		return refuse(transport.Policy, "only users of the infrastructure's own domain may add relays")
+	}
+	return nil
 }
 
 // addRelay makes a relay's record, which is the commit and is made once: its
@@ -87,12 +104,20 @@ func (s *Server) getDeviceRelays(r request) (int, any, error) {
 	switch r.URL.Query().Get("measure") {
 	case "", "0":
 	case "1":
-		if l := s.presence.find(m.name()); l != nil {
-			l.measure(r.Context())
+		if err := s.measureNow(r.Context(), m.name()); err != nil {
+			return 0, nil, err
 		}
 	default:
 		return 0, nil, refuse(codeBadRequest, "measure is not 0 or 1")
 	}
 	d, err := s.decide(r.Context(), r.caller.peer, m.UID, "")
 	return http.StatusOK, d, err
+}
+
+func (s *Server) measureNow(ctx context.Context, device identity.Name) error {
+	runtime, err := s.locate(ctx, device)
+	if err != nil || runtime == nil {
+		return err
+	}
+	return s.measure(ctx, runtime)
 }

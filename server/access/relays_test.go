@@ -77,6 +77,25 @@ func TestRelayIsAddedOnceAndEnrolsByItsCode(t *testing.T) {
 	})
 }
 
+// Relays are everybody's: only the domain that came with the infrastructure adds them.
+func TestOnlyTheInfrastructuresDomainAddsRelays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		if err := save(t.Context(), s.cfg.Store, bucketDomains, "other", domainRecord{Created: time.Now()}, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, domain := range []string{"other", "nowhere"} {
+			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", relayBody{"r2"}); code != transport.Policy {
+				t.Errorf("%s: %q", domain, code)
+			}
+		}
+		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", relayBody{"r2"}, nil); status != 201 {
+			t.Errorf("a colleague: %d", status)
+		}
+	})
+}
+
 // The pool is pushed when it changes, at once, and only then.
 func TestPoolIsPushedWhenItChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -59,7 +59,7 @@ func (s *Server) noteMeasurements(ctx context.Context, key string, list []wire.M
 const maxPipes = 1 << 20
 
 // loadFrom takes what a relay says of itself.
-func loadFrom(l *link, f wire.Frame) error {
+func (s *Server) loadFrom(l *link, f wire.Frame) error {
 	if l.peer.Name.Kind != identity.KindRelay {
 		return unexpected(f)
 	}
@@ -71,8 +71,9 @@ func loadFrom(l *link, f wire.Frame) error {
 		return fmt.Errorf("%w: load is out of bounds", wire.ErrFrame)
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.load = m
+	l.mu.Unlock()
+	s.cluster.touch(l.peer.Name)
 	return nil
 }
 

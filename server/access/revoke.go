@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"errors"
+	"time"
 
 	"hawser/identity"
 	"hawser/transport"
@@ -29,7 +30,11 @@ func (s *Server) revoke(ctx context.Context, user identity.Peer, uid identity.UI
 		return m, err
 	}
 	if m.Enrolled != nil {
-		s.presence.revoke(m.Enrolled.SPKI, s.now())
+		now, spki := s.now(), m.Enrolled.SPKI
+		s.presence.revoke(spki, now)
+		if err := s.tell(ctx, news{Revoked: map[identity.SPKI]time.Time{spki: now}}); err != nil {
+			return m, err
+		}
 	}
 	for _, r := range s.sessions.of(uid) {
 		if err := s.endSession(ctx, r.Session, user.Name.String(), transport.Revoked); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type Config struct {
 	// Heartbeat is how often idle clients ping (wire §4.6); zero: 120 s.
 	Heartbeat time.Duration
 	Store     Store            // its opener closes it, after Run and all Serve calls have returned
+	Bus       Bus              // to the others that have the same Store; nil: there are none
 	Now       func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: none
 }
@@ -57,6 +59,7 @@ type Server struct {
 	chain    chain
 	codes    limiter
 	cert     ownCertificate
+	cluster  cluster
 	presence presence
 	sessions sessions
 	measured measurements
@@ -90,6 +93,7 @@ func New(cfg Config) (*Server, error) {
 		ready:    make(chan struct{}),
 	}
 	s.clock.now = cfg.Now
+	s.cluster.init(cfg)
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -111,19 +115,45 @@ func (c *Config) check() error {
 }
 
 // Run reads the store and then blocks until ctx ends; after it every ServeConn
-// and ServeAPI returns. It gives nil on cancel. Connections that are served
-// before Run has read the store wait for it.
+// and ServeAPI returns. It gives nil on cancel, and ErrInUse when another
+// process has the same Node and Store. Connections that are served before Run
+// has read the store wait for it.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.end()
+	err := s.run(ctx)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("run access server: %w", err)
+}
+
+func (s *Server) run(ctx context.Context) error {
+	// What is published while the store is read must be heard.
+	leave, err := s.cluster.bus.Attend(s.cfg.Node, BusHandler{s.hear, s.obey, s.missed})
+	if err != nil {
+		return err
+	}
+	defer leave()
 	if err := s.load(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("start access server: %w", err)
+		return err
+	}
+	if err := s.cluster.lease.take(ctx); err != nil {
+		return err
+	}
+	defer s.leaveCluster(ctx)
+	s.introduce(ctx)
+	if err := s.tendOnce(ctx, false); err != nil {
+		return err
 	}
 	close(s.ready)
-	s.keep(ctx)
-	return nil
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
+	keeper.Go(func() { s.keep(ctx) })
+	err = s.tend(ctx)
+	cancel(err)
+	return err
 }
 
 // auditTail is how many audit records are looked at when the server starts.
@@ -142,10 +172,15 @@ func (s *Server) load(ctx context.Context) error {
 	if err := VerifyAudit(records); err != nil {
 		s.log.Error("audit chain is broken", "err", err)
 	}
+	return errors.Join(s.loadRevoked(ctx), s.loadSessions(ctx))
+}
+
+func (s *Server) loadRevoked(ctx context.Context) error {
 	entries, err := s.cfg.Store.List(ctx, bucketRevoked, "")
 	if err != nil {
 		return err
 	}
+	keys := make(map[identity.SPKI]time.Time)
 	for _, e := range entries {
 		var r revokedRecord
 		if err := decode(e, bucketRevoked, &r); err != nil {
@@ -155,18 +190,18 @@ func (s *Server) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.presence.forbid(spki, r.When)
+		keys[spki] = r.When
 	}
-	open, err := list[sessionRecord](ctx, s.cfg.Store, bucketSessions, "")
-	if err != nil {
-		return err
-	}
-	for _, r := range open {
-		if r.Ended == nil {
-			s.sessions.add(r)
-		}
-	}
+	s.presence.revokeAll(keys, s.now())
 	return nil
+}
+
+func (s *Server) loadSessions(ctx context.Context) error {
+	records, err := list[sessionRecord](ctx, s.cfg.Store, bucketSessions, "")
+	for _, r := range records {
+		s.sessions.read(r)
+	}
+	return err
 }
 
 // attend returns a context that also ends with Run, once the server is ready;

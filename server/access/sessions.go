@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -18,14 +19,15 @@ const (
 	moveTime = time.Minute
 )
 
-// sessions knows the open sessions; the store has them too. The zero value works.
+// sessions knows the open sessions; the store has them too, and so have other
+// nodes. The zero value works.
 type sessions struct {
 	mu     sync.Mutex // guards the rest
 	open   map[string]*openSession
 	moving map[string]chan struct{} // closed when the move is over
 }
 
-// openSession is a session with what only this process knows of it.
+// openSession is a session with what the store does not know of it.
 type openSession struct {
 	sessionRecord
 	agreed int       // the newest epoch that the Runtime has consented to
@@ -143,6 +145,57 @@ func (s *sessions) hold(ctx context.Context, id string) (release func(), err err
 		delete(s.moving, id)
 		close(over)
 	}, nil
+}
+
+// news returns what other nodes have to know of an open session, or nil.
+func (s *sessions) news(id string) *sessionNews {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.open[id]
+	if o == nil {
+		return nil
+	}
+	return &sessionNews{o.sessionRecord, o.agreed, !o.ends.IsZero()}
+}
+
+// learn takes what another node knows. Of an older epoch, or of one before the
+// Runtime's consent, it is no news.
+func (s *sessions) learn(n sessionNews, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.open[n.Record.Session]
+	switch {
+	case n.Record.Ended != nil:
+		delete(s.open, n.Record.Session)
+		return
+	case o == nil:
+		o = new(openSession)
+	case cmp.Or(cmp.Compare(n.Record.Epoch, o.Epoch), cmp.Compare(n.Agreed, o.agreed)) < 0:
+		return
+	}
+	o.sessionRecord, o.agreed = n.Record, n.Agreed
+	switch {
+	case !n.Lost:
+		o.ends = time.Time{}
+	case o.ends.IsZero():
+		o.ends = now.Add(moveTime)
+	}
+	if s.open == nil {
+		s.open = make(map[string]*openSession)
+	}
+	s.open[n.Record.Session] = o
+}
+
+// read takes what the store has. Of a session whose epoch is new to this node
+// the Runtime counts as agreed, as after a restart.
+func (s *sessions) read(r sessionRecord) {
+	s.mu.Lock()
+	o := s.open[r.Session]
+	known := r.Ended == nil && o != nil && o.Epoch >= r.Epoch
+	s.mu.Unlock()
+	if !known {
+		s.learn(sessionNews{Record: r, Agreed: r.Epoch}, time.Time{})
+	}
 }
 
 func (s *sessions) remove(id string) {

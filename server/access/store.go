@@ -9,7 +9,8 @@ import (
 var (
 	ErrNotFound = errors.New("no such record")
 	ErrConflict = errors.New("record was changed meanwhile") // or exists already, for Create
-	ErrInUse    = errors.New("in use by another process")    // by OpenJetStream
+	ErrInUse    = errors.New("in use by another process")    // by OpenJetStream, and by Run for the own name
+	ErrAway     = errors.New("is away")                      // the NATS server, or the lease on it: it may come back
 )
 
 // The buckets of access §1.
@@ -24,12 +25,19 @@ const (
 	bucketSessions     = "sessions"
 	bucketMeasurements = "measurements"
 	bucketDecisions    = "decisions"
+	bucketPresence     = "presence" // volatile
+	bucketNodes        = "nodes"    // volatile; a record is gone leaseTime after its last write
 )
+
+// volatile reports whether a bucket is held in memory only: what is in it is of
+// use as long as the processes live that wrote it.
+func volatile(bucket string) bool { return bucket == bucketPresence || bucket == bucketNodes }
 
 // allBuckets returns the buckets that a Store has, in the order of access §1.
 func allBuckets() []string {
 	return []string{bucketDomains, bucketUsers, bucketDevices, bucketNames,
-		bucketCodes, bucketRelays, bucketRevoked, bucketSessions, bucketMeasurements, bucketDecisions}
+		bucketCodes, bucketRelays, bucketRevoked, bucketSessions, bucketMeasurements, bucketDecisions,
+		bucketPresence, bucketNodes}
 }
 
 // Entry is one record of a bucket. Value is the caller's.
@@ -41,8 +49,9 @@ type Entry struct {
 
 // Store is where an Access Server keeps its state (access §1): JSON records in
 // buckets, with compare-and-set on a revision, and an append-only audit stream.
-// What was acknowledged is on disk; what is read is the newest. Keys are words
-// of letters, digits and "-", joined by ".". Methods block as the disk does and
+// What was acknowledged is on disk, in volatile buckets in memory; what is read
+// is the newest. A store that cannot be reached answers ErrAway until it can.
+// Keys are words of letters, digits and "-", joined by ".". Methods block as the disk does and
 // may be called concurrently.
 type Store interface {
 	// Get returns a record or ErrNotFound.

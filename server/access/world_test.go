@@ -35,6 +35,7 @@ type world struct {
 	server  *Server
 	admin   identity.Code // login code of user "admin" in domain "plant"
 	relay   identity.Code // activation code of relay "r1"
+	addr    netip.Addr    // of the server
 	stop    func()
 }
 
@@ -54,18 +55,12 @@ func newWorld(t testing.TB, store Store, configs ...func(*Config)) *world {
 func newIdleWorld(t testing.TB, store Store, configs ...func(*Config)) *world {
 	t.Helper()
 	now := time.Now()
-	w := &world{t: t, net: memnet.New()}
+	w := &world{t: t, net: memnet.New(), addr: serverAddr}
 	w.root = must(identity.NewRoot(must(identity.NewKey()), now))
 	w.issuing = must(w.root.NewIssuing(must(identity.NewKey()), now))
 	w.roots = must(identity.NewRoots(w.root.Cert))
-	name, timeKey, grantKey := identity.AccessName("a1"), must(identity.NewKey()), must(identity.NewKey())
-	w.cfg = Config{
-		Name: name, Node: "a1", Hosts: []string{"192.0.2.1"}, Ports: []transport.Port{443},
-		Roots: w.roots, Issuing: w.issuing,
-		TimeKey: timeKey, TimeCert: must(w.root.CertifyTimeKey(name, timeKey.Public(), now)),
-		Grant: grant.Signer{Key: grantKey, Cert: must(w.root.CertifyGrantKey(name, grantKey.Public(), now))},
-		Store: store,
-	}
+	w.cfg = w.config("a1")
+	w.cfg.Store = store
 	for _, c := range configs {
 		c(&w.cfg)
 	}
@@ -77,12 +72,25 @@ func newIdleWorld(t testing.TB, store Store, configs ...func(*Config)) *world {
 	return w
 }
 
+// config returns that of an Access Server under the world's root, which has
+// its own keys but no store.
+func (w *world) config(name string) Config {
+	now, id := time.Now(), identity.AccessName(name)
+	timeKey, grantKey := must(identity.NewKey()), must(identity.NewKey())
+	return Config{
+		Name: id, Node: name, Hosts: []string{w.addr.String()}, Ports: []transport.Port{443},
+		Roots: w.roots, Issuing: must(w.root.NewIssuing(must(identity.NewKey()), now)),
+		TimeKey: timeKey, TimeCert: must(w.root.CertifyTimeKey(id, timeKey.Public(), now)),
+		Grant: grant.Signer{Key: grantKey, Cert: must(w.root.CertifyGrantKey(id, grantKey.Public(), now))},
+	}
+}
+
 // start runs a new server process on the store, as server/'s listener does.
 func (w *world) start() {
 	w.t.Helper()
 	w.server = must(New(w.cfg))
 	ctx, cancel := context.WithCancel(context.Background())
-	listener := must(w.net.Host(serverAddr).Listen(443))
+	listener := must(w.net.Host(w.addr).Listen(443))
 	var owned sync.WaitGroup
 	owned.Go(func() {
 		if err := w.server.Run(ctx); err != nil {

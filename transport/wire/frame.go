@@ -68,9 +68,9 @@ func limit(t Type) (bytes int, ok bool) {
 		return 4 * KiB, true
 	case TypeJoin:
 		return 8 * KiB, true
-	case TypeEnrol, TypeRenew, TypeHello, TypeWelcome, TypeOffer, TypeMeasurements:
+	case TypeEnrol, TypeRenew, TypeHello, TypeOffer, TypeMeasurements:
 		return 16 * KiB, true
-	case TypeIdentity, TypePool, TypeRevoked:
+	case TypeIdentity, TypeWelcome, TypePool, TypeRevoked:
 		return 64 * KiB, true
 	}
 	return 0, false
