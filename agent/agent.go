@@ -81,7 +81,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s}
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex
 	a.status.enter(StateBoot)
-	a.clock = newClock(o.Build, s.anchor(), o.Board.Now(), o.Board.Uptime)
+	a.clock = newClock(o.Build, s.anchor(), o.Board.Now(), o.Board.Uptime, s.spent())
 	a.resolver = &probe.Resolver{Servers: o.Config.DNS, Dial: o.DialContext, Private: o.Config.Private, Logger: o.Log}
 	a.dialer = a.newDialer()
 	a.relays = newRelays()
@@ -144,6 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var tasks sync.WaitGroup
 	a.sessions.ctx = ctx
 	tasks.Go(func() { a.keepTime(ctx) })
+	tasks.Go(func() { a.followClock(ctx) })
 	a.machine(ctx)
 	cancel()
 	a.sessions.wait()

@@ -21,36 +21,61 @@ const (
 	ClockConflict  ClockState = "conflict"
 )
 
-const (
-	ceilingYears = 15
-	conflictOver = 60 * time.Second
-	signedSlack  = 5 * time.Second // by which Access Servers may differ among themselves
-)
+const ceilingYears = 15
 
 // Clock is the Runtime's own time: a monotonic count since boot and an offset.
 // Nobody who steps the wall clock moves it. It is safe for concurrent use.
 type Clock struct {
 	uptime  func() time.Duration
-	ceiling time.Time // SNTP and hardware clocks beyond it lie
+	ceiling time.Time     // SNTP and hardware clocks beyond it lie
+	told    chan struct{} // has room for one: something was heard of the time
 
-	mu     sync.Mutex // guards all below
-	floor  time.Time  // F: it cannot be earlier (time §6); moved by signed time alone
-	zero   time.Time  // the time at uptime 0
-	state  ClockState
-	source string
-	offset time.Duration // by which the last source differed from what we had
+	mu         sync.Mutex // guards all below
+	floor      time.Time  // F: it cannot be earlier (time §6); moved by signed time alone
+	own        line
+	slew       slew
+	state      ClockState
+	source     string
+	offset     time.Duration // by which the last source differed from what we had
+	signed     line          // the newest signed time since the start
+	sntp       line          // the last SNTP verdict
+	impossible bool          // the SNTP sources said what cannot be, since then
+	spent      time.Duration // of the step budget
 }
 
-// newClock starts a clock. The wall clock is believed, as plausible, when it
-// lies within floor and ceiling; else the time is unknown, and the floor is the
-// best guess.
-func newClock(build, anchor, wall time.Time, uptime func() time.Duration) *Clock {
-	c := &Clock{uptime: uptime, ceiling: build.AddDate(ceilingYears, 0, 0), floor: later(build, anchor), state: ClockUnknown}
+// line is a time that goes on with the uptime: what it was at uptime 0. The
+// zero value is no time.
+type line struct{ zero time.Time }
+
+func lineThrough(at time.Time, up time.Duration) line { return line{at.Add(-up)} }
+
+func (l line) at(up time.Duration) time.Time {
+	if l.zero.IsZero() {
+		return time.Time{}
+	}
+	return l.zero.Add(up)
+}
+
+// slew is a correction that is made little by little from an uptime on.
+type slew struct{ by, since time.Duration }
+
+// done is how much of it is made by now.
+func (s slew) done(up time.Duration) time.Duration {
+	made := (up - s.since) / slewPart
+	return max(min(s.by, made), -made)
+}
+
+// newClock starts a clock, spent being what is gone of the step budget. The wall
+// clock is believed, as plausible, when it lies within floor and ceiling; else
+// the time is unknown, and the floor is the best guess.
+func newClock(build, anchor, wall time.Time, uptime func() time.Duration, spent time.Duration) *Clock {
+	c := &Clock{uptime: uptime, ceiling: build.AddDate(ceilingYears, 0, 0), told: make(chan struct{}, 1),
+		floor: later(build, anchor), state: ClockUnknown, spent: spent}
 	now := c.floor
 	if !wall.Before(c.floor) && !wall.After(c.ceiling) {
 		now, c.state, c.source = wall, ClockPlausible, "hardware"
 	}
-	c.zero = now.Add(-uptime())
+	c.own = lineThrough(now, uptime())
 	return c
 }
 
@@ -71,6 +96,25 @@ func (c *Clock) window() (floor, ceiling time.Time) {
 	return c.floor, c.ceiling
 }
 
+// anchor is what must survive a restart: F, and what SNTP has spent since.
+func (c *Clock) anchor() (floor time.Time, spent time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.floor, c.spent
+}
+
+// comparable is the interval in which SNTP is listened to: what lies outside
+// [F, C] moves nothing, but can be held against signed time.
+func (c *Clock) comparable() (from, to time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	to = c.ceiling
+	if c.authenticLocked() {
+		to = later(to, c.nowLocked().Add(conflictOver))
+	}
+	return c.floor.Add(-conflictOver), to
+}
+
 // Now is the present time as far as it is known; never before the floor.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
@@ -78,7 +122,10 @@ func (c *Clock) Now() time.Time {
 	return c.nowLocked()
 }
 
-func (c *Clock) nowLocked() time.Time { return later(c.zero.Add(c.uptime()), c.floor) }
+func (c *Clock) nowLocked() time.Time {
+	up := c.uptime()
+	return later(c.own.at(up).Add(c.slew.done(up)), c.floor)
+}
 
 // Floor is F and, once the clock is authentic, the present time (control.Clock).
 func (c *Clock) Floor() (at time.Time, authentic bool) {
@@ -101,45 +148,82 @@ func (c *Clock) Signed(t identity.SignedTime, rtt time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := t.Time.Add(rtt / 2)
-	if now.Before(c.floor.Add(-signedSlack)) {
+	a := discipline(c.nowLocked(), c.knowledgeLocked(0, 0), news{signed: now})
+	if a.do != moveStep {
 		return &transport.Error{Reason: transport.BadTime, Op: "set clock", Err: errors.New("signed time " +
 			now.UTC().Format(time.RFC3339) + " is before the newest one seen, " + c.floor.UTC().Format(time.RFC3339))}
 	}
-	c.offset = now.Sub(c.nowLocked())
-	if c.state == ClockPlausible && c.source == "sntp" && c.offset.Abs() > conflictOver {
-		c.state = ClockConflict
-	} else if c.state != ClockConflict {
-		c.state = ClockAuthentic
-	}
-	c.source = "signed"
+	c.applyLocked(a, "signed")
 	c.floor = later(c.floor, t.Time)
-	c.zero = now.Add(-c.uptime())
+	c.signed = lineThrough(now, c.uptime())
+	c.spent = 0
 	return nil
 }
 
 // Round takes the verdict of a round of SNTP sources (time §4, §6), whose local
-// readings were ticks. It never moves the floor, and never an authentic clock;
-// it can only make it a conflict.
-func (c *Clock) Round(v probe.Verdict) {
-	if !v.Plausible {
-		return
-	}
+// readings were ticks. It never moves the floor. Budget is how much of the step
+// budget may be spent in all.
+func (c *Clock) Round(v probe.Verdict, sources int, budget time.Duration) action {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := v.At(c.ticks())
-	if now.Before(c.floor) || now.After(c.ceiling) {
-		return
+	n := c.newsOf(v, sources)
+	a := discipline(c.nowLocked(), c.knowledgeLocked(sources, budget), n)
+	c.applyLocked(a, "sntp")
+	c.spent += a.cost
+	if !n.sntp.IsZero() {
+		c.sntp, c.impossible = lineThrough(n.sntp, c.uptime()), false
 	}
-	offset := now.Sub(c.nowLocked())
-	if c.authenticLocked() {
-		c.state = ClockAuthentic
-		if offset.Abs() > conflictOver {
-			c.state = ClockConflict
+	c.impossible = c.impossible || n.impossible
+	return a
+}
+
+// cost is what of the step budget will be spent in all once Round takes v.
+func (c *Clock) cost(v probe.Verdict, sources int) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spent + discipline(c.nowLocked(), c.knowledgeLocked(sources, stepBudget), c.newsOf(v, sources)).cost
+}
+
+// newsOf says what a verdict within comparable means.
+func (c *Clock) newsOf(v probe.Verdict, sources int) news {
+	if v.Plausible {
+		return news{sntp: v.At(c.ticks())}
+	}
+	outside := 0
+	for _, r := range v.Rejected {
+		if r.Reason == probe.ReasonBeforeFloor || r.Reason == probe.ReasonBeyondCeiling {
+			outside++
 		}
-		return
 	}
-	c.offset, c.state, c.source = offset, ClockPlausible, "sntp"
-	c.zero = now.Add(-c.uptime())
+	return news{impossible: 2*outside > sources}
+}
+
+func (c *Clock) knowledgeLocked(sources int, budget time.Duration) knowledge {
+	up := c.uptime()
+	return knowledge{state: c.state, floor: c.floor, ceiling: c.ceiling, sources: sources,
+		signed: c.signed.at(up), sntp: c.sntp.at(up), impossible: c.impossible, budget: budget - c.spent}
+}
+
+// applyLocked does what discipline decided on the word of source, and tells.
+func (c *Clock) applyLocked(a action, source string) {
+	up := c.uptime()
+	c.state = a.state
+	switch a.do {
+	case moveStep:
+		c.own, c.slew = lineThrough(c.nowLocked().Add(a.by), up), slew{}
+	case moveSlew:
+		c.own, c.slew = lineThrough(c.nowLocked(), up), slew{a.by, up}
+	}
+	if a.do != moveKeep {
+		c.offset = a.by
+	}
+	if a.do != moveKeep && (source == "signed" || !c.authenticLocked()) {
+		c.source = source
+	}
+	select {
+	case c.told <- struct{}{}:
+	default: // told already
+	}
 }
 
 // ClockStatus is what status says of the clock.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func (t *ticker) uptime() time.Duration { return t.now }
 
 func newTestClock(anchor, wall time.Time) (*Clock, *ticker) {
 	t := &ticker{3 * time.Minute}
-	return newClock(build, anchor, wall, t.uptime), t
+	return newClock(build, anchor, wall, t.uptime, 0), t
 }
 
 func plausible(c *Clock, at time.Time) probe.Verdict {
@@ -73,16 +74,20 @@ func TestClockStates(t *testing.T) {
 		at   time.Duration // of the clock against the truth afterwards
 	}
 	sntp := func(off time.Duration) func(*Clock, time.Time) error {
-		return func(c *Clock, at time.Time) error { c.Round(plausible(c, at.Add(off))); return nil }
+		return func(c *Clock, at time.Time) error { c.Round(plausible(c, at.Add(off)), 4, stepBudget); return nil }
 	}
 	signed := func(c *Clock, at time.Time) error {
 		return c.Signed(identity.SignedTime{Time: at.Add(-50 * time.Millisecond)}, 100*time.Millisecond)
 	}
-	noMajority := func(c *Clock, _ time.Time) error { c.Round(probe.Verdict{Time: now.AddDate(1, 0, 0)}); return nil }
+	noMajority := func(c *Clock, _ time.Time) error {
+		c.Round(probe.Verdict{Time: now.AddDate(1, 0, 0)}, 4, stepBudget)
+		return nil
+	}
 	for name, steps := range map[string][]step{
 		"the usual way": {
 			{"no majority", noMajority, ClockUnknown, build.Sub(now)},
 			{"sntp", sntp(time.Second), ClockPlausible, time.Second},
+			{"sntp changes its mind", sntp(-time.Second), ClockPlausible, time.Second},
 			{"sntp corrects itself", sntp(-time.Second), ClockPlausible, -time.Second},
 			{"signed", signed, ClockAuthentic, 0},
 			{"sntp agrees", sntp(59 * time.Second), ClockAuthentic, 0},
@@ -187,7 +192,10 @@ func TestTheClockNeverReadsBeforeItsFloor(t *testing.T) {
 
 // A daemon, an operator or a battery steps the wall clock under a running agent.
 func TestASteppedWallClockChangesNothing(t *testing.T) {
-	for _, step := range []time.Duration{day, -day, 40 * 365 * day, -60 * 365 * day} {
+	t.Attr("id", "K9")
+	steps := []time.Duration{day, -day, 40 * 365 * day, -60 * 365 * day}
+	t.Attr("cases", fmt.Sprint(len(steps)))
+	for _, step := range steps {
 		bubble(t, func(r *rig) {
 			r.enrolNow()
 			board := boardtest.New(time.Now())
@@ -209,6 +217,32 @@ func TestASteppedWallClockChangesNothing(t *testing.T) {
 			p.stop(time.Second)
 		})
 	}
+}
+
+func TestASteppedWallClockEndsNoSession(t *testing.T) {
+	t.Attr("id", "K9")
+	steps := []time.Duration{day, -2 * day, 40 * 365 * day}
+	t.Attr("cases", fmt.Sprint(len(steps)))
+	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+		s := m.open(l, p, "s1", "tcp")
+		defer s.Close()
+		since := p.Status().Since
+		for _, step := range steps {
+			r.opts.Board.SetClock(r.opts.Board.Now().Add(step))
+			time.Sleep(time.Hour) // many heartbeats
+			stream, reason := openTCP(r, s, "192.168.10.20:502")
+			if reason != "" {
+				t.Fatalf("after a step by %v no stream: %s", step, reason)
+			}
+			echoes(t, stream)
+		}
+		if st := p.Status(); len(st.Sessions) != 1 || st.State != StateAttached || !st.Since.Equal(since) {
+			t.Errorf("status %+v, attached since %v", st, since)
+		}
+		if dates := p.self.Load().Cert.Leaf; p.clock.Now().After(dates.NotAfter) || p.clock.Now().Before(dates.NotBefore) {
+			t.Errorf("the own certificate seems to be over at %v", p.clock.Now())
+		}
+	})
 }
 
 func TestTheAnchorSurvivesARestart(t *testing.T) {

@@ -29,6 +29,8 @@ type Config struct {
 	Allow   []Rule // nil: the default policy; empty: nothing is allowed
 	Private bool   // the infrastructure lives on private addresses
 	Log     slog.Level
+
+	SystemClock SystemClock // empty: never
 }
 
 // LoadConfig reads and checks a configuration file. A relative path in it is

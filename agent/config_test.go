@@ -34,7 +34,7 @@ dns:
   servers: [192.0.2.53, "192.0.2.54:5353", "2001:db8::53"]
 time:
   servers: [ntp.example.com]
-  set_system_clock: never
+  set_system_clock: auto
 allow:
   - 192.168.10.0/24:502
   - "[2001:db8:10::/64]:*"
@@ -59,6 +59,7 @@ log: debug
 		Time:    []string{"ntp.example.com"},
 		Allow:   []Rule{must(ParseRule("192.168.10.0/24:502"))(t), must(ParseRule("[2001:db8:10::/64]:*"))(t)},
 		Private: true, Log: slog.LevelDebug,
+		SystemClock: SystemClockAuto,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -83,7 +84,7 @@ func TestAnEmptyAllowListAllowsNothing(t *testing.T) {
 }
 
 func TestEveryKeyCanBeSet(t *testing.T) {
-	values := map[string]string{"private_infrastructure": "true", "watchdog": "off", "log": "warn", "data": "x", "time.set_system_clock": "never"}
+	values := map[string]string{"private_infrastructure": "true", "watchdog": "off", "log": "warn", "data": "x", "time.set_system_clock": "auto"}
 	for _, key := range keys() {
 		if key == "root" || key == "dns" || key == "time" {
 			continue
@@ -133,7 +134,7 @@ func badConfigs() map[string]struct{ text, want string } {
 		"bad host port":          {"access: [\"a.example:0\"]\n", "line 1: access: host"},
 		"bad time server":        {"time:\n  servers: [\"-\", \"a/b\"]\n", "line 2: time.servers: host"},
 		"DNS server by name":     {"dns:\n  servers:\n    - 192.0.2.1\n    - dns.example\n", `line 4: dns.servers: "dns.example": want IP or IP:PORT`},
-		"sets the clock":         {"time: {set_system_clock: auto}\n", "line 1: time.set_system_clock: \"auto\": this build never sets the system clock; write never"},
+		"system clock":           {"time: {set_system_clock: maybe}\n", "line 1: time.set_system_clock: \"maybe\": want auto, always or never"},
 		"hardware watchdog":      {"watchdog: /dev/watchdog\n", "line 1: watchdog: \"/dev/watchdog\": this build drives no hardware watchdog; write off"},
 		"bad bool":               {"private_infrastructure: yes please\n", "line 1: private_infrastructure: \"yes please\": want true or false"},
 		"bad level":              {"log: loud\n", "line 1: log: slog"},

@@ -139,7 +139,7 @@ func (p *parser) set(key string, v *yaml.Node) error {
 	case "private_infrastructure":
 		return scalar(key, v, func(s string) (err error) { c.Private, err = parseBool(s); return err })
 	case "time.set_system_clock":
-		return scalar(key, v, only("never", "this build never sets the system clock"))
+		return scalar(key, v, func(s string) (err error) { c.SystemClock, err = parseSystemClock(s); return err })
 	case "watchdog":
 		return scalar(key, v, only("off", "this build drives no hardware watchdog"))
 	case "log":

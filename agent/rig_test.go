@@ -40,7 +40,14 @@ type rig struct {
 // bubble runs f with a gateway that has just woken in 1970, not enrolled.
 func bubble(t *testing.T, f func(r *rig)) {
 	t.Helper()
+	bubbleAt(t, time.Time{}, f)
+}
+
+// bubbleAt is bubble at another true time, after the year 2000.
+func bubbleAt(t *testing.T, truth time.Time, f func(r *rig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(truth))
 		n := memnet.New()
 		n.SetLatency(20 * time.Millisecond)
 		r := &rig{t: t, net: n, dir: filepath.Join(t.TempDir(), "state"), notes: &notes{}}

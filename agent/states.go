@@ -99,8 +99,7 @@ const expiryMargin = time.Minute
 // saveState stores the newest signed time and the last good addresses. A full
 // or broken flash must not keep a gateway offline, so a failure is only logged.
 func (a *Agent) saveState() {
-	floor, _ := a.clock.window()
-	if err := a.store.save(floor); err != nil {
+	if err := a.store.save(a.clock.anchor()); err != nil {
 		a.log.Error("save state", "err", err)
 	}
 }

@@ -22,7 +22,8 @@ const (
 	maxGood      = 8  // last good addresses of one host
 	maxGoodHosts = 32 // Access Servers and relays
 
-	saveRest = time.Hour // between two writes of the slots: flash wears out
+	saveRest  = time.Hour         // between two writes of the slots: flash wears out
+	spendUnit = 100 * time.Second // of the step budget
 )
 
 // ErrNotEnrolled: there is no identity in the state directory.
@@ -40,9 +41,11 @@ type store struct {
 	written time.Time // monotonic; zero: not in this run
 }
 
-// saved is what the two slots hold: hints and one fact, the anchor.
+// saved is what the two slots hold: hints and two facts, the anchor and what
+// SNTP has spent since.
 type saved struct {
 	Anchor time.Time                   `json:"anchor,omitzero"` // newest signed time
+	Spent  time.Duration               `json:"spent,omitzero"`  // of the step budget, in ns, rounded up
 	Good   map[string][]netip.AddrPort `json:"good,omitempty"`  // newest first
 }
 
@@ -118,23 +121,57 @@ func (s *store) roomLocked(host string) {
 	clear(s.saved.Good)
 }
 
+// spent is how much of the step budget is gone: of this run, and of those before.
+func (s *store) spent() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saved.Spent
+}
+
+// spend stores that so much of the step budget is gone in all, before it is
+// (time §6.1). Units keep that rare: an honest SNTP makes hardly any steps.
+func (s *store) spend(total time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if total <= s.saved.Spent {
+		return nil
+	}
+	before := s.saved.Spent
+	s.saved.Spent = roundUp(total)
+	err := s.writeLocked()
+	if err != nil {
+		s.saved.Spent = before
+	}
+	return err
+}
+
 // save writes the slots: the first time in a run, then once a day, or after an
-// hour when a good address is new. A link that flaps wears no flash out.
-func (s *store) save(anchor time.Time) error {
+// hour when a good address is new. A link that flaps wears no flash out. The
+// anchor is signed time, and spent what is gone of the step budget since.
+func (s *store) save(anchor time.Time, spent time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	age := time.Since(s.written)
 	if !s.written.IsZero() && age < saveRest || !s.changed && !s.written.IsZero() && age < anchorEvery {
 		return nil
 	}
-	s.saved.Anchor = anchor
-	b, err := json.Marshal(s.saved)
-	if err != nil {
-		return err
+	if spent = roundUp(spent); anchor.After(s.saved.Anchor) || spent > s.saved.Spent {
+		s.saved.Spent = spent
 	}
-	if err := s.slots.Save(b); err != nil {
+	s.saved.Anchor = anchor
+	if err := s.writeLocked(); err != nil {
 		return err
 	}
 	s.written, s.changed = time.Now(), false
 	return nil
+}
+
+func roundUp(d time.Duration) time.Duration { return (d + spendUnit - 1) / spendUnit * spendUnit }
+
+func (s *store) writeLocked() error {
+	b, err := json.Marshal(s.saved)
+	if err != nil {
+		return err
+	}
+	return s.slots.Save(b)
 }

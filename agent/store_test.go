@@ -85,7 +85,7 @@ func TestDamagedSlotsStartEmpty(t *testing.T) {
 	for name, damage := range map[string]string{"no slot": "garbage", "empty": ""} {
 		dir := stateDir(t)
 		s := must(openStore(dir, nil))(t)
-		if err := s.save(build); err != nil {
+		if err := s.save(build, 0); err != nil {
 			t.Fatal(err)
 		}
 		for _, slot := range []string{"state.0", "state.1"} {
@@ -99,7 +99,7 @@ func TestDamagedSlotsStartEmpty(t *testing.T) {
 			t.Errorf("%s: anchor %v", name, s.anchor())
 		}
 		s.good(transport.Candidate{Host: "a", Addr: netip.MustParseAddrPort("192.0.2.1:443")})
-		if err := s.save(build); err != nil {
+		if err := s.save(build, 0); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if again := must(openStore(dir, nil))(t); !again.anchor().Equal(build) || len(again.lastGood("a")) != 1 {
@@ -148,7 +148,7 @@ func TestAPowerCutDuringEnrolmentLeavesNoHalfAnIdentity(t *testing.T) {
 
 func TestResetRemovesTheIdentityAndAllThatBelongsToIt(t *testing.T) {
 	dir, s := enrolledDir(t, newInfra(t, time.Now()))
-	if err := s.save(build); err != nil {
+	if err := s.save(build, 0); err != nil {
 		t.Fatal(err)
 	}
 	before, _ := readKey(dir)
@@ -263,7 +263,7 @@ func TestLastGoodIsNewestFirstAndBounded(t *testing.T) {
 	if n := len(s.lastGood("access.example")); n != maxGood {
 		t.Errorf("%d addresses of the Access Server, want %d: relays must not drop it", n, maxGood)
 	}
-	if err := s.save(build); err != nil {
+	if err := s.save(build, 0); err != nil {
 		t.Fatal(err)
 	}
 	if again := must(openStore(dir, nil))(t); !slices.Equal(again.lastGood("access.example"), s.lastGood("access.example")) {
@@ -280,7 +280,7 @@ func TestTheSlotsAreWrittenSeldom(t *testing.T) {
 			last, n := "", 0
 			for minute := range 24 * 60 {
 				dial(s, minute)
-				if err := s.save(time.Now()); err != nil {
+				if err := s.save(time.Now(), 0); err != nil {
 					t.Fatal(err)
 				}
 				if b := string(must(s.slots.Load())(t)); b != last {

@@ -2,66 +2,38 @@ package agent
 
 import (
 	"context"
-	"slices"
-	"time"
 
 	"hawser/probe"
-	"hawser/transport"
 )
 
-const (
-	firstPoll = 64 * time.Second
-	lastPoll  = 4096 * time.Second
-)
-
-// keepTime asks the SNTP sources until ctx ends, on the schedule of time §6.
+// keepTime asks the SNTP sources until ctx ends, on the schedule of time §6.2.
 func (a *Agent) keepTime(ctx context.Context) {
 	sntp := &probe.SNTP{Resolve: a.resolver.Resolve, Dial: a.DialContext, Now: a.clock.ticks}
-	sources := a.Config.timeSources()
-	configured := len(sources)
-	for wait := time.Duration(0); ctx.Err() == nil && len(sources) > 0; {
-		floor, ceiling := a.clock.window()
-		samples := sntp.Round(ctx, sources)
-		v := probe.Combine(samples, configured, floor, ceiling)
-		a.clock.Round(v)
+	plan := newSchedule(a.Config.timeSources())
+	configured := len(plan.sources)
+	for ctx.Err() == nil && configured > 0 {
+		sent := a.board.Uptime()
+		samples := sntp.Round(ctx, plan.due(sent))
 		if ctx.Err() != nil {
 			return
 		}
-		a.log.Debug("sntp round", "agreed", len(v.Agreed), "rejected", len(v.Rejected), "reason", v.Reason, "clock", a.clock.Status().State)
-		sources, wait = nextPoll(sources, samples, wait, v.Plausible)
-		sleep(ctx, wait-wait/10+random(wait/5))
+		floor, ceiling := a.clock.comparable()
+		v := probe.Combine(samples, configured, floor, ceiling)
+		act := a.discipline(v, configured)
+		state := a.clock.Status().State
+		a.log.Debug("sntp round", "agreed", len(v.Agreed), "rejected", len(v.Rejected), "reason", v.Reason, "clock", state, "does", act.do, "by", act.by)
+		plan = plan.next(sent, samples, act.again || state == ClockUnknown)
+		sleep(ctx, plan.pause(a.board.Uptime(), float64(random(1<<20))/(1<<20)))
 	}
 }
 
-// nextPoll is whom to ask next time, and in which time, after a round that came
-// wait after the one before it (0: the first round; time §6). A kiss-o'-death is
-// obeyed as RFC 5905 §7.4 wants: DENY and RSTR end the questions to that source,
-// RATE makes all rare. It is pure.
-func nextPoll(sources []string, samples []probe.Sample, wait time.Duration, plausible bool) ([]string, time.Duration) {
-	if plausible {
-		wait = min(2*wait, lastPoll)
+// discipline gives the clock a verdict. What that spends of the step budget is
+// stored before.
+func (a *Agent) discipline(v probe.Verdict, configured int) action {
+	budget := stepBudget
+	if err := a.store.spend(a.clock.cost(v, configured)); err != nil {
+		a.log.Error("save state", "err", err)
+		budget = a.store.spent()
 	}
-	wait = max(wait, firstPoll)
-	var unwelcome []string
-	for _, s := range samples {
-		switch s.Kiss {
-		case "RATE":
-			wait = lastPoll
-		case "DENY", "RSTR":
-			unwelcome = append(unwelcome, s.Source)
-		}
-	}
-	rest := slices.DeleteFunc(slices.Clone(sources), func(s string) bool { return slices.Contains(unwelcome, s) })
-	return rest, wait
-}
-
-// timeSources are the hosts of the own infrastructure, then the configured ones.
-func (c Config) timeSources() []string {
-	var list []string
-	for _, h := range c.Access {
-		if host, _, err := transport.SplitHost(h); err == nil {
-			list = append(list, host)
-		}
-	}
-	return append(list, c.Time...)
+	return a.clock.Round(v, configured, budget)
 }

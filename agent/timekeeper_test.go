@@ -7,39 +7,15 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"hawser/probe"
 )
-
-func TestNextPollDoublesOnceAnAnswerCountsAndObeysAKiss(t *testing.T) {
-	for name, tt := range map[string]struct {
-		wait      time.Duration
-		plausible bool
-		kiss      string
-		want      time.Duration
-		left      int
-	}{
-		"first, nothing": {0, false, "", firstPoll, 2},
-		"first, good":    {0, true, "", firstPoll, 2},
-		"still nothing":  {firstPoll, false, "", firstPoll, 2},
-		"good":           {firstPoll, true, "", 2 * firstPoll, 2},
-		"good for long":  {lastPoll, true, "", lastPoll, 2},
-		"lost later":     {lastPoll, false, "", lastPoll, 2},
-		"rate":           {firstPoll, false, "RATE", lastPoll, 2},
-		"deny":           {0, false, "DENY", firstPoll, 1},
-		"restricted":     {0, false, "RSTR", firstPoll, 1},
-		"another code":   {0, false, "INIT", firstPoll, 2},
-	} {
-		sources := []string{"a", "b"}
-		left, wait := nextPoll(sources, []probe.Sample{{Source: "a", Kiss: tt.kiss}, {Source: "b"}}, tt.wait, tt.plausible)
-		if wait != tt.want || len(left) != tt.left || !slices.Equal(sources, []string{"a", "b"}) {
-			t.Errorf("%s: %v and %q, want %v and %d; sources %q", name, wait, left, tt.want, tt.left, sources)
-		}
-	}
-}
 
 // sntpServer is a fake that says what time it is, off by a constant.
 func sntpServer(r *rig, addr string, off time.Duration, asked *atomic.Int64) {
+	serveTime(r, addr, func() time.Duration { asked.Add(1); return off })
+}
+
+// serveTime runs a fake that is off by what off returns each time.
+func serveTime(r *rig, addr string, off func() time.Duration) {
 	pc := must(r.net.Host(netip.MustParseAddr(addr)).ListenPacket(123))(r.t)
 	r.t.Cleanup(func() { pc.Close() })
 	go func() {
@@ -52,8 +28,7 @@ func sntpServer(r *rig, addr string, off time.Duration, asked *atomic.Int64) {
 			if n < 48 {
 				continue
 			}
-			asked.Add(1)
-			pc.WriteTo(timeAnswer(b[:n], time.Now().Add(off)), from)
+			pc.WriteTo(timeAnswer(b[:n], time.Now().Add(off())), from)
 		}
 	}()
 }
@@ -118,6 +93,7 @@ func TestALyingMajorityIsAConflictThatChangesNothing(t *testing.T) {
 
 // The sources are silent: a round takes seconds, the dial must not wait for it.
 func TestSNTPNeverHoldsUpTheDial(t *testing.T) {
+	t.Attr("id", "K5")
 	bubble(t, func(r *rig) {
 		r.opts.Config.Time = []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"}
 		r.enrolNow()
@@ -130,9 +106,48 @@ func TestSNTPNeverHoldsUpTheDial(t *testing.T) {
 }
 
 func TestTimeSourcesAreTheAccessHostsThenTheConfigured(t *testing.T) {
-	c := Config{Access: []string{"a.example:8443", "192.0.2.1", "[2001:db8::1]:443"}, Time: []string{"ntp.example"}}
+	c := Config{Access: []string{"a.example:8443", "192.0.2.1", "[2001:db8::1]:443", "a.example:443"}, Time: []string{"ntp.example", "a.example"}}
 	want := []string{"a.example", "192.0.2.1", "2001:db8::1", "ntp.example"}
 	if got := c.timeSources(); !slices.Equal(got, want) {
 		t.Errorf("sources %q, want %q", got, want)
 	}
+}
+
+// While nothing is known, or a step waits for its second verdict, the next round
+// comes soon; else rarely.
+func TestRoundsComeSoonWhileThereIsNeed(t *testing.T) {
+	t.Run("unknown", func(t *testing.T) {
+		bubble(t, func(r *rig) {
+			var asked atomic.Int64
+			timeServers(r, 4, func(i int) time.Duration { asked.Add(1); return time.Duration(i+1) * time.Hour }) // no majority
+			r.opts.Config.Access = nil
+			p := r.start()
+			time.Sleep(time.Hour)
+			if n := asked.Load() / 4; n < 50 || n > 64 || p.Status().Clock.State != ClockUnknown {
+				t.Errorf("%d rounds in an hour, clock %s", n, p.Status().Clock.State)
+			}
+			p.stop(time.Second)
+		})
+	})
+	t.Run("a step waits", func(t *testing.T) {
+		bubble(t, func(r *rig) {
+			leap, firstAsked := atomic.Bool{}, atomic.Int64{}
+			timeServers(r, 4, func(int) time.Duration {
+				if leap.Load() {
+					firstAsked.CompareAndSwap(0, time.Now().UnixNano())
+					return 10 * time.Second
+				}
+				return 0
+			})
+			r.opts.Config.Access = nil
+			p := r.start()
+			time.Sleep(day)
+			leap.Store(true)
+			r.until(3*time.Hour, "step", func() bool { return time.Until(p.clock.Now()) > 9*time.Second })
+			if took := time.Since(time.Unix(0, firstAsked.Load())); took > firstPoll*11/10+20*time.Second {
+				t.Errorf("the second round came %v after the first that differs", took)
+			}
+			p.stop(time.Second)
+		})
+	})
 }

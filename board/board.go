@@ -1,11 +1,13 @@
 // Package board is the machine that the Runtime runs on: its clocks, its paths, what names its hardware, which networks
-// hang on its LAN side, and its service manager's notifications. It reads and reports; it never sets the system clock.
+// hang on its LAN side, and its service manager's notifications. It reads and reports, and sets the system clock when it
+// is told to; whether it may is the caller's to decide.
 //
 // A Board is a struct of function fields that New fills with the real machine. Tests replace fields, or take a whole
 // gateway from board/boardtest. Installing and controlling the service is board/service.
 package board
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -23,9 +25,21 @@ type Board struct {
 	Now func() time.Time
 	// Uptime is the time since boot, suspend included; where the platform has no such clock, since New. It only grows.
 	Uptime func() time.Duration
+	// SetClock sets the system clock, and the hardware clock where there is one. The error is fs.ErrPermission where that
+	// is not allowed, ErrNoClock where this build cannot.
+	SetClock func(to time.Time) error
+	// SlewClock moves the system clock by a little over the next minutes, without a step: at most half a second. Errors
+	// as of SetClock.
+	SlewClock func(by time.Duration) error
+	// ClockKept says whether another program keeps the system clock: on Linux, whether the kernel's clock is marked as
+	// synchronised; on Windows, whether the service W32Time runs.
+	ClockKept func() (bool, error)
 	// Interfaces lists the network interfaces.
 	Interfaces func() ([]Interface, error)
 }
+
+// ErrNoClock: on this platform the clock cannot be set in this way.
+var ErrNoClock = errors.New("the system clock cannot be set so on this platform")
 
 // An Interface is a network interface with the networks that its own addresses are in.
 type Interface struct {
@@ -42,6 +56,9 @@ func New() *Board {
 		Root:       os.DirFS("/"),
 		Now:        time.Now,
 		Uptime:     uptimeSince(time.Now()),
+		SetClock:   setClock,
+		SlewClock:  slewClock,
+		ClockKept:  clockKept,
 		Interfaces: interfaces,
 	}
 }

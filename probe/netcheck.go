@@ -14,15 +14,18 @@ import (
 
 // Limits of one check. Thirty seconds cover the names (10 s) and four rounds
 // of connects that nobody answers (5 s each): 24 ways, two hosts with four
-// addresses and three ports.
+// addresses and three ports. A profile has 36 ways, with one address a host: six
+// rounds of connect and handshake (9 s).
 const (
-	checkBudget  = 30 * time.Second
-	checkedDials = 6 // in flight
-	checkedAddrs = 4 // of a host
+	checkBudget   = 30 * time.Second
+	profileBudget = 60 * time.Second
+	checkedDials  = 6 // TCP connects in flight
+	checkedNames  = 6 // searched at once
+	checkedAddrs  = 4 // of a host
 )
 
-// Netcheck measures what a client needs from a site's network: time, names,
-// and every way to the Access Servers (cli §2). It is for the person who
+// Netcheck measures what a client needs from a site's network: time,
+// resolvers, names, and every way to the servers (cli §2). It is for the person who
 // commissions a gateway and for the site's IT. Fields are set before Run.
 type Netcheck struct {
 	Hosts       []string         // of the Access Servers, HOST or HOST:PORT
@@ -35,6 +38,8 @@ type Netcheck struct {
 
 	// Target says what a server must prove. Its Hosts and Ports are filled in.
 	Target transport.Target
+	// Profile, if not nil, is checked instead of Hosts, Ports and Target.
+	Profile *Profile
 	// Floor and Ceiling are the window for the time samples (time §1).
 	Floor, Ceiling time.Time
 	// Progress is given each row as it is finished, one at a time, in no
@@ -43,13 +48,13 @@ type Netcheck struct {
 }
 
 // Run measures everything at once and blocks until all is known, for at most
-// 30 s. When that time or ctx ends first, the report holds what is known and
+// 30 s, or 60 s for a profile. When that time or ctx ends first, the report holds what is known and
 // its verdict says that something is missing. Of each server it asks a TLS
 // handshake, and closes the connection.
 func (n *Netcheck) Run(ctx context.Context) Report {
-	ctx, cancel := context.WithTimeout(ctx, checkBudget)
-	defer cancel()
 	c := newCheck(n)
+	ctx, cancel := context.WithTimeout(ctx, c.budget)
+	defer cancel()
 	go func() {
 		defer close(c.results)
 		c.measure(ctx)
@@ -61,14 +66,18 @@ func (n *Netcheck) Run(ctx context.Context) Report {
 			n.Progress(r.row)
 		}
 	}
-	return newReport(all)
+	r := c.newReport(all)
+	r.Local = c.local(context.WithoutCancel(ctx), r) // at once, also when the time is up
+	return r
 }
 
 // check is one run. Its goroutines share only the channels.
 type check struct {
 	Netcheck
+	budget  time.Duration
 	results chan finished
-	dials   chan struct{} // a slot for each dial in flight
+	dials   chan struct{} // a slot for each connect in flight
+	names   chan struct{} // a slot for each name that is searched
 }
 
 // finished is one row, or nil where the end of the time came first, and its
@@ -79,7 +88,11 @@ type finished struct {
 }
 
 func newCheck(n *Netcheck) *check {
-	c := &check{Netcheck: *n, results: make(chan finished), dials: make(chan struct{}, checkedDials)}
+	c := &check{Netcheck: *n, budget: checkBudget, results: make(chan finished),
+		dials: make(chan struct{}, checkedDials), names: make(chan struct{}, checkedNames)}
+	if p := c.Profile; p != nil {
+		c.budget, c.Hosts, c.Ports = profileBudget, p.hosts(), p.Ports
+	}
 	if c.Resolver == nil {
 		c.Resolver = new(Resolver)
 	}
@@ -102,6 +115,11 @@ func (c *check) measure(ctx context.Context) {
 	defer wg.Wait()
 	for i, source := range c.TimeSources {
 		wg.Go(func() { c.time(ctx, i, source) })
+	}
+	if name := c.askedName(); name != "" {
+		for i, server := range c.Resolver.servers() {
+			wg.Go(func() { c.resolver(ctx, 2*i, server, name) })
+		}
 	}
 	order := 0
 	for _, s := range servers(c.Hosts, c.Ports) {
@@ -163,28 +181,21 @@ func (c *check) time(ctx context.Context, order int, source string) {
 // server finds the addresses of a host and tries each way to them. The ways
 // start in the order of their rows, so that the likeliest port comes first.
 func (c *check) server(ctx context.Context, order int, s server) {
-	begin := time.Now()
-	row := NameRow{Host: clean(s.host), Reason: ReasonBadName, Addrs: []netip.Addr{}}
-	if len(s.ports) > 0 {
-		addrs, err := c.Resolver.Resolve(ctx, s.host)
-		nameErr, told := errors.AsType[*NameError](err)
-		switch {
-		case told:
-			row.Reason, row.Attempts = nameErr.Reason, nameErr.Attempts
-		case err != nil: // the end of ctx says nothing about the name
-			c.results <- finished{order: order}
-			return
-		default:
-			row.OK, row.Reason, row.Addrs = true, "", addrs[:min(len(addrs), checkedAddrs)]
-		}
+	row, known := c.name(ctx, s)
+	if !known {
+		c.results <- finished{order: order}
+		return
 	}
-	row.RTT = millis(time.Since(begin))
 	c.results <- finished{order, row}
 
+	tried := row.Addrs
+	if c.Profile != nil { // else 60 s would not do where everything is dropped
+		tried = tried[:min(len(tried), 1)]
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, port := range s.ports {
-		for _, addr := range row.Addrs {
+		for _, addr := range tried {
 			order++
 			place := order
 			c.dials <- struct{}{} // soon free again, since every dial ends with ctx
@@ -193,11 +204,40 @@ func (c *check) server(ctx context.Context, order int, s server) {
 	}
 }
 
+// name finds the addresses of a host. It is not known when ctx ended first,
+// which says nothing about the name.
+func (c *check) name(ctx context.Context, s server) (row NameRow, known bool) {
+	c.names <- struct{}{} // soon free again, since every search ends with ctx
+	defer func() { <-c.names }()
+	begin := time.Now()
+	row = NameRow{Host: clean(s.host), Reason: ReasonBadName, Addrs: []netip.Addr{}, ports: s.ports}
+	if len(s.ports) > 0 {
+		addrs, err := c.Resolver.Resolve(ctx, s.host)
+		nameErr, told := errors.AsType[*NameError](err)
+		switch {
+		case told:
+			row.Reason, row.Attempts = nameErr.Reason, nameErr.Attempts
+		case err != nil:
+			return row, false
+		default:
+			row.OK, row.Reason, row.Addrs = true, "", addrs[:min(len(addrs), checkedAddrs)]
+		}
+	}
+	row.RTT = millis(time.Since(begin))
+	return row, true
+}
+
 // way tries one candidate. It frees its slot before anybody reads the row.
 func (c *check) way(ctx context.Context, order int, host string, addr netip.AddrPort) {
-	conn, a := c.Dialer.Try(ctx, c.Target, transport.Candidate{Host: host, Addr: addr})
-	if conn != nil {
-		conn.NetConn().Close() // without a farewell: the handshake is all that is sent
+	candidate := transport.Candidate{Host: host, Addr: addr}
+	var a transport.Attempt
+	if c.Profile != nil {
+		a = tryForeign(ctx, c.Dialer.DialContext, candidate)
+	} else {
+		var conn *transport.Conn
+		if conn, a = c.Dialer.Try(ctx, c.Target, candidate); conn != nil {
+			conn.NetConn().Close() // without a farewell: the handshake is all that is sent
+		}
 	}
 	<-c.dials
 	if a.Reason != "" && ctx.Err() != nil {
@@ -205,6 +245,35 @@ func (c *check) way(ctx context.Context, order int, host string, addr netip.Addr
 		return
 	}
 	c.results <- finished{order, wayRow(a)}
+}
+
+// local returns the addresses from which this machine reaches the servers, or
+// else the resolvers, one of a family: to the site's firewall, the source. A
+// connected UDP socket knows it, and nothing is sent.
+func (c *check) local(ctx context.Context, r Report) []netip.Addr {
+	var far []netip.AddrPort
+	for _, w := range r.Ways {
+		far = append(far, netip.AddrPortFrom(w.Addr, uint16(w.Port)))
+	}
+	for _, s := range r.Resolvers {
+		far = append(far, s.Server)
+	}
+	found := []netip.Addr{}
+	for _, is4 := range []bool{true, false} {
+		i := slices.IndexFunc(far, func(a netip.AddrPort) bool { return a.Addr().Is4() == is4 && !a.Addr().IsLoopback() })
+		if i < 0 {
+			continue
+		}
+		conn, err := c.Resolver.dial(ctx, "udp", far[i])
+		if err != nil {
+			continue // no route: there is no such address
+		}
+		if a, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil {
+			found = append(found, a.Addr().Unmap().WithZone(""))
+		}
+		conn.Close()
+	}
+	return found
 }
 
 // millis is d in milliseconds, to a tenth.

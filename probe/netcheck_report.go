@@ -16,28 +16,21 @@ import (
 // Report is what a Netcheck found. Its JSON is the one of cli §2. Rows stand
 // in the order of the configuration, whichever came first.
 type Report struct {
-	Time    []TimeRow `json:"time"`
-	Names   []NameRow `json:"names"`
-	Ways    []WayRow  `json:"ways"` // hosts as configured; ports 443, 5935, 80, then others; addresses as resolved
-	Verdict Finding   `json:"verdict"`
+	Profile   string        `json:"profile,omitempty"` // the name of a profile that was checked
+	Local     []netip.Addr  `json:"local"`             // from which this machine sends: at most one of a family
+	Time      []TimeRow     `json:"time"`
+	Clock     ClockFinding  `json:"clock"`
+	Resolvers []ResolverRow `json:"resolvers"` // each over UDP, then TCP; none where nothing has a name
+	Names     []NameRow     `json:"names"`
+	Ways      []WayRow      `json:"ways"` // hosts as configured; ports 443, 5935, 80, then others; addresses as resolved
+	Verdict   Finding       `json:"verdict"`
 }
 
-// Row is one line of a report: a TimeRow, NameRow or WayRow. String is its
+// Row is one line of a report: a TimeRow, ResolverRow, NameRow or WayRow. String is its
 // form for progress, one line without a line end.
 type Row interface {
 	fmt.Stringer
 	cells() []string
-}
-
-// TimeRow is what one time source said.
-type TimeRow struct {
-	Source  string     `json:"source"` // as configured
-	Addr    netip.Addr `json:"addr"`   // that answered, or was asked last
-	OK      bool       `json:"ok"`     // the sample counts (time §3)
-	Offset  int64      `json:"offset_ms"`
-	RTT     float64    `json:"rtt_ms"`
-	Stratum uint8      `json:"stratum"`
-	Reason  Reason     `json:"reason"` // time §5; empty when OK
 }
 
 // NameRow is what became of one host's name.
@@ -48,6 +41,7 @@ type NameRow struct {
 	RTT      float64      `json:"rtt_ms"` // of the whole search for it
 	Reason   Reason       `json:"reason"` // names §7; empty when OK
 	Attempts []Attempt    `json:"-"`      // what each resolver did, when not OK
+	ports    []transport.Port
 }
 
 // WayRow is what became of one address and port.
@@ -56,23 +50,12 @@ type WayRow struct {
 	Addr      netip.Addr       `json:"addr"`
 	Port      transport.Port   `json:"port"`
 	Way       string           `json:"way"`    // always direct
-	OK        bool             `json:"ok"`     // authenticated TLS completed
+	OK        bool             `json:"ok"`     // authenticated TLS completed; of a profile, TLS with anybody
 	RTT       float64          `json:"rtt_ms"` // of the TCP connect; zero when it did not complete
 	Reason    transport.Reason `json:"reason"` // wire §7; empty when OK
-	Issuer    string           `json:"issuer"` // of a foreign certificate, in harmless characters
+	Issuer    string           `json:"issuer"` // of a foreign certificate, in harmless characters; a profile's always
 	Connected bool             `json:"-"`      // TCP completed
 	Detail    string           `json:"-"`      // for people, in harmless characters
-}
-
-func timeRow(s Sample, floor, ceiling time.Time) TimeRow {
-	row := TimeRow{Source: clean(s.Source), Addr: s.Addr.Addr(), OK: true}
-	if err := s.Check(floor, ceiling); err != nil {
-		row.OK, row.Reason = false, asTimeError(s.Source, err).Reason
-	}
-	if s.Err == nil && s.Kiss == "" { // else nothing was measured
-		row.Offset, row.RTT, row.Stratum = s.Offset().Milliseconds(), millis(s.RTT), s.Stratum
-	}
-	return row
 }
 
 func wayRow(a transport.Attempt) WayRow {
@@ -96,14 +79,16 @@ func connected(a transport.Attempt) bool {
 }
 
 // newReport puts the rows in order and judges them.
-func newReport(all []finished) Report {
+func (c *check) newReport(all []finished) Report {
 	slices.SortStableFunc(all, func(a, b finished) int { return cmp.Compare(a.order, b.order) })
-	r := Report{Time: []TimeRow{}, Names: []NameRow{}, Ways: []WayRow{}}
+	r := Report{Local: []netip.Addr{}, Time: []TimeRow{}, Resolvers: []ResolverRow{}, Names: []NameRow{}, Ways: []WayRow{}}
 	unknown := 0
 	for _, one := range all {
 		switch row := one.row.(type) {
 		case TimeRow:
 			r.Time = append(r.Time, row)
+		case ResolverRow:
+			r.Resolvers = append(r.Resolvers, row)
 		case NameRow:
 			r.Names = append(r.Names, row)
 		case WayRow:
@@ -112,6 +97,10 @@ func newReport(all []finished) Report {
 			unknown++
 		}
 	}
+	if c.Profile != nil {
+		r.Profile = c.Profile.Name
+	}
+	r.Clock = judgeTime(r.Time, len(c.TimeSources), c.Floor, c.Ceiling)
 	r.Verdict = judgeReport(r, unknown)
 	return r
 }
@@ -127,7 +116,12 @@ func (r Report) Text() string {
 // columns aligned, and the verdict. The error is w's.
 func (r Report) WriteText(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if r.Profile != "" {
+		fmt.Fprintf(tw, "profile\n  %s\n", r.Profile)
+	}
 	section(tw, "time", r.Time)
+	fmt.Fprintf(tw, "clock\n  %s: %s\n", mark(r.Clock.OK), r.Clock)
+	section(tw, "resolvers", r.Resolvers)
 	section(tw, "names", r.Names)
 	section(tw, "ways", r.Ways)
 	fmt.Fprintf(tw, "verdict\n  %s: %s\n", mark(r.Verdict.OK), r.Verdict.Text)
@@ -145,23 +139,12 @@ func section[R Row](w io.Writer, title string, rows []R) {
 }
 
 // String is the row in one line, for progress.
-func (t TimeRow) String() string { return line("time", t) }
-
-// String is the row in one line, for progress.
 func (n NameRow) String() string { return line("name", n) }
 
 // String is the row in one line, for progress.
 func (w WayRow) String() string { return line("way", w) }
 
 func line(kind string, row Row) string { return kind + "  " + strings.Join(row.cells(), "  ") }
-
-func (t TimeRow) cells() []string {
-	all := []string{mark(t.OK), t.Source, addrText(t.Addr)}
-	if t.OK {
-		return append(all, "offset "+offsetText(t.Offset), rttText(t.RTT), fmt.Sprintf("stratum %d", t.Stratum))
-	}
-	return append(all, string(t.Reason))
-}
 
 func (n NameRow) cells() []string {
 	if n.OK {
@@ -177,6 +160,8 @@ func (n NameRow) cells() []string {
 func (w WayRow) cells() []string {
 	all := []string{mark(w.OK), w.Host, addrText(w.Addr), fmt.Sprint(w.Port), w.Way}
 	switch {
+	case w.OK && w.Issuer != "":
+		return append(all, rttText(w.RTT), "certificate by "+w.Issuer)
 	case w.OK:
 		return append(all, rttText(w.RTT))
 	case w.Issuer != "":
@@ -225,14 +210,17 @@ func joined[S fmt.Stringer](all []S, sep string) string {
 
 const maxTextBytes = 200 // of foreign text in a row
 
-// clean keeps of foreign text what no terminal, log or table acts on:
-// printable ASCII, and not much of it.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
+// clean keeps of foreign text what no terminal, log or table acts on, and not
+// much of it.
+func clean(s string) string { return harmless(s[:min(len(s), maxTextBytes)]) }
+
+// harmless makes s printable ASCII: no control characters, and no letters that
+// turn the direction of writing or look like others.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
 		}
 		return r
-	}, s[:min(len(s), maxTextBytes)])
-	return s
+	}, s)
 }

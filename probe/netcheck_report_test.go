@@ -22,14 +22,20 @@ func golden() Report {
 	at := func(port uint16) transport.Candidate {
 		return transport.Candidate{Host: "a.example", Addr: netip.AddrPortFrom(addr1, port)}
 	}
-	return newReport([]finished{
+	c := newCheck(&Netcheck{TimeSources: []string{"ntp.example", "mute.example", "kiss.example"}, Floor: now.Add(-time.Hour), Ceiling: now.Add(time.Hour)})
+	r := c.newReport([]finished{
+		{2, timeRow(Sample{Source: "kiss.example", Addr: good.Addr, Received: now, Kiss: "RATE"}, now.Add(-time.Hour), now.Add(time.Hour))},
+		{0, ResolverRow{Server: tried[0].Server, Network: "udp", OK: true, Name: "a.example", Addrs: []netip.Addr{addr1}, RTT: 3, Findings: []Oddity{NXDomainHijack, ChangesCase}}},
+		{1, ResolverRow{Server: tried[0].Server, Network: "tcp", Name: "a.example", Addrs: []netip.Addr{}, Reason: ReasonTimeout, Findings: []Oddity{TCPBlocked}}},
 		{5, wayRow(transport.Attempt{Candidate: at(80), Reason: transport.Refused, Detail: "dial tcp: connection refused"})},
 		{4, wayRow(transport.Attempt{Candidate: at(443), Reason: transport.TLSIntercepted, RTT: 8 * time.Millisecond, Issuer: "CN=Proxy\u202e"})},
 		{1, timeRow(mute, now.Add(-time.Hour), now.Add(time.Hour))},
 		{0, timeRow(good, now.Add(-time.Hour), now.Add(time.Hour))},
-		{2, NameRow{Host: "a.example", OK: true, Addrs: []netip.Addr{addr1}, RTT: 12.3}},
-		{3, NameRow{Host: "b.example", Addrs: []netip.Addr{}, RTT: 4, Reason: ReasonNXDomain, Attempts: tried}},
+		{2, NameRow{Host: "a.example", OK: true, Addrs: []netip.Addr{addr1}, RTT: 12.3, ports: []transport.Port{443, 80}}},
+		{3, NameRow{Host: "b.example", Addrs: []netip.Addr{}, RTT: 4, Reason: ReasonNXDomain, Attempts: tried, ports: []transport.Port{443}}},
 	})
+	r.Local = []netip.Addr{netip.MustParseAddr("192.0.2.100")}
+	return r
 }
 
 func TestReportJSON(t *testing.T) {
@@ -37,9 +43,13 @@ func TestReportJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"time":[
-{"source":"ntp.example","addr":"192.0.2.123","ok":true,"offset_ms":-1500,"rtt_ms":23.5,"stratum":2,"reason":""},
-{"source":"mute.example","addr":"","ok":false,"offset_ms":0,"rtt_ms":0,"stratum":0,"reason":"dns"}
+	want := `{"local":["192.0.2.100"],"time":[
+{"source":"ntp.example","addr":"192.0.2.123","ok":true,"offset_ms":-1500,"rtt_ms":23.5,"stratum":2,"verdict":"unproven","reason":"","kiss":""},
+{"source":"mute.example","addr":"","ok":false,"offset_ms":0,"rtt_ms":0,"stratum":0,"verdict":"rejected","reason":"dns","kiss":""},
+{"source":"kiss.example","addr":"192.0.2.123","ok":false,"offset_ms":0,"rtt_ms":0,"stratum":0,"verdict":"rejected","reason":"kiss","kiss":"RATE"}
+],"clock":{"ok":false,"reason":"no-majority","offset_ms":0,"uncertainty_ms":0,"agreed":1,"needed":2},"resolvers":[
+{"server":"192.0.2.53:53","network":"udp","ok":true,"name":"a.example","addrs":["203.0.113.7"],"rtt_ms":3,"reason":"","findings":["nxdomain-hijack","changes-case"]},
+{"server":"192.0.2.53:53","network":"tcp","ok":false,"name":"a.example","addrs":[],"rtt_ms":0,"reason":"timeout","findings":["tcp-blocked"]}
 ],"names":[
 {"host":"a.example","ok":true,"addrs":["203.0.113.7"],"rtt_ms":12.3,"reason":""},
 {"host":"b.example","ok":false,"addrs":[],"rtt_ms":4,"reason":"nxdomain"}
@@ -59,8 +69,14 @@ func TestReportJSON(t *testing.T) {
 
 func TestReportText(t *testing.T) {
 	want := `time
-  ok  ntp.example   192.0.2.123  offset -1.5 s  23.5 ms  stratum 2
+  ok  ntp.example   192.0.2.123  offset -1.5 s  23.5 ms  stratum 2  unproven
   no  mute.example  -            dns
+  no  kiss.example  192.0.2.123  kiss RATE
+clock
+  no: no-majority; sources that agree: 1, needed: 2
+resolvers
+  ok  192.0.2.53:53  udp  203.0.113.7  3.0 ms  nxdomain-hijack, changes-case
+  no  192.0.2.53:53  tcp  timeout      tcp-blocked
 names
   ok  a.example  203.0.113.7  12.3 ms
   no  b.example  nxdomain: 192.0.2.53:53 udp nxdomain
@@ -76,12 +92,12 @@ verdict
 }
 
 func TestEmptyReportHasListsAndSaysSo(t *testing.T) {
-	r := newReport(nil)
+	r := newCheck(new(Netcheck)).newReport(nil)
 	b, err := json.Marshal(r)
-	if err != nil || !strings.HasPrefix(string(b), `{"time":[],"names":[],"ways":[],"verdict":{"ok":false,"reason":"timeout",`) {
+	if err != nil || !strings.HasPrefix(string(b), `{"local":[],"time":[],"clock":{"ok":false,"reason":"no-majority","offset_ms":0,"uncertainty_ms":0,"agreed":0,"needed":1},"resolvers":[],"names":[],"ways":[],"verdict":{"ok":false,"reason":"timeout",`) {
 		t.Errorf("%s, %v", b, err)
 	}
-	if n := strings.Count(r.Text(), "nothing known"); n != 3 {
+	if n := strings.Count(r.Text(), "nothing known"); n != 4 {
 		t.Errorf("%d sections say that nothing is known:\n%s", n, r.Text())
 	}
 }
@@ -89,13 +105,17 @@ func TestEmptyReportHasListsAndSaysSo(t *testing.T) {
 func TestRowsInOneLine(t *testing.T) {
 	r := golden()
 	for row, want := range map[Row]string{
-		r.Time[0]: "time  ok  ntp.example  192.0.2.123  offset -1.5 s  23.5 ms  stratum 2",
+		r.Time[0]: "time  ok  ntp.example  192.0.2.123  offset -1.5 s  23.5 ms  stratum 2  unproven",
 		r.Time[1]: "time  no  mute.example  -  dns",
+		r.Time[2]: "time  no  kiss.example  192.0.2.123  kiss RATE",
 		r.Ways[1]: "way  no  a.example  203.0.113.7  80  direct  refused",
 	} {
 		if row.String() != want {
 			t.Errorf("%q, want %q", row, want)
 		}
+	}
+	if got, want := r.Resolvers[1].String(), "resolver  no  192.0.2.53:53  tcp  timeout  tcp-blocked"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 	if got, want := r.Names[1].String(), "name  no  b.example  nxdomain: 192.0.2.53:53 udp nxdomain"; got != want {
 		t.Errorf("%q, want %q", got, want)

@@ -17,12 +17,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"hawser/identity"
 	"hawser/internal/memnet"
 	"hawser/transport"
 )
 
-const way = 20 * time.Millisecond // of a packet, one way, on a site
+const (
+	way   = 20 * time.Millisecond // of a packet, one way, on a site
+	asked = 10 * way              // a resolver over TCP: the connect and four questions
+)
 
 // site is a machine hall with a resolver, and an Access Server outside with
 // two addresses, of which every port is as the test makes it.
@@ -190,7 +195,7 @@ func (s *site) run(ctx context.Context, took time.Duration) Report {
 
 func TestMixedSite(t *testing.T) {
 	onSite(t, func(s *site) {
-		s.server("192.0.2.53", honest)
+		s.server("192.0.2.53", zone)
 		s.clock("192.0.2.123", 3*time.Hour)
 		s.listen(9443, s.speaksTLS(s.leaf))
 		s.listen(443, s.speaksTLS(s.foreign("Big\x1b[31m \"Proxy\"")))
@@ -200,11 +205,16 @@ func TestMixedSite(t *testing.T) {
 		s.check.TimeSources = []string{"192.0.2.124", "192.0.2.123"}
 		var progress []string
 		s.check.Progress = func(r Row) { progress = append(progress, r.String()) }
-		r := s.run(s.t.Context(), 4*way+5*time.Second) // 8443 waits for a slot until 5935 is refused
+		r := s.run(s.t.Context(), 6*way+5*time.Second) // 8443 waits for a slot until 5935 is refused, and DNS over TCP has one
 
 		want := `time
   no  192.0.2.124  192.0.2.124  timeout
-  ok  192.0.2.123  192.0.2.123  offset +3.0 h  40.0 ms  stratum 2
+  ok  192.0.2.123  192.0.2.123  offset +3.0 h  40.0 ms  stratum 2  unproven
+clock
+  no: no-majority; sources that agree: 1, needed: 2
+resolvers
+  ok  192.0.2.53:53  udp  203.0.113.7 2001:db8::7  40.0 ms
+  ok  192.0.2.53:53  tcp  203.0.113.7 2001:db8::7  80.0 ms
 names
   ok  access.example  203.0.113.7 2001:db8::7  40.0 ms
 ways
@@ -236,6 +246,10 @@ func checkProgress(t *testing.T, progress []string, r Report) {
 	t.Helper()
 	var all []string
 	for _, row := range r.Time {
+		row.Verdict = "" // comes when all sources are known
+		all = append(all, row.String())
+	}
+	for _, row := range r.Resolvers {
 		all = append(all, row.String())
 	}
 	for _, row := range r.Names {
@@ -266,30 +280,30 @@ func TestFirstBrokenLinkOfASite(t *testing.T) {
 				"ask the site's IT to allow UDP and TCP 53 to them, or for another resolver."},
 		{name: "no resolver", reason: transport.DNS, make: func(s *site) {},
 			text: "No DNS resolver is known for access.example: let DHCP give one, or configure one."},
-		{name: "everything dropped", took: 2*way + 5*time.Second, reason: transport.Timeout,
-			make: func(s *site) { s.server("192.0.2.53", honest); s.drop() },
+		{name: "everything dropped", took: asked + 5*time.Second, reason: transport.Timeout,
+			make: func(s *site) { s.server("192.0.2.53", zone); s.drop() },
 			text: "No port is open (443 timeout, 5935 timeout, 80 timeout): ask the site's IT to allow outgoing TCP 443 to access.example (203.0.113.7, 2001:db8::7)."},
 		{name: "only a proxy on 80", took: 2*way + 5*time.Second, reason: transport.PlainHTTP,
 			make: func(s *site) {
-				s.server("192.0.2.53", honest)
+				s.server("192.0.2.53", zone)
 				s.listen(80, speaksHTTP("400 Bad Request"))
 				s.drop(443, 5935)
 			},
 			text: "Something that is no Access Server answers on TCP 80 to access.example (203.0.113.7) (plain-http): " +
 				"ask the site's IT to allow outgoing TCP 443 to access.example (203.0.113.7, 2001:db8::7) without a proxy."},
-		{name: "login page", took: 6 * way, reason: transport.CaptivePortal,
-			make: func(s *site) { s.server("192.0.2.53", honest); s.listen(80, speaksHTTP("302 Found")) },
+		{name: "login page", took: asked, reason: transport.CaptivePortal,
+			make: func(s *site) { s.server("192.0.2.53", zone); s.listen(80, speaksHTTP("302 Found")) },
 			text: "A login page stands before TCP 80 to access.example (203.0.113.7): ask the site's IT to let this machine pass without login."},
 		{name: "TLS swallowed", took: 4*way + 4*time.Second, reason: transport.Timeout,
 			make: func(s *site) {
-				s.server("192.0.2.53", honest)
+				s.server("192.0.2.53", zone)
 				s.listen(443, func(conn net.Conn) { io.Copy(io.Discard, conn) })
 			},
 			text: "A firewall seems to stop TLS on TCP 443 to access.example (203.0.113.7) (timeout): " +
 				"ask the site's IT to let TLS to access.example pass without inspection."},
-		{name: "clock of 1970", took: 6 * way, reason: transport.ClockWrong,
+		{name: "clock of 1970", took: asked, reason: transport.ClockWrong,
 			make: func(s *site) {
-				s.server("192.0.2.53", honest)
+				s.server("192.0.2.53", zone)
 				s.listen(443, s.speaksTLS(s.leaf))
 				s.clock("192.0.2.123", 0)
 				s.check.TimeSources = []string{"192.0.2.123"}
@@ -318,6 +332,21 @@ func TestFirstBrokenLinkOfASite(t *testing.T) {
 	}
 }
 
+// zone has both addresses for the names that exist here.
+func zone(network string, w dns.ResponseWriter, q *dns.Msg) { exists(honest)(network, w, q) }
+
+// exists gives an answer for a short name in .example alone.
+func exists(h handler) handler {
+	return func(network string, w dns.ResponseWriter, q *dns.Msg) {
+		name := strings.ToLower(q.Question[0].Name)
+		if first, domain, _ := strings.Cut(name, "."); domain != "example." || len(first) > 10 {
+			code(dns.RcodeNameError)(network, w, q)
+			return
+		}
+		h(network, w, q)
+	}
+}
+
 // fourAddrs has as many addresses as are tried, and one more.
 var fourAddrs = says("%s 300 A 203.0.113.7", "%s 300 A 203.0.113.8", "%s 300 A 203.0.113.9",
 	"%s 300 AAAA 2001:db8::7", "%s 300 AAAA 2001:db8::8")
@@ -327,7 +356,7 @@ func TestAtMostSixDialsAtOnceAndFourAddressesAHost(t *testing.T) {
 		s.server("192.0.2.53", fourAddrs)
 		s.drop()
 		s.check.Hosts = []string{"a.example", "b.example"}
-		r := s.run(s.t.Context(), 2*way+20*time.Second)
+		r := s.run(s.t.Context(), asked+20*time.Second)
 		if len(r.Ways) != 2*4*3 || s.most != checkedDials {
 			t.Errorf("%d ways, %d at once", len(r.Ways), s.most)
 		}
@@ -351,7 +380,7 @@ func TestThirtySecondsAreTheEnd(t *testing.T) {
 
 func TestCancelledCheckReportsWhatIsKnown(t *testing.T) {
 	onSite(t, func(s *site) {
-		s.server("192.0.2.53", honest)
+		s.server("192.0.2.53", zone)
 		s.drop(443)
 		s.check.TimeSources = []string{"192.0.2.124"}
 		ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)

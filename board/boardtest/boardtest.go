@@ -3,11 +3,66 @@ package boardtest
 
 import (
 	"net/netip"
+	"slices"
+	"sync"
 	"testing/fstest"
 	"time"
 
 	"hawser/board"
 )
+
+// Clock is a system clock for a Board of tests, in place of the machine's. It is safe for concurrent use. Its fields are
+// set before use.
+type Clock struct {
+	Kept bool  // by another program
+	Err  error // of each attempt to set or slew it; nil: they succeed
+
+	mu     sync.Mutex // guards all below
+	by     time.Duration
+	wall   func() time.Time
+	set    []time.Time
+	slewed []time.Duration
+}
+
+// Give puts c in the place of b's clock, which goes on from where it is.
+func (c *Clock) Give(b *board.Board) {
+	c.wall = b.Now
+	b.Now, b.SetClock, b.SlewClock = c.now, c.setTo, c.slew
+	b.ClockKept = func() (bool, error) { return c.Kept, nil }
+}
+
+// Moves lists to what the clock was set, and by what it was slewed.
+func (c *Clock) Moves() (set []time.Time, slewed []time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.set), slices.Clone(c.slewed)
+}
+
+func (c *Clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.wall().Add(c.by)
+}
+
+func (c *Clock) setTo(to time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set = append(c.set, to)
+	if c.Err == nil {
+		c.by = to.Sub(c.wall())
+	}
+	return c.Err
+}
+
+func (c *Clock) slew(by time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slewed = append(c.slewed, by)
+	if c.Err == nil {
+		c.by += by // at once: nobody looks in between
+	}
+	return c.Err
+}
 
 // New returns a gateway that boots at this moment with its wall clock at wall; both its clocks then run with time.Now,
 // which in a synctest bubble is fake. It has an uplink wan0, whose networks are not LAN, and a LAN of 192.168.10.0/24
@@ -15,12 +70,14 @@ import (
 func New(wall time.Time) *board.Board {
 	boot := time.Now()
 	uptime := func() time.Duration { return time.Since(boot) }
-	return &board.Board{
+	b := &board.Board{
 		Root:       root(),
 		Now:        func() time.Time { return wall.Add(uptime()) },
 		Uptime:     uptime,
 		Interfaces: interfaces,
 	}
+	new(Clock).Give(b)
+	return b
 }
 
 // root is fresh each time, so that a test may add to it.

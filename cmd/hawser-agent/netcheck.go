@@ -11,47 +11,96 @@ import (
 	"hawser/agent"
 )
 
+// netcheckFlags are what an operator types; the configuration and the state
+// directory give the rest.
+type netcheckFlags struct {
+	first   agent.FirstContact
+	profile string
+	time    []string
+	sheet   string
+	json    bool
+}
+
 func netcheckCommand(p *places) *cobra.Command {
-	var access []string
-	var ports []uint
-	var root string
-	var json bool
+	var f netcheckFlags
 	c := &cobra.Command{
 		Use: "netcheck", Short: "test time, names and every way to the Access Servers, and say what to do", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
-			cfg, _, err := p.load(true)
-			if err != nil {
-				return err
-			}
-			if root == "" && cfg.Roots == nil { // an agent that enrolled with --pin has it there
-				root = filepath.Join(cfg.Data, "root.pem")
-			}
-			o := p.options(c, cfg)
-			if _, err := (agent.FirstContact{Access: access, Ports: ports, RootFile: root}).Reach(&o.Config); err != nil {
-				return usageError{err}
-			}
-			show := newProgress(c.ErrOrStderr())
-			report, err := agent.Netcheck(c.Context(), o, show.row)
-			show.end()
-			if err != nil {
-				return usageError{err}
-			}
-			if json {
-				err = printJSON(c.OutOrStdout(), report)
-			} else {
-				err = report.WriteText(c.OutOrStdout())
-			}
-			if err == nil && !report.Verdict.OK {
-				err = noWay{report.Verdict.Text}
-			}
-			return err
-		}),
+		RunE: act(func(c *cobra.Command) error { return f.run(c, p) }),
 	}
-	c.Flags().StringArrayVar(&access, "access", nil, "`HOST[:PORT]` of an Access Server (default: the configured ones)")
-	c.Flags().UintSliceVar(&ports, "ports", nil, "`PORTS` to try (default: the configured ones)")
-	c.Flags().StringVar(&root, "root", "", "root certificate `FILE` (default: the configured or stored one)")
-	c.Flags().BoolVar(&json, "json", false, asJSON)
+	c.Flags().StringArrayVar(&f.first.Access, "access", nil, "`HOST[:PORT]` of an Access Server (default: the configured ones)")
+	c.Flags().UintSliceVar(&f.first.Ports, "ports", nil, "`PORTS` to try (default: the configured ones)")
+	c.Flags().StringVar(&f.first.RootFile, "root", "", "root certificate `FILE` (default: the configured or stored one)")
+	c.Flags().StringVar(&f.profile, "profile", "", "test the ways to another infrastructure, of this `NAME`: combivis; needs no root and no configuration")
+	c.Flags().StringArrayVar(&f.time, "time", nil, "`HOST[:PORT]` to ask for the time (default: the Access Servers, then time.servers)")
+	c.Flags().StringVar(&f.sheet, "it-report", "", "write the sheet for the site's IT to `FILE`: HTML when it ends in .html, else text")
+	c.Flags().BoolVar(&f.json, "json", false, asJSON)
+	for _, own := range []string{"access", "ports", "root"} {
+		c.MarkFlagsMutuallyExclusive("profile", own)
+	}
 	return c
+}
+
+// run measures, writes the sheet, prints the report, and fails without a way.
+func (f *netcheckFlags) run(c *cobra.Command, p *places) error {
+	cfg, _, err := p.load(true)
+	if err != nil {
+		return err
+	}
+	o := p.options(c, cfg)
+	if c.Flags().Changed("profile") {
+		err = agent.CheckProfile(f.profile)
+	} else {
+		err = f.reach(&o.Config)
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	if f.sheet != "" {
+		if err := agent.CheckSheetFile(f.sheet); err != nil {
+			return err
+		}
+	}
+	show := newProgress(c.ErrOrStderr())
+	measure := func() (agent.NetcheckReport, error) { return agent.Netcheck(c.Context(), o, show.row) }
+	if f.profile != "" {
+		measure = func() (agent.NetcheckReport, error) {
+			return agent.NetcheckProfile(c.Context(), o, f.profile, f.time, show.row)
+		}
+	}
+	report, err := measure()
+	show.end()
+	if err != nil {
+		return usageError{err}
+	}
+	return f.tell(c.OutOrStdout(), o, report)
+}
+
+// reach settles which Access Servers are meant, and who vouches for them.
+func (f *netcheckFlags) reach(cfg *agent.Config) error {
+	if f.first.RootFile == "" && cfg.Roots == nil { // an agent that enrolled with --pin has it there
+		f.first.RootFile = filepath.Join(cfg.Data, "root.pem")
+	}
+	if len(f.time) > 0 {
+		cfg.Time = f.time
+	}
+	_, err := f.first.Reach(cfg)
+	return err
+}
+
+// tell prints the report before anything can fail for the sheet's sake.
+func (f *netcheckFlags) tell(w io.Writer, o agent.Options, report agent.NetcheckReport) (err error) {
+	if f.json {
+		err = printJSON(w, report)
+	} else {
+		err = report.WriteText(w)
+	}
+	if err == nil && f.sheet != "" {
+		err = agent.WriteSheet(f.sheet, o, report)
+	}
+	if err == nil && !report.Verdict.OK {
+		err = noWay{report.Verdict.Text}
+	}
+	return err
 }
 
 // noWay ends a netcheck that found no open way, with exit code 5.

@@ -141,6 +141,73 @@ func TestRetryAfterReachesTheCaller(t *testing.T) {
 	})
 }
 
+// A stolen server key has expired, and the time of the true server is forwarded
+// with the nonce or not (K7); an answer is a replay, another device's or late (K8).
+func TestStolenKeysAndReplaysAreRefused(t *testing.T) {
+	const hour, honest = time.Hour, "without a fault"
+	stolen := func(s *site) {
+		s.leaf = s.issue(-2*hour, -hour)
+		s.clock.floor, s.clock.authentic = time.Unix(0, 0), false
+	}
+	var early [][]byte // of an exchange before
+	for _, c := range []struct {
+		id, name string
+		setup    func(*site)
+		answer   func(*site, wire.Frame) []byte
+	}{
+		{"K7", honest, func(s *site) { s.clock.floor, s.clock.authentic = time.Unix(0, 0), false }, func(s *site, f wire.Frame) []byte { return s.answer(f, nil) }},
+		{"K8", honest, nil, func(s *site, f wire.Frame) []byte { return s.answer(f, nil) }},
+		{"K7", "nonce forwarded to the true server", stolen, func(s *site, f wire.Frame) []byte {
+			// The true server signs for the leaf that it shows itself.
+			mine := s.leaf
+			s.leaf = s.issue(-hour, hour)
+			defer func() { s.leaf = mine }()
+			return s.answer(f, nil)
+		}},
+		{"K7", "nonce forwarded, signed for the stolen leaf", stolen, func(s *site, f wire.Frame) []byte { return s.answer(f, nil) }},
+		{"K7", "nonce not forwarded, an old time replayed", stolen, func(s *site, f wire.Frame) []byte {
+			return s.answer(f, func(t *identity.SignedTime) { t.Nonce, t.Time = [32]byte{1}, time.Now().Add(-90*time.Minute) })
+		}},
+		{"K8", "replayed on a second connection", nil, func(s *site, f wire.Frame) []byte {
+			if early = append(early, s.answer(f, nil)); len(early) == 1 {
+				return s.answer(f, func(t *identity.SignedTime) { t.Nonce[0] ^= 1 })
+			}
+			return early[0]
+		}},
+		{"K8", "of another device", nil, func(s *site, f wire.Frame) []byte {
+			return s.answer(f, func(t *identity.SignedTime) { t.UID = identity.NewUID() })
+		}},
+		{"K8", "11 s on the way", nil, func(s *site, f wire.Frame) []byte {
+			defer time.Sleep(11 * time.Second)
+			return s.answer(f, nil)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Attr("id", c.id)
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				if c.setup != nil {
+					c.setup(s)
+				}
+				s.serve(func(conn *tls.Conn) {
+					if f, err := wire.Read(conn); err == nil {
+						wire.Write(conn, wire.TypeTime, c.answer(s, f))
+					}
+				})
+				for range 2 {
+					conn, err := s.client.Connect(t.Context())
+					if good := c.name == honest; (conn != nil) != good || (err == nil) != good || (len(s.clock.signed) > 0) != good {
+						t.Errorf("got %v, %v; the clock believed %v", conn, err, s.clock.signed)
+					}
+					if conn != nil {
+						conn.Close()
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestUnsureClockGetsPastTheDatesButNeverBelowItsFloor(t *testing.T) {
 	hour := time.Hour
 	for _, c := range []struct {

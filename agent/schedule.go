@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"hawser/probe"
+	"hawser/transport"
+)
+
+// When to ask SNTP (time §6.2).
+const (
+	leastPoll = 15 * time.Second // to one source
+	firstPoll = 64 * time.Second
+	lastPoll  = 4096 * time.Second
+	denyRest  = 24 * time.Hour
+)
+
+// schedule is whom to ask for the time, and when. Its methods are pure; times
+// are uptimes.
+type schedule struct {
+	wait    time.Duration // between two rounds; 0 before the first
+	sources []source
+}
+
+// source is one SNTP source.
+type source struct {
+	name  string
+	every time.Duration // its own interval, after RATE; 0: that of the rounds
+	rest  time.Duration // it is not asked before
+}
+
+func newSchedule(names []string) schedule {
+	var s schedule
+	for _, n := range names {
+		s.sources = append(s.sources, source{name: n})
+	}
+	return s
+}
+
+// due lists whom to ask at an uptime.
+func (s schedule) due(at time.Duration) (names []string) {
+	for _, src := range s.sources {
+		if src.rest <= at {
+			names = append(names, src.name)
+		}
+	}
+	return names
+}
+
+// next is the schedule after a round that was sent at an uptime and gave
+// samples. Soon keeps the interval at its shortest.
+func (s schedule) next(at time.Duration, samples []probe.Sample, soon bool) schedule {
+	next := schedule{wait: min(max(2*s.wait, firstPoll), lastPoll), sources: slices.Clone(s.sources)}
+	if soon {
+		next.wait = firstPoll
+	}
+	for i := range next.sources {
+		src := &next.sources[i]
+		if n := slices.IndexFunc(samples, func(m probe.Sample) bool { return m.Source == src.name }); n >= 0 {
+			src.asked(at, next.wait, samples[n].Kiss)
+		}
+	}
+	return next
+}
+
+// asked notes an answer; a kiss-o'-death is obeyed as RFC 5905 §7.4 wants.
+func (src *source) asked(at, wait time.Duration, kiss string) {
+	switch kiss {
+	case "DENY", "RSTR":
+		src.rest = at + denyRest
+		return
+	case "RATE":
+		src.every = min(2*max(src.every, wait), lastPoll)
+	}
+	src.rest = at + max(src.every-src.every/10, leastPoll)
+}
+
+// pause is how long to wait after an uptime for the next round, with jitter in
+// [0, 1): the interval ± 10 %, and longer when nobody may be asked by then.
+func (s schedule) pause(at time.Duration, jitter float64) time.Duration {
+	wait := s.wait - s.wait/10 + time.Duration(jitter*float64(s.wait/5))
+	if len(s.sources) == 0 {
+		return wait
+	}
+	first := slices.MinFunc(s.sources, func(a, b source) int { return cmp.Compare(a.rest, b.rest) })
+	return max(wait, first.rest-at)
+}
+
+// timeSources are the hosts of the own infrastructure, then the configured ones;
+// each once.
+func (c Config) timeSources() []string {
+	var list []string
+	for _, h := range c.Access {
+		if host, _, err := transport.SplitHost(h); err == nil {
+			list = append(list, host)
+		}
+	}
+	var once []string
+	for _, s := range append(list, c.Time...) {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
+}
