@@ -55,17 +55,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err := r.open(); err != nil {
 		return fmt.Errorf("run server: %w", err)
 	}
-	listeners, err := r.listen()
-	if err != nil {
-		return fmt.Errorf("run server: %w", err)
-	}
-	front := newFront(r.Logger, r.roles...)
-	var serving []task
-	for _, ln := range listeners {
-		serving = append(serving, func(ctx context.Context) error { front.serve(ctx, ln); return nil })
-	}
-	if s.Ready != nil {
-		s.Ready(s.Config.Addrs())
+	serving := []task{r.openLate}
+	if r.leased == nil {
+		if serving, err = r.doors(); err != nil {
+			return fmt.Errorf("run server: %w", err)
+		}
 	}
 	serve := func(ctx context.Context) error { return together(ctx, append(serving, r.tasks...)...) }
 	if r.relay != nil {
@@ -75,6 +69,38 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("run server: %w", err)
 	}
 	return nil
+}
+
+// doors listens, tells Ready, and returns what serves.
+func (r *running) doors() (serving []task, err error) {
+	listeners, err := r.listen()
+	if err != nil {
+		return nil, err
+	}
+	front := newFront(r.Logger, r.roles...)
+	for _, ln := range listeners {
+		serving = append(serving, func(ctx context.Context) error { front.serve(ctx, ln); return nil })
+	}
+	if r.Ready != nil {
+		r.Ready(r.Config.Addrs())
+	}
+	return serving, nil
+}
+
+// openLate is for one of several Access Servers: until its lease is free, 15 s
+// after it died, it could answer nobody, and a port that is refused sends clients
+// to the next server at once.
+func (r *running) openLate(ctx context.Context) error {
+	select {
+	case <-r.leased:
+	case <-ctx.Done():
+		return nil
+	}
+	serving, err := r.doors()
+	if err != nil {
+		return err
+	}
+	return together(ctx, serving...)
 }
 
 // Addrs lists the HOST:PORTs at which clients reach the server.
@@ -90,11 +116,12 @@ func (c Config) Addrs() (addrs []string) {
 // running is a Server with its defaults filled in and its roles opened.
 type running struct {
 	Server
-	roots *identity.Roots
-	roles []role
-	tasks []task
-	relay task         // nil: none
-	own   access.Store // to be closed
+	roots  *identity.Roots
+	leased <-chan struct{} // closed when the Access Server has its lease; nil: it needs none
+	roles  []role
+	tasks  []task
+	relay  task         // nil: none
+	own    access.Store // to be closed
 }
 
 func (r *running) open() (err error) {
@@ -138,6 +165,9 @@ func (r *running) openAccess(c AccessConfig) error {
 	a, err := access.New(config)
 	if err != nil {
 		return err
+	}
+	if r.Bus != nil {
+		r.leased = a.Ready()
 	}
 	r.tasks = append(r.tasks, a.Run)
 	r.roles = append(r.roles,

@@ -204,6 +204,10 @@ func (s *Server) loadSessions(ctx context.Context) error {
 	return err
 }
 
+// Ready is closed when Run has read the store and, with others on it, holds its
+// lease. What is served before waits for it.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
 // attend returns a context that also ends with Run, once the server is ready;
 // ok is false when it never will be. The caller calls done.
 func (s *Server) attend(ctx context.Context) (_ context.Context, done func(), ok bool) {

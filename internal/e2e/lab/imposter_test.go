@@ -66,7 +66,8 @@ func expectReasons(t *testing.T, log string, imposter imposter) (reasons []strin
 		}
 		reasons = append(reasons, reason)
 	}
-	if len(reasons) == 0 {
+	// A silent port may still be waited for when the next one has won; then netcheck alone names its reason.
+	if len(reasons) == 0 && !slices.Equal(imposter.reasons, []string{"timeout"}) {
 		t.Errorf("no way out closed on port 443 is logged")
 	}
 	return reasons
