@@ -185,12 +185,15 @@ func TestJoinHonoursItsContext(t *testing.T) {
 func TestManagerThatWaitsForTheRuntimesYesHonoursItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		hello := true
+		hello := true // of the direction to the Runtime alone: the other one has a goroutine of its own
 		s.tamper = func(toRuntime bool, b []byte) []byte {
-			if toRuntime && !hello {
+			if !toRuntime {
+				return b
+			}
+			if !hello {
 				return nil // so that the Manager's handshake ends and the Runtime's does not
 			}
-			hello = hello && !toRuntime
+			hello = false
 			return b
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
