@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -37,20 +39,22 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// freePorts picks ports below those that the system gives to outgoing
+// connections, which could take one before its server does.
 func freePorts(env *testscript.Env, names ...string) error {
-	for _, name := range names {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		defer ln.Close() // after the last, so that they differ
-		_, port, err := net.SplitHostPort(ln.Addr().String())
-		if err != nil {
-			return err
-		}
-		env.Setenv(name, port)
-	}
 	env.Values[runningKey{}] = new(*running)
+	for tries := 0; len(names) > 0; tries++ {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		ln, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil && tries > 100 {
+			return err
+		}
+		if err == nil {
+			defer ln.Close() // after the last, so that they differ
+			env.Setenv(names[0], port)
+			names = names[1:]
+		}
+	}
 	return nil
 }
 
