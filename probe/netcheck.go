@@ -232,7 +232,7 @@ func (c *check) way(ctx context.Context, order int, host string, addr netip.Addr
 	candidate := transport.Candidate{Host: host, Addr: addr}
 	var a transport.Attempt
 	if c.Profile != nil {
-		a = tryForeign(ctx, c.Dialer.DialContext, candidate)
+		a = c.Dialer.TryForeign(ctx, candidate)
 	} else {
 		var conn *transport.Conn
 		if conn, a = c.Dialer.Try(ctx, c.Target, candidate); conn != nil {

@@ -111,7 +111,7 @@ func TestForeignServers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			onSite(t, func(s *site) {
 				s.listen(443, tt.serve(s))
-				a := tryForeign(s.t.Context(), s.check.Dialer.DialContext, transport.Candidate{Host: "m.example", Addr: netip.AddrPortFrom(addr1, 443)})
+				a := s.check.Dialer.TryForeign(s.t.Context(), transport.Candidate{Host: "m.example", Addr: netip.AddrPortFrom(addr1, 443)})
 				if a.Reason != tt.reason || (a.Issuer == "CN=Maker") != (tt.reason == "") || a.RTT != 2*way || (a.Detail == "") != (tt.reason == "") {
 					t.Errorf("%+v, want %q", a, tt.reason)
 				}
@@ -120,7 +120,7 @@ func TestForeignServers(t *testing.T) {
 	}
 	onSite(t, func(s *site) {
 		s.net.Firewall(func(netip.Addr, netip.AddrPort) memnet.Verdict { return memnet.Reject })
-		if a := tryForeign(s.t.Context(), s.check.Dialer.DialContext, transport.Candidate{Host: "m.example", Addr: netip.AddrPortFrom(addr1, 443)}); a.Reason != transport.Refused || a.RTT != 0 {
+		if a := s.check.Dialer.TryForeign(s.t.Context(), transport.Candidate{Host: "m.example", Addr: netip.AddrPortFrom(addr1, 443)}); a.Reason != transport.Refused || a.RTT != 0 {
 			t.Errorf("%+v", a)
 		}
 	})

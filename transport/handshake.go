@@ -35,18 +35,10 @@ func (d *Dialer) try(ctx context.Context, t Target, c Candidate, slots chan stru
 
 // connect does the TCP connect and the handshake, each within its time-out.
 func (d *Dialer) connect(ctx context.Context, t Target, a *Attempt, slots chan struct{}, patience time.Duration) (*Conn, error) {
-	begin := time.Now()
-	tcpCtx, cancel := context.WithTimeout(ctx, tcpTimeout*patience)
-	defer cancel()
-	dial := d.DialContext
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	tcp, err := dial(tcpCtx, "tcp", a.Addr.String())
+	tcp, err := d.connectTCP(ctx, a, patience)
 	if err != nil {
-		return nil, &connectError{err: err}
+		return nil, err
 	}
-	a.RTT = time.Since(begin)
 	d.memory.measured(a.RTT)
 	giveBack, err := takeSlot(ctx, slots)
 	if err != nil {
@@ -62,6 +54,23 @@ func (d *Dialer) connect(ctx context.Context, t Target, a *Attempt, slots chan s
 		return nil, err
 	}
 	return conn, nil
+}
+
+// connectTCP connects, and measures how long that took.
+func (d *Dialer) connectTCP(ctx context.Context, a *Attempt, patience time.Duration) (net.Conn, error) {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, tcpTimeout*patience)
+	defer cancel()
+	dial := d.DialContext
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	tcp, err := dial(ctx, "tcp", a.Addr.String())
+	if err != nil {
+		return nil, &connectError{err: err}
+	}
+	a.RTT = max(time.Since(begin), 1) // it completed, however coarse the clock
+	return tcp, nil
 }
 
 // takeSlot waits for one of the slots. It is given back by giveBack, or by itself
