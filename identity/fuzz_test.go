@@ -121,7 +121,7 @@ func FuzzVerifySignedTime(f *testing.F) {
 		f.Add(v.hex(f, "signed"))
 	})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := VerifySignedTime(b, roots, someTime.Nonce, someTime.Server, someTime.UID)
+		got, err := VerifySignedTime(b, roots, someTime.Nonce, asPeer(someTime.Server), someTime.UID)
 		if !refused(t, err) && got != someTime {
 			t.Errorf("took %v, which nobody signed", got)
 		}

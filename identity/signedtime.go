@@ -50,9 +50,10 @@ func (t SignedTime) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 	return append(append(message, signature...), cert.Raw...), nil
 }
 
-// VerifySignedTime reads an answer to nonce, given on the connection of server, to uid (zero: none). The time key is
-// verified at the signed time itself (identity §6). The error is an [*Error].
-func VerifySignedTime(b []byte, roots *Roots, nonce [32]byte, server SPKI, uid UID) (SignedTime, error) {
+// VerifySignedTime reads an answer to nonce, given on the connection of server, to uid (zero: none). Of server its Name
+// and SPKI count. The time key is verified at the signed time itself, and it must be server's own (identity §6). The
+// error is an [*Error].
+func VerifySignedTime(b []byte, roots *Roots, nonce [32]byte, server Peer, uid UID) (SignedTime, error) {
 	if len(b) <= timeFixedBytes || len(b) > timeFixedBytes+maxTimeCertBytes {
 		return SignedTime{}, refuse(FaultMalformed, "verify signed time: wrong length")
 	}
@@ -72,10 +73,14 @@ func VerifySignedTime(b []byte, roots *Roots, nonce [32]byte, server SPKI, uid U
 	if !ed25519.Verify(pub, message, signature) {
 		return SignedTime{}, refuse(FaultBadSignature, "verify signed time: wrong signature")
 	}
-	if _, err := verifyServerKey(cert, roots, t.Time, usageTime); err != nil {
+	name, err := verifyServerKey(cert, roots, t.Time, usageTime)
+	if err != nil {
 		return SignedTime{}, err
 	}
-	if err := t.answers(nonce, server, uid); err != nil {
+	if name != server.Name { // or one stolen time key would vouch for every server
+		return SignedTime{}, refuse(FaultWrongServer, "verify signed time: the time key is another server's")
+	}
+	if err := t.answers(nonce, server.SPKI, uid); err != nil {
 		return SignedTime{}, err
 	}
 	return t, nil

@@ -22,6 +22,9 @@ func newTimeServer(tb testing.TB) timeServer {
 	return timeServer{in, key, must(in.root.CertifyTimeKey(AccessName("a"), key.Public(), testNow))(tb)}
 }
 
+// asPeer is the Access Server named a with a TLS key of that hash.
+func asPeer(spki SPKI) Peer { return Peer{Name: AccessName("a"), SPKI: spki} }
+
 // someTime has a different value in every field.
 var someTime = SignedTime{
 	Nonce: [32]byte{1, 31: 2}, Time: testNow.Add(123456789 * time.Nanosecond), Server: SPKI{3, 31: 4}, UID: UID{5, 15: 6},
@@ -32,7 +35,7 @@ func TestSignedTimeRoundTrips(t *testing.T) {
 	s := newTimeServer(t)
 	for _, want := range []SignedTime{someTime, {Time: testNow}} {
 		b := must(want.Sign(s.key, s.cert))(t)
-		got, err := VerifySignedTime(b, s.roots, want.Nonce, want.Server, want.UID)
+		got, err := VerifySignedTime(b, s.roots, want.Nonce, asPeer(want.Server), want.UID)
 		if err != nil || got != want {
 			t.Errorf("got %v, %v, want %v", got, err, want)
 		}
@@ -72,6 +75,7 @@ func TestVerifySignedTimeRefuses(t *testing.T) {
 	p256 := must(leafTemplate(AccessName("a"), usageTime, testNow, testNow.Add(day)))(t)
 	accessLeaf := must(s.issuing.Issue(Request{AccessName("a"), s.key.Public(), testNow, testNow.Add(day)}))(t)[0]
 	grant := must(s.root.CertifyGrantKey(AccessName("a"), s.key.Public(), testNow))(t)
+	neighbour := must(s.root.CertifyTimeKey(AccessName("b"), s.key.Public(), testNow))(t)
 	for what, c := range map[string]struct {
 		b    []byte
 		want Fault
@@ -87,6 +91,7 @@ func TestVerifySignedTimeRefuses(t *testing.T) {
 		"other signer":     {slices.Concat(good[:timeFixedBytes], strange.cert.Raw), FaultBadSignature},
 		"other root":       {sign(someTime, strange.key, strange.cert), FaultWrongRoot},
 		"grant key":        {sign(someTime, s.key, grant), FaultWrongKind},
+		"other server's":   {sign(someTime, s.key, neighbour), FaultWrongServer},
 		"TLS key":          {sign(someTime, s.key, accessLeaf), FaultWrongRoot},
 		"before its key":   {at(s.cert.NotBefore.Add(-1)), FaultNotYetValid},
 		"at its beginning": {at(s.cert.NotBefore), ""},
@@ -95,7 +100,7 @@ func TestVerifySignedTimeRefuses(t *testing.T) {
 		"end of int64":     {at(time.Unix(0, 1<<63-1)), FaultExpired},
 		"as it should be":  {good, ""},
 	} {
-		_, err := VerifySignedTime(c.b, s.roots, someTime.Nonce, someTime.Server, someTime.UID)
+		_, err := VerifySignedTime(c.b, s.roots, someTime.Nonce, asPeer(someTime.Server), someTime.UID)
 		if FaultOf(err) != c.want || (err == nil) != (c.want == "") {
 			t.Errorf("%s: got %v, want %q", what, err, c.want)
 		}
@@ -103,7 +108,7 @@ func TestVerifySignedTimeRefuses(t *testing.T) {
 	for i := range good {
 		b := slices.Clone(good)
 		b[i] ^= 1 << (i % 8)
-		if _, err := VerifySignedTime(b, s.roots, someTime.Nonce, someTime.Server, someTime.UID); FaultOf(err) == "" {
+		if _, err := VerifySignedTime(b, s.roots, someTime.Nonce, asPeer(someTime.Server), someTime.UID); FaultOf(err) == "" {
 			t.Fatalf("byte %d flipped: got %v", i, err)
 		}
 	}
@@ -117,7 +122,7 @@ func TestSignedTimeAnswersOneQuestion(t *testing.T) {
 		FaultWrongServer: {Nonce: someTime.Nonce, Server: SPKI{9}, UID: someTime.UID},
 		FaultWrongUID:    {Nonce: someTime.Nonce, Server: someTime.Server},
 	} {
-		got, err := VerifySignedTime(b, s.roots, q.Nonce, q.Server, q.UID)
+		got, err := VerifySignedTime(b, s.roots, q.Nonce, asPeer(q.Server), q.UID)
 		wantFault(t, err, want)
 		if got != (SignedTime{}) {
 			t.Error("refused, but still tells a time")

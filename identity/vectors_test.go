@@ -128,7 +128,8 @@ func TestChainVectors(t *testing.T) {
 func TestSignedTimeVectors(t *testing.T) {
 	eachVector(t, "time", 8, func(t *testing.T, v vector) {
 		uid := UID(v.hex(t, "uid"))
-		got, err := VerifySignedTime(v.hex(t, "signed"), v.roots(t), [32]byte(v.hex(t, "nonce")), SPKI(v.hex(t, "server")), uid)
+		server := Peer{Name: must(ParseName(v.get(t, "name")))(t), SPKI: SPKI(v.hex(t, "server"))}
+		got, err := VerifySignedTime(v.hex(t, "signed"), v.roots(t), [32]byte(v.hex(t, "nonce")), server, uid)
 		if v.expect(t, err) && (got.Time.Format(time.RFC3339Nano) != v.get(t, "time") || fmt.Sprint(got.Sequence) != v.get(t, "sequence")) {
 			t.Errorf("got %v", got)
 		}

@@ -144,7 +144,7 @@ func writeTimes(tb testing.TB, s timeServer) {
 	flipped[timeMessageBytes] ^= 1
 	write := func(name string, b []byte, expect Fault, asked SignedTime) {
 		writeVector(tb, "time-"+name, nil, expect, "roots", "roots.pem", "signed", hex.EncodeToString(b),
-			"nonce", hex.EncodeToString(asked.Nonce[:]), "server", asked.Server.String(), "uid", asked.UID.String(),
+			"nonce", hex.EncodeToString(asked.Nonce[:]), "name", AccessName("a").String(), "server", asked.Server.String(), "uid", asked.UID.String(),
 			"time", someTime.Time.Format(time.RFC3339Nano), "sequence", fmt.Sprint(asked.Sequence))
 	}
 	write("good", good, "", someTime)
@@ -167,4 +167,6 @@ func writeTimes(tb testing.TB, s timeServer) {
 	asked = someTime
 	asked.UID[0]++
 	write("uid", good, FaultWrongUID, asked)
+	neighbour := must(s.root.CertifyTimeKey(AccessName("b"), s.key.Public(), testNow))(tb)
+	write("other-server", must(someTime.Sign(s.key, neighbour))(tb), FaultWrongServer, someTime)
 }

@@ -35,7 +35,7 @@ func Check(ctx context.Context, c Config, now time.Time) []Row {
 	if a := c.Access; a != nil {
 		rows = append(rows,
 			look("access directory", func() (string, error) { return checkPrivate(a.Dir) }),
-			look("keys", func() (string, error) { return checkKeys(a.Dir, roots, now) }),
+			look("keys", func() (string, error) { return checkKeys(*a, roots, now) }),
 			look("store", func() (string, error) { return checkStore(ctx, *a) }))
 	}
 	if r := c.Relay; r != nil {
@@ -88,8 +88,8 @@ func checkPrivate(dir string) (string, error) {
 	return dir + " is private", nil
 }
 
-func checkKeys(dir string, roots *identity.Roots, now time.Time) (string, error) {
-	k, err := loadAccessKeys(dir, roots, now)
+func checkKeys(c AccessConfig, roots *identity.Roots, now time.Time) (string, error) {
+	k, err := loadAccessKeys(c.Dir, c.Name, roots, now)
 	if err != nil {
 		return "", err
 	}

@@ -53,7 +53,7 @@ func TestJoinMakesAnotherAccessServer(t *testing.T) {
 	}
 	roots, err := loadRoots(first.RootFile)
 	must(t, err)
-	keys, err := loadAccessKeys(c.Access.Dir, roots, time.Now())
+	keys, err := loadAccessKeys(c.Access.Dir, c.Access.Name, roots, time.Now())
 	must(t, err)
 	if name, err := identity.VerifyGrantKey(keys.grant.chain[0], roots, time.Now()); err != nil || name != second.Access {
 		t.Errorf("%v, %v", name, err)

@@ -72,8 +72,9 @@ type accessKeys struct {
 	issuing, time, grant keyPair
 }
 
-// loadAccessKeys reads them and checks that all of it is under roots, now.
-func loadAccessKeys(dir string, roots *identity.Roots, now time.Time) (k accessKeys, err error) {
+// loadAccessKeys reads those of the Access Server name, and checks that all of it
+// is under roots, now.
+func loadAccessKeys(dir string, name identity.Name, roots *identity.Roots, now time.Time) (k accessKeys, err error) {
 	if k.issuing, err = loadPair(dir, issuingName); err != nil {
 		return k, err
 	}
@@ -86,7 +87,7 @@ func loadAccessKeys(dir string, roots *identity.Roots, now time.Time) (k accessK
 	if _, err := identity.VerifyGrantKey(k.grant.chain[0], roots, now); err != nil {
 		return k, fmt.Errorf("verify grant key: %w", err)
 	}
-	if err := signsTime(k.time, roots, now); err != nil {
+	if err := signsTime(k.time, name, roots, now); err != nil {
 		return k, fmt.Errorf("verify time key: %w", err)
 	}
 	if err := issues(k.issuing, roots, now); err != nil {
@@ -95,13 +96,14 @@ func loadAccessKeys(dir string, roots *identity.Roots, now time.Time) (k accessK
 	return k, nil
 }
 
-// signsTime checks that what a time key signs verifies under roots.
-func signsTime(p keyPair, roots *identity.Roots, now time.Time) error {
+// signsTime checks that what a time key signs verifies under roots, for clients
+// of the Access Server name.
+func signsTime(p keyPair, name identity.Name, roots *identity.Roots, now time.Time) error {
 	b, err := identity.SignedTime{Time: now}.Sign(p.key, p.chain[0])
 	if err != nil {
 		return err
 	}
-	_, err = identity.VerifySignedTime(b, roots, [32]byte{}, identity.SPKI{}, identity.UID{})
+	_, err = identity.VerifySignedTime(b, roots, [32]byte{}, identity.Peer{Name: name}, identity.UID{})
 	return err
 }
 

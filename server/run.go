@@ -145,7 +145,7 @@ func (r *running) openAccess(c AccessConfig) error {
 	if err := durable.OpenDir(c.Dir); err != nil {
 		return err
 	}
-	keys, err := loadAccessKeys(c.Dir, r.roots, r.Now())
+	keys, err := loadAccessKeys(c.Dir, c.Name, r.roots, r.Now())
 	if err != nil {
 		return err
 	}

@@ -88,12 +88,17 @@ func (w *world) askTime(conn *tls.Conn) identity.SignedTime {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	leaf := identity.CertSPKI(conn.ConnectionState().PeerCertificates[0])
-	signed, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, leaf, identity.UID{})
+	signed, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, w.shown(conn), identity.UID{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return signed
+}
+
+// shown is the Access Server as whom the other end has proven itself.
+func (w *world) shown(conn *tls.Conn) identity.Peer {
+	w.t.Helper()
+	return must(identity.Verify(conn.ConnectionState().PeerCertificates, w.roots, time.Now(), identity.KindAccess))
 }
 
 // connect dials and does the prelude.

@@ -205,8 +205,7 @@ func TestTimeAgainOnControlConnection(t *testing.T) {
 		request := wire.NewTimeRequest(nonce, device.id.UID)
 		wire.Write(c, wire.TypeTimeAgain, request[:])
 		f := must(wire.Expect(c, wire.TypeTime))
-		leaf := identity.CertSPKI(c.ConnectionState().PeerCertificates[0])
-		if _, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, leaf, device.id.UID); err != nil {
+		if _, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, w.shown(c.Conn), device.id.UID); err != nil {
 			t.Error(err)
 		}
 	})

@@ -133,7 +133,7 @@ func (q question) judge(conn *transport.Conn, f wire.Frame) (identity.SignedTime
 	if rtt > maxTimeRTT {
 		return identity.SignedTime{}, 0, fmt.Errorf("signed time is %v old", rtt)
 	}
-	t, err := identity.VerifySignedTime(f.Payload, conn.Roots, q.request.Nonce(), conn.Peer.SPKI, q.request.UID())
+	t, err := identity.VerifySignedTime(f.Payload, conn.Roots, q.request.Nonce(), conn.Peer, q.request.UID())
 	if err != nil {
 		return identity.SignedTime{}, 0, err
 	}
