@@ -23,7 +23,7 @@ const (
 	FaultCSRName      Fault = "csr-name"      // a request asks for a name, extension or attribute
 	FaultWrongNonce   Fault = "wrong-nonce"   // signed time for another question
 	FaultWrongServer  Fault = "wrong-server"  // signed time for another connection
-	FaultWrongUID     Fault = "wrong-uid"     // signed time for another device
+	FaultWrongUID     Fault = "wrong-uid"     // signed time or a floor reset for another device
 	FaultBadCode      Fault = "bad-code"      // not a code, or a mistyped one
 	FaultRefused      Fault = "refused"       // the authority does not sign this
 )

@@ -114,6 +114,22 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
+func FuzzVerifyFloorReset(f *testing.F) {
+	var roots *Roots
+	signed := map[string]bool{}
+	seeds(f, "reset", func(v vector) {
+		roots = v.roots(f)
+		f.Add(v.hex(f, "reset"))
+		signed[string(v.hex(f, "reset"))] = v.fields["expect"] == "success" || signed[string(v.hex(f, "reset"))]
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := VerifyFloorReset(b, roots, someReset.UID)
+		if !refused(t, err) && !signed[string(b)] {
+			t.Errorf("took %v, which nobody signed", got)
+		}
+	})
+}
+
 func FuzzVerifySignedTime(f *testing.F) {
 	var roots *Roots
 	seeds(f, "time", func(v vector) {

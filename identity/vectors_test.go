@@ -135,3 +135,12 @@ func TestSignedTimeVectors(t *testing.T) {
 		}
 	})
 }
+
+func TestFloorResetVectors(t *testing.T) {
+	eachVector(t, "reset", 8, func(t *testing.T, v vector) {
+		got, err := VerifyFloorReset(v.hex(t, "reset"), v.roots(t), UID(v.hex(t, "uid")))
+		if v.expect(t, err) && (got.To.Format(time.RFC3339Nano) != v.get(t, "to") || fmt.Sprint(got.Sequence) != v.get(t, "sequence")) {
+			t.Errorf("got %v", got)
+		}
+	})
+}

@@ -36,6 +36,7 @@ func TestUpdateVectors(t *testing.T) {
 	writeCodes(t)
 	writeChains(t, s.infra)
 	writeTimes(t, s)
+	writeResets(t, s.infra)
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
@@ -169,4 +170,29 @@ func writeTimes(tb testing.TB, s timeServer) {
 	write("uid", good, FaultWrongUID, asked)
 	neighbour := must(s.root.CertifyTimeKey(AccessName("b"), s.key.Public(), testNow))(tb)
 	write("other-server", must(someTime.Sign(s.key, neighbour))(tb), FaultWrongServer, someTime)
+}
+
+func writeResets(tb testing.TB, in infra) {
+	good := must(someReset.Sign(in.root))(tb)
+	write := func(name string, b []byte, expect Fault, uid UID, r FloorReset) {
+		writeVector(tb, "reset-"+name, nil, expect, "roots", "roots.pem", "reset", hex.EncodeToString(b), "uid", hex.EncodeToString(uid[:]),
+			"to", r.To.Format(time.RFC3339Nano), "sequence", fmt.Sprint(r.Sequence))
+	}
+	flipped := slices.Clone(good)
+	flipped[30] ^= 1
+	bare := slices.Clone(good)
+	clear(bare[resetMessageBytes:])
+	least, most := FloorReset{UID: someReset.UID, To: time.Unix(0, 0).UTC()}, FloorReset{someReset.UID, time.Unix(0, 1<<63-1).UTC(), 1<<64 - 1}
+	write("good", good, "", someReset.UID, someReset)
+	write("least", must(least.Sign(in.root))(tb), "", least.UID, least)
+	write("most", must(most.Sign(in.root))(tb), "", most.UID, most)
+	write("flipped", flipped, FaultBadSignature, someReset.UID, someReset)
+	write("unsigned", bare, FaultBadSignature, someReset.UID, someReset)
+	write("issuing-ca", must(someReset.Sign(in.issuing))(tb), FaultBadSignature, someReset.UID, someReset)
+	write("other-root", must(someReset.Sign(newInfra(tb, testNow).root))(tb), FaultBadSignature, someReset.UID, someReset)
+	write("truncated", good[:len(good)-1], FaultMalformed, someReset.UID, someReset)
+	write("longer", append(slices.Clone(good), 0), FaultMalformed, someReset.UID, someReset)
+	write("context", append([]byte("H"), good[1:]...), FaultMalformed, someReset.UID, someReset)
+	write("uid", good, FaultWrongUID, UID{1}, someReset)
+	write("no-uid", good, FaultWrongUID, UID{}, someReset)
 }
