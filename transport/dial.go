@@ -29,6 +29,8 @@ type Target struct {
 	// ClockUnsure says that the own clock may be wrong, so that dates which do
 	// not fit are reported as clock and not as expired.
 	ClockUnsure bool
+	// Anonymous keeps the own certificate back.
+	Anonymous bool
 }
 
 // A Dialer searches for an open way to a server (wire §8). A port is open when

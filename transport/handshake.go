@@ -103,7 +103,7 @@ func (d *Dialer) handshake(ctx context.Context, t Target, a Attempt, tcp net.Con
 	if _, err := netip.ParseAddr(a.Host); err != nil {
 		config.ServerName = a.Host
 	}
-	if d.Certificate != nil {
+	if d.Certificate != nil && !t.Anonymous {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if c := d.Certificate(); c != nil {
 				return c, nil

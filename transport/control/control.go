@@ -51,6 +51,9 @@ type Client struct {
 	Pin    identity.SPKI // of the root, when Roots is nil
 	UID    identity.UID  // zero: none yet
 	Clock  Clock
+	// Reset takes a floor reset that a pinned root has signed for UID (time §6.4).
+	// An error refuses it. Nil: none is taken, and none is looked for.
+	Reset func(identity.FloorReset) error
 }
 
 // Conn is a connection to an Access Server that has proven itself at the time
@@ -63,15 +66,25 @@ type Conn struct {
 // Connect dials and does the prelude. It blocks until a server has proven
 // itself, every way has failed, or ctx ends. Errors carry a transport.Reason:
 // those of the search (*transport.DialError), bad-time, clock and the server's
-// own refusal. The caller closes the connection.
+// own refusal. Servers that are ours but for the date are asked for a floor reset,
+// and dialled once more when there is one. The caller closes the connection.
 func (c *Client) Connect(ctx context.Context) (*Conn, error) {
-	_, authentic := c.Clock.Floor()
-	conn, err := c.Dialer.Dial(ctx, transport.Target{
-		Hosts: c.Hosts, Ports: c.Ports, ALPN: transport.ALPNAccess,
-		Name:  identity.Name{Kind: identity.KindAccess},
-		Roots: c.Roots, Pin: c.Pin,
-		At: c.verifyAt, ClockUnsure: !authentic,
-	})
+	conn, err := c.connect(ctx)
+	if err == nil {
+		return conn, nil
+	}
+	taken, refused := c.seekReset(ctx, err)
+	switch {
+	case taken:
+		return c.connect(ctx)
+	case refused != nil:
+		err = fmt.Errorf("%w; take floor reset: %w", err, refused)
+	}
+	return nil, err
+}
+
+func (c *Client) connect(ctx context.Context) (*Conn, error) {
+	conn, err := c.Dialer.Dial(ctx, c.target())
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +101,17 @@ func (c *Client) Connect(ctx context.Context) (*Conn, error) {
 		return nil, &transport.Error{Reason: timeReason(err), Op: "get signed time from " + conn.Candidate.Addr.String(), Err: err}
 	}
 	return &Conn{conn, c}, nil
+}
+
+// target is any Access Server, verified at the time that is known.
+func (c *Client) target() transport.Target {
+	_, authentic := c.Clock.Floor()
+	return transport.Target{
+		Hosts: c.Hosts, Ports: c.Ports, ALPN: transport.ALPNAccess,
+		Name:  identity.Name{Kind: identity.KindAccess},
+		Roots: c.Roots, Pin: c.Pin,
+		At: c.verifyAt, ClockUnsure: !authentic,
+	}
 }
 
 // verifyAt is max(F, leaf's notBefore) until the clock is authentic: a gateway
@@ -108,7 +132,11 @@ func (c *Client) prelude(conn *transport.Conn) (identity.SignedTime, time.Durati
 	if err := wire.Write(conn, wire.TypeTimeRequest, q.request[:]); err != nil {
 		return identity.SignedTime{}, 0, err
 	}
-	f, err := wire.Expect(conn, wire.TypeTime)
+	f, err := wire.Expect(conn, wire.TypeTime, wire.TypeFloorReset)
+	if err == nil && f.Type == wire.TypeFloorReset {
+		_ = c.takeReset(f) // one that is not taken changes nothing
+		f, err = wire.Expect(conn, wire.TypeTime)
+	}
 	if err != nil {
 		return identity.SignedTime{}, 0, err
 	}

@@ -34,12 +34,15 @@ type site struct {
 	t       *testing.T
 	net     *memnet.Network
 	host    *memnet.Host
+	root    *identity.Authority
 	issuing *identity.Authority
 	timeKey crypto.Signer
 	timeRaw func(identity.SignedTime) []byte // signs
 	leaf    tls.Certificate
 	client  *Client
 	clock   *clock
+	// askCertificate makes the server ask for the client's.
+	askCertificate bool
 
 	mu     sync.Mutex // guards all below
 	after  []byte     // what the server got after its script
@@ -86,7 +89,7 @@ func (c *clock) Signed(t identity.SignedTime, rtt time.Duration) error {
 func newSite(t *testing.T) *site {
 	now := time.Now()
 	root := must(identity.NewRoot(must(identity.NewKey()), now.Add(-48*time.Hour)))
-	s := &site{t: t, net: memnet.New(), timeKey: must(identity.NewKey()), clock: &clock{authentic: true}}
+	s := &site{t: t, net: memnet.New(), root: root, timeKey: must(identity.NewKey()), clock: &clock{authentic: true}}
 	s.issuing = must(root.NewIssuing(must(identity.NewKey()), now.Add(-48*time.Hour)))
 	cert := must(root.CertifyTimeKey(accessName, s.timeKey.Public(), now.Add(-48*time.Hour)))
 	s.timeRaw = func(st identity.SignedTime) []byte { return must(st.Sign(s.timeKey, cert)) }
@@ -102,8 +105,12 @@ func newSite(t *testing.T) *site {
 
 // issue certifies a new key for the server, from and until so long from now.
 func (s *site) issue(from, until time.Duration) tls.Certificate {
+	return s.issueTo(accessName, from, until)
+}
+
+func (s *site) issueTo(name identity.Name, from, until time.Duration) tls.Certificate {
 	key, now := must(identity.NewKey()), time.Now()
-	chain := must(s.issuing.Issue(identity.Request{Name: accessName, Pub: key.Public(), NotBefore: now.Add(from), NotAfter: now.Add(until)}))
+	chain := must(s.issuing.Issue(identity.Request{Name: name, Pub: key.Public(), NotBefore: now.Add(from), NotAfter: now.Add(until)}))
 	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, cert := range chain {
 		c.Certificate = append(c.Certificate, cert.Raw)
@@ -123,7 +130,11 @@ func (s *site) serve(script func(*tls.Conn)) {
 			}
 			all.Go(func() {
 				defer tcp.Close()
-				conn := tls.Server(tcp, &tls.Config{Certificates: []tls.Certificate{s.leaf}, NextProtos: []string{transport.ALPNAccess}})
+				config := &tls.Config{Certificates: []tls.Certificate{s.leaf}, NextProtos: []string{transport.ALPNAccess}}
+				if s.askCertificate {
+					config.ClientAuth = tls.RequestClientCert
+				}
+				conn := tls.Server(tcp, config)
 				if conn.Handshake() != nil {
 					return
 				}

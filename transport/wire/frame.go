@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
+	"hawser/identity"
 	"hawser/transport"
 )
 
@@ -27,6 +29,7 @@ type Type byte
 const (
 	TypeTimeRequest  Type = 0x01
 	TypeTime         Type = 0x02
+	TypeFloorReset   Type = 0x03
 	TypeEnrol        Type = 0x10
 	TypeRenew        Type = 0x11
 	TypeIdentity     Type = 0x12
@@ -58,6 +61,8 @@ func limit(t Type) (bytes int, ok bool) {
 	switch t {
 	case TypeTimeRequest, TypeTimeAgain:
 		return TimeRequestBytes, true
+	case TypeFloorReset:
+		return identity.FloorResetBytes, true
 	case TypePing:
 		return pingBytes, true
 	case TypePong, TypePaired, TypeOpened, TypeMeasure:
@@ -137,19 +142,19 @@ func Read(r io.Reader) (Frame, error) {
 	return f, nil
 }
 
-// Expect reads one frame and wants it to be of type t. A refuse frame in its
-// place is returned as *Refusal, any other type as ErrFrame.
-func Expect(r io.Reader, t Type) (Frame, error) {
+// Expect reads one frame and wants it to be of one of the types. A refuse frame
+// in its place is returned as *Refusal, any other type as ErrFrame.
+func Expect(r io.Reader, types ...Type) (Frame, error) {
 	f, err := Read(r)
 	switch {
 	case err != nil:
 		return Frame{}, err
-	case f.Type == t:
+	case slices.Contains(types, f.Type):
 		return f, nil
 	case f.Type == TypeRefuse:
 		return Frame{}, f.Refusal()
 	}
-	return Frame{}, fmt.Errorf("%w: type %#02x where %#02x was expected", ErrFrame, byte(f.Type), byte(t))
+	return Frame{}, fmt.Errorf("%w: type %#02x where %#02x was expected", ErrFrame, byte(f.Type), types)
 }
 
 // Decode parses the JSON payload into v. Unknown members are ignored

@@ -107,8 +107,8 @@ func TestWriteRefusesWhatNobodyWouldRead(t *testing.T) {
 			t.Errorf("%s of %d bytes: %v", r.name, r.limit, err)
 		}
 	}
-	if err := Write(io.Discard, 0x03, nil); err == nil {
-		t.Error("a reserved type was written")
+	if err := Write(io.Discard, 0x04, nil); err == nil {
+		t.Error("a type that nobody has was written")
 	}
 	if err := WriteJSON(io.Discard, TypeOpen, func() {}); err == nil {
 		t.Error("a function was encoded")
