@@ -76,6 +76,7 @@ type fakeAccess struct {
 	mu       sync.Mutex                                             // guards all below
 	now      func() time.Time                                       // its clock
 	prelude  *wire.Refusal                                          // instead of the signed time
+	reset    []byte                                                 // a floor reset before it; nil: none
 	welcome  wire.Welcome                                           // answer to hello, unless
 	refusal  *wire.Refusal                                          // is not nil
 	identify func(wire.Type, []byte) (wire.Identity, *wire.Refusal) // answer to enrol and renew, given the CSR
@@ -205,8 +206,11 @@ func (f *fakeAccess) serve(c *tls.Conn) {
 
 func (f *fakeAccess) tellTime(c net.Conn, ask wire.Frame) bool {
 	f.mu.Lock()
-	now, refusal := f.now(), f.prelude
+	now, refusal, reset := f.now(), f.prelude, f.reset
 	f.mu.Unlock()
+	if reset != nil && ask.Type == wire.TypeTimeRequest {
+		wire.Write(c, wire.TypeFloorReset, reset)
+	}
 	if refusal != nil {
 		wire.Refuse(c, refusal)
 		return false

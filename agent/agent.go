@@ -117,7 +117,7 @@ func (a *Agent) certificate() *tls.Certificate {
 func (a *Agent) client(self *Self) *control.Client {
 	c := &control.Client{Dialer: a.dialer, Hosts: a.Config.Access, Ports: a.Config.Ports, Clock: a.clock}
 	if self != nil {
-		c.Roots, c.UID = self.Roots, self.UID
+		c.Roots, c.UID, c.Reset = self.Roots, self.UID, a.resetFloor
 	}
 	return c
 }

@@ -27,11 +27,13 @@ const ceilingYears = 15
 // Nobody who steps the wall clock moves it. It is safe for concurrent use.
 type Clock struct {
 	uptime  func() time.Duration
+	build   time.Time     // the least floor
 	ceiling time.Time     // SNTP and hardware clocks beyond it lie
 	told    chan struct{} // has room for one: something was heard of the time
 
 	mu         sync.Mutex // guards all below
-	floor      time.Time  // F: it cannot be earlier (time §6); moved by signed time alone
+	floor      time.Time  // F: it cannot be earlier (time §6); moved by signed time and floor resets alone
+	lowered    *time.Time // to this by a floor reset, in this run; never written to
 	own        line
 	slew       slew
 	state      ClockState
@@ -69,7 +71,7 @@ func (s slew) done(up time.Duration) time.Duration {
 // clock is believed, as plausible, when it lies within floor and ceiling; else
 // the time is unknown, and the floor is the best guess.
 func newClock(build, anchor, wall time.Time, uptime func() time.Duration, spent time.Duration) *Clock {
-	c := &Clock{uptime: uptime, ceiling: build.AddDate(ceilingYears, 0, 0), told: make(chan struct{}, 1),
+	c := &Clock{uptime: uptime, build: build, ceiling: build.AddDate(ceilingYears, 0, 0), told: make(chan struct{}, 1),
 		floor: later(build, anchor), state: ClockUnknown, spent: spent}
 	now := c.floor
 	if !wall.Before(c.floor) && !wall.After(c.ceiling) {
@@ -220,6 +222,10 @@ func (c *Clock) applyLocked(a action, source string) {
 	if a.do != moveKeep && (source == "signed" || !c.authenticLocked()) {
 		c.source = source
 	}
+	c.tell()
+}
+
+func (c *Clock) tell() {
 	select {
 	case c.told <- struct{}{}:
 	default: // told already
@@ -231,11 +237,13 @@ type ClockStatus struct {
 	State    ClockState `json:"state"`
 	OffsetMS int64      `json:"offset_ms"` // by which the last source differed from what the clock had
 	Source   string     `json:"source"`    // signed, sntp or hardware; empty while unknown
+	// FloorReset is where a floor reset of this run has put the floor; null: none did.
+	FloorReset *time.Time `json:"floor_reset"`
 }
 
 // Status returns a snapshot.
 func (c *Clock) Status() ClockStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return ClockStatus{c.state, c.offset.Milliseconds(), c.source}
+	return ClockStatus{c.state, c.offset.Milliseconds(), c.source, c.lowered}
 }

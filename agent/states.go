@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -61,7 +62,7 @@ func (a *Agent) quarantined(ctx context.Context) (State, error) {
 }
 
 // dial finds a way to an Access Server, which sets the clock by signed time,
-// renews an identity that has expired meanwhile, and says hello.
+// renews an identity whose dates do not fit, and says hello.
 func (a *Agent) dial(ctx context.Context) (State, error) {
 	ctx, stop := a.untilLinkUp(ctx)
 	defer stop()
@@ -74,7 +75,7 @@ func (a *Agent) dial(ctx context.Context) (State, error) {
 		return StateDial, unproven{err}
 	}
 	a.saveState()
-	if !a.clock.Now().Before(a.self.Load().Cert.Leaf.NotAfter.Add(-expiryMargin)) {
+	if outdated(a.self.Load().Cert.Leaf, a.clock.Now()) {
 		if err := a.renew(ctx, conn); err != nil {
 			return next(StateDial, verdict(err)), fmt.Errorf("renew identity: %w", err)
 		}
@@ -95,6 +96,12 @@ func (a *Agent) dial(ctx context.Context) (State, error) {
 // expiryMargin is by how much clocks may differ when a server judges dates. All
 // else is for keepIdentity, which needs a server that works and no haste.
 const expiryMargin = time.Minute
+
+// outdated reports whether a server would refuse leaf for its dates. One that has
+// not begun was issued by a clock that was wrong.
+func outdated(leaf *x509.Certificate, now time.Time) bool {
+	return now.Before(leaf.NotBefore) || !now.Before(leaf.NotAfter.Add(-expiryMargin))
+}
 
 // saveState stores the newest signed time and the last good addresses. A full
 // or broken flash must not keep a gateway offline, so a failure is only logged.

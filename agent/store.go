@@ -41,11 +41,12 @@ type store struct {
 	written time.Time // monotonic; zero: not in this run
 }
 
-// saved is what the two slots hold: hints and two facts, the anchor and what
-// SNTP has spent since.
+// saved is what the two slots hold: hints and three facts, the anchor, what SNTP
+// has spent since, and the last floor reset. Slots of older versions lack some.
 type saved struct {
-	Anchor time.Time                   `json:"anchor,omitzero"` // newest signed time
+	Anchor time.Time                   `json:"anchor,omitzero"` // newest signed time, or the floor of the reset since
 	Spent  time.Duration               `json:"spent,omitzero"`  // of the step budget, in ns, rounded up
+	Reset  uint64                      `json:"reset,omitzero"`  // sequence of the last floor reset
 	Good   map[string][]netip.AddrPort `json:"good,omitempty"`  // newest first
 }
 

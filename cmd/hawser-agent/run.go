@@ -134,6 +134,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.Clock.Source != "" {
 		fmt.Fprintf(w, " from %s, was off by %d ms", st.Clock.Source, st.Clock.OffsetMS)
 	}
+	if f := st.Clock.FloorReset; f != nil {
+		fmt.Fprintf(w, ", floor reset to %s", f.Format(time.RFC3339))
+	}
 	fmt.Fprintln(w)
 	for _, s := range st.Sessions {
 		fmt.Fprintf(w, "session   %s by %s via relay %s, %d streams, since %s\n", s.ID, s.User, s.Relay, s.Streams, s.Since.Format(time.RFC3339))
