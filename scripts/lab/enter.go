@@ -23,7 +23,7 @@ const grace = 5 * time.Second
 
 // enter runs this program again in namespaces of its own and returns its exit code.
 func enter(args []string) (int, error) {
-	if err := checkPrograms("ip", "nft", "ping", "unbound", "chronyd"); err != nil {
+	if err := checkPrograms("ip", "nft", "ping", "unbound", "dnsmasq", "chronyd", "ntpd"); err != nil {
 		return 0, err
 	}
 	self, err := os.Executable()

@@ -100,7 +100,7 @@ func TestEverybodyHasAddressesAndACableOfTheirOwn(t *testing.T) {
 			}
 			names[h.name] = true
 		}
-		if want := 7 + o.relays + o.plcs; len(names) != want {
+		if want := 15 + o.relays + o.plcs; len(names) != want {
 			t.Errorf("%d hosts, want %d", len(names), want)
 		}
 	}
@@ -127,7 +127,7 @@ func TestAllReferenceNamesLeadSomewhere(t *testing.T) {
 
 func TestResolverKnowsEveryNameByBothFamilies(t *testing.T) {
 	o := options{relays: 3, plcs: 1}
-	conf := o.unboundConf()
+	conf := strings.Join(o.unboundConf("dns"), "\n")
 	for _, want := range []string{
 		`local-data: "ccas2.keb.de. 60 IN A 203.0.113.12"`, `local-data: "ccas2.keb.de. 60 IN AAAA 2001:db8:113::12"`,
 		`local-data: "ubiquityrs7.asem.it. 60 IN A 203.0.113.21"`, `local-data: "relay3.example. 60 IN AAAA 2001:db8:113::23"`,
@@ -142,12 +142,31 @@ func TestResolverKnowsEveryNameByBothFamilies(t *testing.T) {
 	}
 }
 
-// The clock is the host's: whatever else changes here, chronyd must be told to leave it alone.
-func TestTimeServerLeavesTheClockAlone(t *testing.T) {
+// The clock is the host's: whatever else changes here, chronyd must be told to leave it alone. ntpd cannot be told; that
+// the kernel refuses it is seen in the lab (internal/e2e/lab, TestClockCannotBeSet).
+func TestTimeServersLeaveTheClockAlone(t *testing.T) {
+	chronyds := 0
 	for _, s := range (options{relays: 1, plcs: 1}).servers() {
-		if s.program == "chronyd" && !slices.Contains(s.args("conf"), "-x") {
-			t.Errorf("arguments %q", s.args("conf"))
+		if s.program == "chronyd" {
+			chronyds++
+			if !slices.Contains(s.args("conf"), "-x") {
+				t.Errorf("%s: arguments %q", s.host, s.args("conf"))
+			}
 		}
+	}
+	if chronyds != 4 {
+		t.Errorf("%d chronyds, want 4", chronyds)
+	}
+}
+
+// The files of a server are in a directory called after its host, which therefore has one server.
+func TestAServerHasItsHostToItself(t *testing.T) {
+	o, seen := options{relays: 1, plcs: 1}, map[string]bool{}
+	for _, s := range o.servers() {
+		if _, ok := find(o.hosts(), s.host); !ok || seen[s.host] {
+			t.Errorf("%s on %s, which is no host or has a server already", s.program, s.host)
+		}
+		seen[s.host] = true
 	}
 }
 

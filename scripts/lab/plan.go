@@ -69,7 +69,15 @@ func (o options) hosts() []host {
 		{"access1", []cable{{wan, 11, 0}}},
 		{"access2", []cable{{wan, 12, 0}}},
 		{"dns", []cable{{wan, 53, 0}}},
+		{"dns-tcp", []cable{{wan, 54, 0}}},
+		{"dns-lame", []cable{{wan, 55, 0}}},
+		{"dns-hijack", []cable{{wan, 56, 0}}},
 		{"time", []cable{{wan, 123, 0}}},
+		{"time-ahead", []cable{{wan, 124, 0}}},
+		{"time-lost", []cable{{wan, 125, 0}}},
+		{"time-limit", []cable{{wan, 126, 0}}},
+		{"time-ntpsec", []cable{{wan, 127, 0}}},
+		{"time-kod", []cable{{wan, 128, 0}}},
 		{"tech", []cable{{wan, 200, 0}}},
 	}
 	for i := range o.relays {

@@ -23,15 +23,30 @@ const (
 type server struct {
 	host, program string
 	args          func(conf string) []string
-	conf          string
-	port          uint16 // UDP, that it opens when it is ready
+	conf          []string // lines
+	network       string   // "udp" or "tcp", with the port on it that it opens when it is ready
+	port          uint16
 }
 
+// The clock belongs to the host that everybody shares, and may never be touched: hence chronyd's -x. ntpd has no such
+// flag that lets it serve; the kernel refuses it here, because the lab's root is root of the lab alone.
 func (o options) servers() []server {
+	unbound := func(conf string) []string { return []string{"-d", "-c", conf} }
+	dnsmasq := func(conf string) []string { return []string{"-d", "-C", conf} }
+	chronyd := func(conf string) []string { return []string{"-d", "-x", "-f", conf} }
+	ntpd := func(conf string) []string { return []string{"-n", "-c", conf} }
 	return []server{
-		{"dns", "unbound", func(conf string) []string { return []string{"-d", "-c", conf} }, o.unboundConf(), 53},
-		// -x: the clock belongs to the host that everybody shares, and may never be touched.
-		{"time", "chronyd", func(conf string) []string { return []string{"-d", "-x", "-f", conf} }, chronyConf(), 123},
+		{"dns", "unbound", unbound, o.unboundConf("dns", "access-control: 0.0.0.0/0 allow", "access-control: ::/0 allow"), "udp", 53},
+		{"dns-tcp", "unbound", unbound, o.unboundConf("dns-tcp", "do-udp: no", "access-control: 0.0.0.0/0 allow", "access-control: ::/0 allow"), "tcp", 53},
+		{"dns-lame", "unbound", unbound, o.unboundConf("dns-lame", "access-control: 0.0.0.0/0 refuse", "access-control: ::/0 refuse"), "udp", 53},
+		{"dns-hijack", "dnsmasq", dnsmasq, o.dnsmasqConf(), "udp", 53},
+		{"time", "chronyd", chronyd, chronyConf("time", "local stratum 2"), "udp", 123},
+		// It takes what time says for an hour late, and so believes that its own clock is: what it serves is an hour ahead.
+		{"time-ahead", "chronyd", chronyd, chronyConf("time-ahead", "server "+o.addr("time")+" iburst offset 3600"), "udp", 123},
+		{"time-lost", "chronyd", chronyd, chronyConf("time-lost"), "udp", 123},
+		{"time-limit", "chronyd", chronyd, chronyConf("time-limit", "local stratum 2", "ratelimit interval 6 burst 2 leak 4"), "udp", 123},
+		{"time-ntpsec", "ntpd", ntpd, o.ntpsecConf("restrict default"), "udp", 123},
+		{"time-kod", "ntpd", ntpd, o.ntpsecConf("restrict default limited kod", "limit average 0.05 burst 2 kod 20"), "udp", 123},
 	}
 }
 
@@ -48,7 +63,7 @@ func startServers(o options) error {
 	}
 	// Only now is waited: they get ready beside each other.
 	for i, s := range all {
-		if err := started[i].await(s.port); err != nil {
+		if err := started[i].await(s.network, s.port); err != nil {
 			return fmt.Errorf("start %s: %w", s.program, err)
 		}
 	}
@@ -70,7 +85,7 @@ func (s server) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFiles(dir, map[string]string{"conf": s.conf}); err != nil {
+	if err := writeFiles(dir, map[string]string{"conf": strings.Join(s.conf, "\n") + "\n"}); err != nil {
 		return nil, err
 	}
 	p := &process{log: filepath.Join(dir, "log"), ended: make(chan struct{})}
@@ -108,18 +123,18 @@ func copyProgram(name, dir string) (string, error) {
 	return to, os.WriteFile(to, program, 0o755)
 }
 
-// await returns when the process has the UDP port open: from then on no question is lost.
-func (p *process) await(port uint16) error {
+// await returns when the process has the port open: from then on no question is lost.
+func (p *process) await(network string, port uint16) error {
 	deadline := time.After(serverPatience)
 	for poll := time.NewTicker(serverPoll); ; {
 		select {
 		case <-p.ended:
 			return p.failed("ended")
 		case <-deadline:
-			return p.failed(fmt.Sprintf("UDP port %d not open after %v", port, serverPatience))
+			return p.failed(fmt.Sprintf("%s port %d not open after %v", network, port, serverPatience))
 		case <-poll.C:
 			// The table is that of the process's own network (proc_pid_net(5)); the port is the local one, in hexadecimal.
-			table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/udp", p.pid))
+			table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.pid, network))
 			if err == nil && strings.Contains(string(table), fmt.Sprintf(":%04X 00000000:", port)) {
 				return nil
 			}
@@ -133,14 +148,19 @@ func (p *process) failed(what string) error {
 	return errors.New(what + "; its log:\n" + string(text))
 }
 
+// addr is a host's first address.
+func (o options) addr(name string) string {
+	h, _ := find(o.hosts(), name)
+	return h.addrs()[0].String()
+}
+
 // unboundConf answers the lab's names, and that there is no other name: nothing is asked of anybody outside, who would
 // not be reached. It runs as it is started, a user in the lab's user namespace.
-func (o options) unboundConf() string {
-	lines := []string{"server:", `username: ""`, `chroot: ""`, `pidfile: ""`, "use-syslog: no", `logfile: ""`,
-		`directory: "` + labDir + `/dns"`, "interface: 0.0.0.0", "interface: ::0",
-		"access-control: 0.0.0.0/0 allow", "access-control: ::/0 allow",
+func (o options) unboundConf(host string, more ...string) []string {
+	lines := append([]string{"server:", `username: ""`, `chroot: ""`, `pidfile: ""`, "use-syslog: no", `logfile: ""`,
+		`directory: "` + labDir + "/" + host + `"`, "interface: 0.0.0.0", "interface: ::0",
 		"num-threads: 1", "outgoing-range: 64", `module-config: "iterator"`,
-		`local-zone: "." static`, `local-data: ". 60 IN SOA dns.example. nobody.example. 1 3600 600 86400 60"`}
+		`local-zone: "." static`, `local-data: ". 60 IN SOA dns.example. nobody.example. 1 3600 600 86400 60"`}, more...)
 	names, hosts := o.names(), o.hosts()
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		h, _ := find(hosts, names[name])
@@ -152,11 +172,20 @@ func (o options) unboundConf() string {
 			lines = append(lines, fmt.Sprintf(`local-data: "%s. 60 IN %s %s"`, name, kind, addr))
 		}
 	}
-	return strings.Join(append(lines, "remote-control:", "control-enable: no"), "\n") + "\n"
+	return append(lines, "remote-control:", "control-enable: no")
 }
 
-// chronyConf serves the host's clock, as it is, to everybody.
-func chronyConf() string {
-	return strings.Join([]string{"local stratum 2", "allow", "user root", "cmdport 0", "bindcmdaddress /",
-		"pidfile " + labDir + "/time/pid"}, "\n") + "\n"
+// dnsmasqConf leads every name, also one that does not exist, to the technician's PC, where nobody serves.
+func (o options) dnsmasqConf() []string {
+	return []string{"no-resolv", "no-hosts", "local-ttl=60", "address=/#/" + o.addr("tech")}
+}
+
+// chronyConf serves everybody the host's clock, as more says.
+func chronyConf(host string, more ...string) []string {
+	return append([]string{"allow", "user root", "cmdport 0", "bindcmdaddress /", "pidfile " + labDir + "/" + host + "/pid"}, more...)
+}
+
+// ntpsecConf serves what time serves, to whom more lets; time itself is always let.
+func (o options) ntpsecConf(more ...string) []string {
+	return append([]string{"restrict " + o.addr("time"), "server " + o.addr("time") + " iburst minpoll 3 maxpoll 3"}, more...)
 }
