@@ -231,12 +231,13 @@ func answers(query, reply []byte) bool {
 func stamp(packet []byte, at int) []byte { return packet[at : at+stampBytes] }
 
 // kiss returns the code of a kiss-o'-death (RFC 5905 §7.4), "" if the answer
-// is none, and "?" for each byte of a code that nobody could read.
+// is none, and "?" for each byte of a code that nobody could read. A server
+// that is merely not synchronised sends stratum 0, too, but no code at all.
 func (p *picker) kiss() string {
-	if p.answer[0]&modeMask != serverMode || p.answer[stratumByte] != 0 {
+	code := bytes.Clone(p.answer[referenceID : referenceID+4])
+	if p.answer[0]&modeMask != serverMode || p.answer[stratumByte] != 0 || bytes.Equal(code, make([]byte, 4)) {
 		return ""
 	}
-	code := bytes.Clone(p.answer[referenceID : referenceID+4])
 	for i, c := range code {
 		if c < 'A' || c > 'Z' {
 			code[i] = '?'

@@ -158,6 +158,8 @@ func TestAnswersThatDoNotCount(t *testing.T) {
 		{"stratum 15", func(p *packet) { p.stratum = 15 }, ""},
 		{"stratum 16", func(p *packet) { p.stratum = 16 }, ReasonStratum},
 		{"stratum 255", func(p *packet) { p.stratum = 255 }, ReasonStratum},
+		{"stratum 0 without a code", func(p *packet) { p.stratum = 0 }, ReasonStratum},
+		{"stratum 0 of a server that is not synchronised", func(p *packet) { p.stratum, p.leap = 0, 3 }, ReasonUnsynchronized},
 		{"leap indicator 1", func(p *packet) { p.leap = 1 }, ""},
 		{"leap indicator 3", func(p *packet) { p.leap = 3 }, ReasonUnsynchronized},
 		{"transmit stamp zero", func(p *packet) { p.xmit, p.receive = 0, 0 }, ReasonZeroStamp},
