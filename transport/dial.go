@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"hawser/identity"
@@ -106,6 +105,7 @@ type race struct {
 	lookups  int       // in flight
 	dials    int       // in flight
 	alone    bool      // the first of waiting is the last good one
+	extra    int       // connects beyond maxTCP, for the last good one
 	earliest time.Time // when the next attempt may start
 	winner   *Conn
 }
@@ -125,7 +125,7 @@ func (r *race) run(ctx context.Context) *Conn {
 		case e := <-r.events:
 			r.take(ctx, e)
 		case <-good.C:
-			r.add(r.remembered())
+			r.join()
 		case <-next.C:
 			r.start(ctx)
 		}
@@ -149,7 +149,7 @@ func (r *race) unfinished(ctx context.Context) bool {
 }
 
 func (r *race) mayStart(ctx context.Context) bool {
-	return len(r.waiting) > 0 && r.dials < maxTCP && r.winner == nil && ctx.Err() == nil
+	return len(r.waiting) > 0 && r.dials < maxTCP+r.extra && r.winner == nil && ctx.Err() == nil
 }
 
 // lookup asks for the addresses of every host at once.
@@ -208,48 +208,6 @@ func (r *race) note(ctx context.Context, a Attempt) {
 	if r.d.Trace != nil {
 		r.d.Trace(a)
 	}
-}
-
-// add queues candidates. Before the first attempt the last good one of them
-// goes to the front, unless it failed lately and others did not.
-func (r *race) add(found []Candidate) {
-	now := r.d.now()
-	resting := func(c Candidate) bool { return r.d.memory.resting(c, now) }
-	r.waiting = merge(r.waiting, found, func(c Candidate) bool { return r.tried[c] }, resting)
-	if len(r.tried) > 0 {
-		return
-	}
-	i := slices.IndexFunc(r.waiting, r.isGood)
-	if r.alone = i >= 0 && (!resting(r.waiting[i]) || resting(r.waiting[0])); r.alone {
-		c := r.waiting[i]
-		copy(r.waiting[1:i+1], r.waiting[:i])
-		r.waiting[0] = c
-	}
-}
-
-// remembered lists the last good addresses of all hosts: they join when DNS is
-// slow or silent, because TLS and not DNS says who answers.
-func (r *race) remembered() []Candidate {
-	var list []Candidate
-	for _, h := range r.t.Hosts {
-		host, ports, err := r.split(h)
-		if err != nil || r.d.LastGood == nil {
-			continue
-		}
-		for _, a := range r.d.LastGood(host) {
-			list = append(list, Candidate{host, a})
-			list = append(list, candidates(host, []netip.Addr{a.Addr()}, ports)...)
-		}
-	}
-	return list
-}
-
-func (r *race) isGood(c Candidate) bool {
-	if r.d.LastGood == nil {
-		return false
-	}
-	good := r.d.LastGood(c.Host)
-	return len(good) > 0 && good[0] == c.Addr
 }
 
 // start starts the next candidate and says when the one after it may.

@@ -72,6 +72,7 @@ func TestLastGoodThatFailedLatelyIsNotAlone(t *testing.T) {
 }
 
 func TestLastGoodJoinsWhenDNSIsSilent(t *testing.T) {
+	t.Attr("id", "D6")
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		s.serveTLS(5935)
@@ -85,6 +86,7 @@ func TestLastGoodJoinsWhenDNSIsSilent(t *testing.T) {
 }
 
 func TestLastGoodJoinsAtOnceWhenDNSIsDead(t *testing.T) {
+	t.Attr("id", "D6")
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		s.serveTLS(5935)
@@ -97,6 +99,7 @@ func TestLastGoodJoinsAtOnceWhenDNSIsDead(t *testing.T) {
 }
 
 func TestLastGoodJoinsWhenDNSLies(t *testing.T) {
+	t.Attr("id", "D3")
 	for verdict, took := range map[memnet.Verdict]time.Duration{memnet.Reject: 0, memnet.Drop: goodJoins} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSite(t)
@@ -112,6 +115,32 @@ func TestLastGoodJoinsWhenDNSLies(t *testing.T) {
 			s.dial(443, took)
 		})
 	}
+}
+
+// More addresses than may be dialled at once, all of them silent.
+func TestLastGoodJoinsWhenDNSLiesALot(t *testing.T) {
+	t.Attr("id", "D3")
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.serveTLS(443)
+		s.d.Resolve = func(context.Context, string) (all []netip.Addr, _ error) {
+			for i := range byte(8) {
+				all = append(all, netip.AddrFrom4([4]byte{203, 0, 113, i}))
+			}
+			return all, nil
+		}
+		s.net.Firewall(func(_ netip.Addr, to netip.AddrPort) memnet.Verdict {
+			if to.Addr() != serverAddr {
+				return memnet.Drop
+			}
+			return memnet.Pass
+		})
+		s.remember("192.0.2.1:443")
+		s.dial(443, goodJoins)
+		if s.most != maxTCP+1 {
+			t.Errorf("%d connects at once, want %d", s.most, maxTCP+1)
+		}
+	})
 }
 
 func TestNoNameAndNoMemoryIsDNS(t *testing.T) {
