@@ -15,6 +15,7 @@
 // A cut before step 6 leaves the old file and a stray temporary file, which the next OpenDir removes. On Windows a
 // directory cannot be synced: step 6 is MoveFileEx with MOVEFILE_REPLACE_EXISTING, atomic in the NTFS journal, and
 // step 7 is nothing; a cut may then bring back the old file after WriteFile returned, but never a torn one.
+// What unix says with the mode 0600, Windows says with an access list: SYSTEM, Administrators and the owner.
 //
 // # Slots
 //
@@ -92,7 +93,7 @@ func (w writer) writeTemp(dir string, data []byte, perm fs.FileMode) (name strin
 }
 
 func (w writer) fill(f *os.File, data []byte, perm fs.FileMode) error {
-	if err := f.Chmod(perm); err != nil {
+	if err := setMode(f, perm); err != nil {
 		return err
 	}
 	w.done("chmod")
@@ -115,7 +116,8 @@ func (w writer) done(step string) {
 
 // OpenDir makes path ready for private files: it creates what is missing with mode 0700, refuses with ErrExposed a
 // directory that group or others may enter, and removes what a cut left behind. On Windows, where every user may look
-// into a new directory of %ProgramData%, it instead gives the directory to its owner, Administrators and SYSTEM alone.
+// into a new directory of %ProgramData%, it instead closes the directory to all but its owner, Administrators and SYSTEM,
+// and refuses one whose owner is another user.
 func OpenDir(path string) error {
 	if err := makeDir(path); err != nil {
 		return fmt.Errorf("open directory %s: %w", path, err)
@@ -155,8 +157,9 @@ func makeDir(path string) error {
 }
 
 // ReadPrivate returns the bytes of the file path. It refuses with ErrExposed a file that group or others may read or
-// write, and with ErrTooLarge one of more than limit bytes; a missing file is fs.ErrNotExist. On Windows the guard is
-// the directory's (see OpenDir). It looks at the file that it opened, so a file swapped in between gains nothing.
+// write, and with ErrTooLarge one of more than limit bytes; a missing file is fs.ErrNotExist. On Windows it
+// refuses what belongs, or whose access list gives anything, to others than OpenDir lets in. It looks at the file that it
+// opened, so a file swapped in between gains nothing.
 func ReadPrivate(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, openFlags, 0)
 	if err != nil {
@@ -170,7 +173,7 @@ func ReadPrivate(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("read private file %s: not a regular file", path)
 	}
-	if err := private(info, 0o600); err != nil {
+	if err := private(f, info); err != nil {
 		return nil, fmt.Errorf("read private file %s: %w", path, err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))

@@ -23,16 +23,21 @@ func guardDir(path string) error {
 	if !info.IsDir() {
 		return syscall.ENOTDIR
 	}
-	return private(info, 0o700)
+	return closed(info, 0o700)
 }
 
-// private refuses a mode with any bit for group or others; want is named in the advice.
-func private(info fs.FileInfo, want fs.FileMode) error {
+// private refuses an open file that others may read or write.
+func private(_ *os.File, info fs.FileInfo) error { return closed(info, 0o600) }
+
+// closed refuses a mode with any bit for group or others; want is named in the advice.
+func closed(info fs.FileInfo, want fs.FileMode) error {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return fmt.Errorf("mode %04o, change it to %04o: %w", mode, want, ErrExposed)
 	}
 	return nil
 }
+
+func setMode(f *os.File, perm fs.FileMode) error { return f.Chmod(perm) }
 
 func syncDir(path string) error {
 	d, err := os.Open(path)

@@ -1,47 +1,177 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
 
 const openFlags = os.O_RDONLY
 
-// privateDACL is protected (nothing inherited) and inherited by every file inside: full access for SYSTEM, for
-// Administrators and for the owner, nothing for anybody else.
-const privateDACL = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)"
+// The access lists of private directories and files: full access for SYSTEM, for Administrators and for the owner,
+// nothing for anybody else. They are protected (nothing is inherited), and what is made in the directory inherits its own.
+const (
+	dirDACL  = "D:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;FA;;;OW)"
+	fileDACL = "D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;OW)"
+)
 
-// guardDir sets the access list every time, because any user may have made the directory first.
+// guardDir refuses a directory that belongs to a stranger, because any user may make one in %ProgramData% first and an
+// owner gives himself back what a list takes away; then it sets the list, every time. It holds the directory by a handle
+// that follows no link, or a stranger's link could make it set the list of another directory.
 func guardDir(path string) error {
-	info, err := os.Stat(path)
+	d, err := openGuarded(path)
 	if err != nil {
 		return err
 	}
-	if !info.IsDir() {
-		return syscall.ENOTDIR
+	defer windows.CloseHandle(d)
+	sd, err := windows.GetSecurityInfo(d, windows.SE_FILE_OBJECT, windows.OWNER_SECURITY_INFORMATION)
+	if err != nil {
+		return fmt.Errorf("read owner: %w", err)
 	}
-	sd, err := windows.SecurityDescriptorFromString(privateDACL)
+	if _, err := trustedOwner(sd); err != nil {
+		return err
+	}
+	return setList(d, dirDACL)
+}
+
+// openGuarded returns a directory with the right to change its access list.
+func openGuarded(path string) (windows.Handle, error) {
+	d, err := openForList(path)
+	if err != nil {
+		return 0, err
+	}
+	var info windows.ByHandleFileInformation
+	err = windows.GetFileInformationByHandle(d, &info)
+	if err == nil && info.FileAttributes&(windows.FILE_ATTRIBUTE_DIRECTORY|windows.FILE_ATTRIBUTE_REPARSE_POINT) != windows.FILE_ATTRIBUTE_DIRECTORY {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		windows.CloseHandle(d)
+		return 0, err
+	}
+	return d, nil
+}
+
+func openForList(path string) (windows.Handle, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return 0, err
+	}
+	return windows.CreateFile(name, windows.READ_CONTROL|windows.WRITE_DAC|windows.FILE_READ_ATTRIBUTES,
+		windows.FILE_SHARE_READ|windows.FILE_SHARE_WRITE|windows.FILE_SHARE_DELETE, nil, windows.OPEN_EXISTING,
+		windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
+}
+
+// setList changes this one list: what is inside a directory keeps its own, and private judges that.
+func setList(h windows.Handle, sddl string) error {
+	sd, err := windows.SecurityDescriptorFromString(sddl)
 	if err != nil {
 		return fmt.Errorf("parse access list: %w", err)
 	}
-	dacl, _, err := sd.DACL()
-	if err != nil {
-		return fmt.Errorf("parse access list: %w", err)
-	}
-	err = windows.SetNamedSecurityInfo(path, windows.SE_FILE_OBJECT,
-		windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, dacl, nil)
+	err = windows.SetKernelObjectSecurity(h, windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, sd)
 	if err != nil {
 		return fmt.Errorf("set access list: %w", err)
 	}
 	return nil
 }
 
-// private is always satisfied: mode bits mean nothing here, and the directory is guarded.
-func private(fs.FileInfo, fs.FileMode) error { return nil }
+// setMode gives a new file the list of a private one when perm leaves nothing to others; the directory that it stands in
+// need not be a guarded one. Other modes mean nothing here: such a file has what its directory hands down.
+func setMode(f *os.File, perm fs.FileMode) error {
+	if perm&0o077 != 0 {
+		return nil
+	}
+	h, err := openForList(f.Name())
+	if err != nil {
+		return err
+	}
+	return errors.Join(setList(h, fileDACL), windows.CloseHandle(h))
+}
+
+// private refuses a file that belongs to a stranger, or whose access list gives anything to anybody but SYSTEM,
+// Administrators and the owner. What an elevated administrator makes belongs to Administrators.
+func private(f *os.File, _ fs.FileInfo) error {
+	sd, err := windows.GetSecurityInfo(windows.Handle(f.Fd()), windows.SE_FILE_OBJECT,
+		windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
+	if err != nil {
+		return fmt.Errorf("read access list: %w", err)
+	}
+	return privateSD(sd)
+}
+
+func privateSD(sd *windows.SECURITY_DESCRIPTOR) error {
+	owner, err := trustedOwner(sd)
+	if err != nil {
+		return err
+	}
+	dacl, _, err := sd.DACL()
+	if dacl == nil && (err == nil || errors.Is(err, windows.ERROR_OBJECT_NOT_FOUND)) {
+		return fmt.Errorf("there is no access list: %w", ErrExposed)
+	}
+	if err != nil {
+		return fmt.Errorf("read access list: %w", err)
+	}
+	for i := range uint32(dacl.AceCount) {
+		var ace *windows.ACCESS_ALLOWED_ACE
+		if err := windows.GetAce(dacl, i, &ace); err != nil {
+			return fmt.Errorf("read access list: %w", err)
+		}
+		if err := harmless(ace, owner); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// harmless passes entries that deny, entries for what may be made inside, and those for whom privateDACL names. Kinds of
+// entries that it does not know, such as conditional ones, it refuses.
+func harmless(ace *windows.ACCESS_ALLOWED_ACE, owner *windows.SID) error {
+	switch {
+	case ace.Header.AceType == windows.ACCESS_DENIED_ACE_TYPE, ace.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0, ace.Mask == 0:
+		return nil
+	case ace.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE:
+		return fmt.Errorf("access list has an entry of kind %d: %w", ace.Header.AceType, ErrExposed)
+	}
+	sid := (*windows.SID)(unsafe.Pointer(&ace.SidStart))
+	if sid.Equals(owner) || sid.IsWellKnown(windows.WinCreatorOwnerRightsSid) ||
+		sid.IsWellKnown(windows.WinLocalSystemSid) || sid.IsWellKnown(windows.WinBuiltinAdministratorsSid) {
+		return nil
+	}
+	return fmt.Errorf("access list has an entry for %s, take it away: %w", nameOf(sid), ErrExposed)
+}
+
+// trustedOwner returns the owner when it is SYSTEM, Administrators or the user that this process runs as.
+func trustedOwner(sd *windows.SECURITY_DESCRIPTOR) (*windows.SID, error) {
+	owner, _, err := sd.Owner()
+	if err != nil {
+		return nil, fmt.Errorf("read owner: %w", err)
+	}
+	if owner.IsWellKnown(windows.WinLocalSystemSid) || owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) {
+		return owner, nil
+	}
+	self, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		return nil, fmt.Errorf("ask who runs this: %w", err)
+	}
+	if !owner.Equals(self.User.Sid) {
+		return nil, fmt.Errorf("it belongs to %s, give it to Administrators: %w", nameOf(owner), ErrExposed)
+	}
+	return owner, nil
+}
+
+// nameOf is what a person calls sid, or its number when nobody knows it any more.
+func nameOf(sid *windows.SID) string {
+	account, domain, _, err := sid.LookupAccount("")
+	if err != nil {
+		return sid.String()
+	}
+	return domain + `\` + account
+}
 
 // syncDir is nothing: a directory handle cannot be flushed (see the package comment).
 func syncDir(string) error { return nil }
