@@ -8,11 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
+	"hawser/board/local"
 	"hawser/transport"
 )
 
@@ -99,7 +98,7 @@ func (a *Agent) serveStatus(ctx context.Context) (stop func(), err error) {
 	if a.Socket == "" {
 		return func() {}, nil
 	}
-	l, err := listenStatus(a.Socket)
+	l, err := local.Listen(a.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("open status socket %s: %w", a.Socket, err)
 	}
@@ -123,42 +122,18 @@ func (a *Agent) serveStatus(ctx context.Context) (stop func(), err error) {
 	return func() { closed(); l.Close(); tasks.Wait() }, nil
 }
 
-// listenStatus takes over the socket of an agent that died, and refuses to
-// take it from one that lives.
-func listenStatus(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, errors.New("another hawser-agent is running")
-	}
-	if info, err := os.Lstat(path); err == nil && (info.Mode().IsRegular() || info.IsDir()) {
-		return nil, errors.New("there is a file that is no socket")
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
-}
-
 // ErrNotRunning: nothing answers on the status socket.
 var ErrNotRunning = errors.New("no hawser-agent is running")
 
 // ReadStatus asks the agent behind a status socket, for at most 5 s. The error is
 // ErrNotRunning when nobody answers there.
 func ReadStatus(ctx context.Context, socket string) (Status, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	conn, err := local.Dial(ctx, socket)
 	if errors.Is(err, fs.ErrPermission) {
-		return Status{}, fmt.Errorf("ask %s: %w: run it as the agent's user", socket, err)
+		return Status{}, fmt.Errorf("ask %s: %w: run it as the agent's user, on Windows as administrator", socket, err)
+	}
+	if errors.Is(err, local.ErrStranger) {
+		return Status{}, fmt.Errorf("ask %s: %w", socket, err)
 	}
 	if err != nil {
 		return Status{}, fmt.Errorf("ask %s: %w", socket, ErrNotRunning)

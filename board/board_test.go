@@ -44,7 +44,7 @@ func TestDefaultPaths(t *testing.T) {
 	}{
 		{"linux", false, Paths{"/var/lib/hawser", "/etc/hawser/agent.yaml", "/run/hawser/agent.sock"}},
 		{"linux", true, Paths{"/etc/hawser", "/etc/hawser/agent.yaml", "/var/run/hawser/agent.sock"}},
-		{"windows", false, Paths{`D:\PD\Hawser`, `D:\PD\Hawser\agent.yaml`, `D:\PD\Hawser\agent.sock`}},
+		{"windows", false, Paths{`D:\PD\Hawser`, `D:\PD\Hawser\agent.yaml`, `\\.\pipe\hawser-agent`}},
 	} {
 		if got := defaultPaths(c.goos, c.openwrt, `D:\PD`); got != c.want {
 			t.Errorf("%s, OpenWrt %v: %+v, want %+v", c.goos, c.openwrt, got, c.want)

@@ -2,15 +2,16 @@ package board
 
 import (
 	"io/fs"
-	"path/filepath"
 	"runtime"
+
+	"hawser/board/local"
 )
 
 // Paths are where things are unless a flag says otherwise; all absolute (cli §2).
 type Paths struct {
 	State  string // the state directory, mode 0700
 	Config string // agent.yaml
-	Socket string // where a running agent answers `status`: a socket of the file system, on Windows too (AF_UNIX)
+	Socket string // where a running agent answers `status` (package local): a Unix socket, on Windows a named pipe
 }
 
 // DefaultPaths returns the platform's paths. OpenWrt keeps only /etc over a reboot and an upgrade: its /var is in
@@ -23,7 +24,7 @@ func (b *Board) DefaultPaths() Paths {
 func defaultPaths(goos string, openwrt bool, programData string) Paths {
 	if goos == "windows" {
 		dir := programData + `\Hawser`
-		return Paths{State: dir, Config: dir + `\agent.yaml`, Socket: dir + `\agent.sock`}
+		return Paths{State: dir, Config: dir + `\agent.yaml`, Socket: `\\.\pipe\hawser-agent`}
 	}
 	p := Paths{State: "/var/lib/hawser", Config: "/etc/hawser/agent.yaml", Socket: "/run/hawser/agent.sock"}
 	if openwrt {
@@ -32,9 +33,9 @@ func defaultPaths(goos string, openwrt bool, programData string) Paths {
 	return p
 }
 
-// WithState returns p for another state directory, as --data names it: the socket moves into it, so that two agents on
+// WithState returns p for another state directory, as --data names it: the socket goes with it, so that two agents on
 // one machine do not meet.
 func (p Paths) WithState(dir string) Paths {
-	p.State, p.Socket = dir, filepath.Join(dir, "agent.sock")
+	p.State, p.Socket = dir, local.In(dir)
 	return p
 }

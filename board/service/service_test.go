@@ -91,25 +91,6 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestInstallDoesNotShadowAPackage(t *testing.T) {
-	unit := filepath.Join(t.TempDir(), "hawser-agent.service")
-	fake := &control{}
-	s := with(fake)
-	s.packaged = []string{unit}
-	if err := os.WriteFile(unit, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Install(); err == nil || !strings.Contains(err.Error(), "systemctl enable --now") {
-		t.Errorf("%v, want the advice to use the package's unit", err)
-	}
-	if err := os.Remove(unit); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Install(); err != nil || len(fake.calls) != 1 {
-		t.Errorf("without a package: %v, asked %q", err, fake.calls)
-	}
-}
-
 // A service starts in another directory than the operator's shell, on Windows in system32.
 func TestPathsBecomeAbsolute(t *testing.T) {
 	l, err := newLaunch(Options{Config: "agent.yaml", Data: "state"})

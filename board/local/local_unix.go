@@ -1,0 +1,47 @@
+//go:build !windows
+
+package local
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Listen opens the socket address, a path, with mode 0600; its directory is made when it is missing.
+func Listen(address string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(address), 0o755); err != nil {
+		return nil, err
+	}
+	if conn, err := net.DialTimeout("unix", address, time.Second); err == nil {
+		conn.Close()
+		return nil, ErrTaken
+	}
+	if info, err := os.Lstat(address); err == nil && (info.Mode().IsRegular() || info.IsDir()) {
+		return nil, errors.New("there is a file that is no socket")
+	}
+	if err := os.Remove(address); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(address, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Dial connects to whoever listens at address. The error is fs.ErrPermission where this user may not.
+func Dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "unix", address)
+}
+
+// In is the address that belongs to the state directory dir.
+func In(dir string) string { return filepath.Join(dir, "agent.sock") }
