@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"time"
 
 	kardianos "github.com/kardianos/service"
 )
@@ -31,12 +32,16 @@ func (p *program) Start(kardianos.Service) error {
 	return nil
 }
 
-// Stop ends f's context and waits for f.
+// Stop ends f's context and waits for f, but no longer than stopGrace: the process then ends with f in it.
 func (p *program) Stop(kardianos.Service) error {
 	close(p.stopping)
 	p.cancel()
-	<-p.done
-	return p.err
+	select {
+	case <-p.done:
+		return p.err
+	case <-time.After(stopGrace):
+		return errStillRunning
+	}
 }
 
 // run serves the service manager until it has stopped the service or f has ended by itself; in the second case serve is

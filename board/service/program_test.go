@@ -70,3 +70,42 @@ func TestRunOutsideAServiceManagerIsACall(t *testing.T) {
 		t.Errorf("run: %v, want %v", err, want)
 	}
 }
+
+func TestAProgramThatDoesNotStopIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leave := make(chan struct{})
+		defer close(leave) // the end of the process
+		start := time.Now()
+		p := newProgram(t.Context(), func(context.Context) error { <-leave; return nil })
+		if err := p.run(manager(p, time.Hour)); !errors.Is(err, errStillRunning) || time.Since(start) != time.Hour+stopGrace {
+			t.Errorf("run: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestWaitingForAStopEnds(t *testing.T) {
+	broken := errors.New("no such service")
+	for name, c := range map[string]struct {
+		after     time.Duration // when it has stopped, or asking fails
+		err, want error
+		took      time.Duration
+	}{
+		"stopped at once": {0, nil, nil, 0},
+		"stopped later":   {3 * time.Second, nil, nil, 3 * time.Second},
+		"asking fails":    {time.Second, broken, broken, time.Second},
+		"never":           {time.Hour, nil, errStillRunning, stopPatience},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			err := awaitStop(func() (bool, error) {
+				if time.Since(start) < c.after {
+					return false, nil
+				}
+				return c.err == nil, c.err
+			})
+			if !errors.Is(err, c.want) || time.Since(start) != c.took {
+				t.Errorf("%s: %v after %v, want %v after %v", name, err, time.Since(start), c.want, c.took)
+			}
+		})
+	}
+}

@@ -3,16 +3,27 @@ package service
 import (
 	"context"
 	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
 
 	kardianos "github.com/kardianos/service"
+	"golang.org/x/sys/windows/svc/eventlog"
 )
 
 // Run calls f and returns its error. Under the service manager, ctx ends when that orders a stop. When f ends by itself
 // Run returns although the service manager was told nothing: the process then ends as if it had crashed, which is what
 // makes Windows start it again.
+//
+// The service manager is told at once that the service runs, whatever f does first: after 30 s it would give up. A
+// service begins in system32, where nothing of the agent's may end up; Run leaves that for the program's directory.
 func Run(ctx context.Context, f func(context.Context) error) error {
 	if kardianos.Interactive() {
 		return f(ctx)
+	}
+	if err := leaveSystem32(); err != nil {
+		return fmt.Errorf("run service: %w", err)
 	}
 	p := newProgram(ctx, f)
 	s, err := kardianos.New(p, &kardianos.Config{Name: Name})
@@ -20,4 +31,53 @@ func Run(ctx context.Context, f func(context.Context) error) error {
 		return fmt.Errorf("run service: %w", err)
 	}
 	return p.run(s.Run)
+}
+
+func leaveSystem32() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return os.Chdir(filepath.Dir(self))
+}
+
+// Log returns the handler for what the agent logs: lines on w; under the service manager the Event Log, where Install has
+// made the agent known.
+func Log(w io.Writer, level slog.Leveler) slog.Handler {
+	if r := eventLog(); r != nil {
+		return newEventHandler(r, level)
+	}
+	return slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})
+}
+
+// Errors returns w; under the service manager, the Event Log, in which each Write is an event.
+func Errors(w io.Writer) io.Writer {
+	if r := eventLog(); r != nil {
+		return eventWriter{r, failure}
+	}
+	return w
+}
+
+// eventLog returns nil where there is somebody to read stderr. What it opens stays open until the process ends.
+func eventLog() report {
+	if kardianos.Interactive() {
+		return nil
+	}
+	log, err := eventlog.Open(Name)
+	if err != nil {
+		return nil
+	}
+	return reportTo(log)
+}
+
+func reportTo(log *eventlog.Log) report {
+	return func(k kind, text string) error {
+		switch k {
+		case failure:
+			return log.Error(uint32(k), text)
+		case warning:
+			return log.Warning(uint32(k), text)
+		}
+		return log.Info(uint32(k), text)
+	}
 }

@@ -7,7 +7,8 @@
 //   - its procd script gives up for good after five quick crashes, and is bound to no interface;
 //   - its systemd unit waits 120 s between starts, stops after ten, and knows neither readiness, watchdog nor sandbox;
 //   - since its version 1.3 a script is a template in a language of its own, whose quoting knows no '%', '$' or '\';
-//   - on Windows its default is no action on failure, whatever its documentation says, and a service starts in system32.
+//   - on Windows it registers one action on failure, and none unless asked, whatever its documentation says; its stop can
+//     wait for ever; and a service starts in system32.
 //
 // Other service managers are refused (ErrUnsupported): under them nothing would start a crashed agent again.
 package service
@@ -52,7 +53,7 @@ type Options struct {
 }
 
 // A Service is the agent's service on this machine. Its methods block until the service manager has answered, which
-// for Stop and Restart takes as long as the agent does to stop.
+// for Stop and Restart takes as long as the agent does to stop; on Windows it is an error after 30 s.
 type Service struct {
 	control  kardianos.Service
 	packaged []string // where a package would have put the unit; see Install
@@ -80,7 +81,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare service: %w", err)
 	}
-	s := &Service{control: control, root: isRoot}
+	s := &Service{control: completed(control), root: isRoot}
 	if control.Platform() == systemd {
 		s.packaged = []string{"/usr/lib/systemd/system/" + Name + ".service", "/lib/systemd/system/" + Name + ".service"}
 	}
@@ -213,7 +214,7 @@ func (l launch) config(platform string) (*kardianos.Config, error) {
 	case procd:
 		c.Option = kardianos.KeyValue{"SysvScript": l.initScript()}
 	case windows:
-		c.Option = windowsOptions()
+		c.Option = kardianos.KeyValue{"StartType": "automatic"} // the rest is set by completed
 	default:
 		return nil, fmt.Errorf("%w here (found %q): start `%s` from yours", ErrUnsupported, platform, strings.Join(append([]string{l.executable}, l.arguments()...), " "))
 	}
@@ -221,15 +222,3 @@ func (l launch) config(platform string) (*kardianos.Config, error) {
 }
 
 const description = "Hawser Runtime: reaches out so that a technician can reach the machine"
-
-// windowsOptions: one recovery action is registered, and Windows repeats the last one at every later failure.
-// A delayed start comes after the network's services, so that none need be named as a dependency.
-func windowsOptions() kardianos.KeyValue {
-	return kardianos.KeyValue{
-		"OnFailure":              "restart",
-		"OnFailureDelayDuration": "5s",
-		"OnFailureResetPeriod":   3600, // seconds
-		"StartType":              "automatic",
-		"DelayedAutoStart":       true,
-	}
-}

@@ -117,7 +117,7 @@ func TestPathsBecomeAbsolute(t *testing.T) {
 
 func TestEachPlatformIsToldItsOwn(t *testing.T) {
 	l := launch{executable: "/usr/bin/hawser-agent"}
-	for platform, key := range map[string]string{systemd: "SystemdScript", procd: "SysvScript", windows: "OnFailure"} {
+	for platform, key := range map[string]string{systemd: "SystemdScript", procd: "SysvScript", windows: "StartType"} {
 		c, err := l.config(platform)
 		if err != nil || c.Option[key] == nil || c.Executable != l.executable || c.Name != Name {
 			t.Errorf("%s: %+v, %v", platform, c, err)
@@ -128,8 +128,5 @@ func TestEachPlatformIsToldItsOwn(t *testing.T) {
 		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "`/usr/bin/hawser-agent run`") {
 			t.Errorf("%s: %v, want ErrUnsupported and what to start", platform, err)
 		}
-	}
-	if o := windowsOptions(); o["OnFailure"] != "restart" || o["DelayedAutoStart"] != true {
-		t.Errorf("Windows would not start a crashed agent again: %v", o)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hawser/agent"
+	"hawser/board/service"
 )
 
 // The exit codes of docs/spec/cli.md.
@@ -31,7 +32,7 @@ const (
 	exitUnreachable = 5
 )
 
-func main() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(Main(os.Args[1:], os.Stdout, service.Errors(os.Stderr))) }
 
 // Main runs the program until it is done or told to stop by SIGINT or SIGTERM,
 // and returns its exit code. Errors are one line on stderr.

@@ -10,6 +10,7 @@ import (
 
 	"hawser/agent"
 	"hawser/board"
+	"hawser/board/service"
 )
 
 // places are the global flags, and what follows from them.
@@ -77,6 +78,6 @@ func (p *places) options(c *cobra.Command, cfg agent.Config) agent.Options {
 	v := thisVersion()
 	return agent.Options{
 		Config: cfg, Board: board.New(), Version: v.Version, Build: agent.BuildTime(v.Built),
-		Log: slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Log})),
+		Log: slog.New(service.Log(c.ErrOrStderr(), cfg.Log)),
 	}
 }
