@@ -31,9 +31,13 @@ type Options struct {
 	// Socket is the path of the status socket; empty: none.
 	Socket string
 	// Alive is told for how long from now the state machine vouches for itself,
-	// each time that it moves: what a watchdog is fed from. It is called from
-	// several goroutines and must not block. Nil: nobody.
+	// each time that it moves, and at most 2 min: what the watchdogs are fed from.
+	// It is called from several goroutines and must not block. Nil: the watchdogs
+	// alone are told.
 	Alive func(time.Duration)
+	// Service is the service manager's watchdog; nil: none. That of the hardware
+	// is in Config.
+	Service Feeder
 	// LinkUp tells that a network has come up: what waits or searches tries at
 	// once, and what is connected proves that it still is. Nil: never.
 	LinkUp <-chan struct{}
@@ -55,6 +59,7 @@ type Agent struct {
 	instance string
 	self     atomic.Pointer[Self] // nil until enrolled
 	status   statusBoard
+	pulse    pulse
 	conn     *control.Conn // of link
 	link     *control.Link // from StateDial to StateAttached
 }
@@ -68,9 +73,6 @@ func New(o Options) (*Agent, error) {
 	if o.Out == nil {
 		o.Out = io.Discard
 	}
-	if o.Alive == nil {
-		o.Alive = func(time.Duration) {}
-	}
 	if o.DialContext == nil {
 		o.DialContext = new(net.Dialer).DialContext
 	}
@@ -78,7 +80,8 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s}
+	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s, pulse: pulse{begin: time.Now()}}
+	a.Alive = a.pulse.tell(o.Alive)
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex
 	a.status.enter(StateBoot)
 	a.clock = newClock(o.Build, s.anchor(), o.Board.Now(), o.Board.Uptime, s.spent())
@@ -123,7 +126,9 @@ func (a *Agent) client(self *Self) *control.Client {
 }
 
 func (a *Agent) trace(t transport.Attempt) {
-	a.Alive(time.Minute)
+	if a.status.in(StateDial) { // else it is a session's, or a measurement's, and proves nothing
+		a.Alive(time.Minute)
+	}
 	if t.Reason == "" {
 		a.log.Debug("way out open", "host", t.Host, "addr", t.Addr, "rtt", t.RTT, "took", t.Took)
 		return
@@ -145,11 +150,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.sessions.ctx = ctx
 	tasks.Go(func() { a.keepTime(ctx) })
 	tasks.Go(func() { a.followClock(ctx) })
+	dog := a.openWatchdog()
+	tasks.Go(func() { a.feed(ctx, dog) })
 	a.machine(ctx)
 	cancel()
 	a.sessions.wait()
 	tasks.Wait()
 	stop()
+	a.stopWatchdog(dog)
 	return nil
 }
 
@@ -217,14 +225,20 @@ func (a *Agent) fail(ctx context.Context, s State, failures int, err error) {
 	wait := backoff(failures, retryAfter(err), random)
 	a.status.failed(s, err)
 	a.log.Warn("will try again", "state", s, "reason", transport.ReasonOf(err), "err", err, "after", wait.Round(time.Millisecond))
-	a.Alive(wait + time.Minute)
-	timer := time.NewTimer(wait)
+	timer, beat := time.NewTimer(wait), time.NewTicker(beatEvery)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-a.LinkUp:
-		a.resolver.Forget() // what failed without a network
-	case <-ctx.Done():
+	defer beat.Stop()
+	for {
+		a.Alive(time.Minute)
+		select {
+		case <-beat.C:
+			continue
+		case <-timer.C:
+		case <-a.LinkUp:
+			a.resolver.Forget() // what failed without a network
+		case <-ctx.Done():
+		}
+		return
 	}
 }
 

@@ -30,23 +30,18 @@ func (a *Agent) attached(ctx context.Context) (State, error) {
 	care.Go(func() { a.keepIdentity(caring) })
 	care.Go(func() { a.keepMeasuring(caring, link) })
 	care.Go(func() { a.eachLinkUp(caring, link.Probe) })
-	err := link.Run(ctx, a.handler(link))
+	err := link.Run(ctx, a.handler())
 	return next(StateAttached, verdict(err)), err
 }
 
-const maxHeartbeat = 20 * time.Minute // wire §4.6
-
-func (a *Agent) handler(link *control.Link) control.Handler {
-	// A loop that turns once in the longest heartbeat is alive. No server can
-	// make a watchdog wait for longer than that.
-	heartbeat := time.Duration(min(max(link.Welcome.HeartbeatS, 0), int(maxHeartbeat/time.Second))) * time.Second
+func (a *Agent) handler() control.Handler {
 	return control.Handler{
 		Offer:      a.sessions.offer,
 		EndSession: func(m wire.EndSession) { a.sessions.end(m.Session, m.Reason) },
 		Revoked:    a.sessions.revoked,
 		Pool:       a.relays.pool,
 		Measure:    a.relays.wantAll,
-		Beat:       func() { a.Alive(2*heartbeat + time.Minute) },
+		Beat:       func() { a.Alive(time.Minute) },
 	}
 }
 

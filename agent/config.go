@@ -31,6 +31,7 @@ type Config struct {
 	Log     slog.Level
 
 	SystemClock SystemClock // empty: never
+	Watchdog    string      // device file of the hardware's; empty: off
 }
 
 // LoadConfig reads and checks a configuration file. A relative path in it is

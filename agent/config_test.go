@@ -39,7 +39,7 @@ allow:
   - 192.168.10.0/24:502
   - "[2001:db8:10::/64]:*"
 private_infrastructure: true
-watchdog: off
+watchdog: /dev/watchdog0
 log: debug
 `)
 	dir := filepath.Dir(file)
@@ -59,7 +59,7 @@ log: debug
 		Time:    []string{"ntp.example.com"},
 		Allow:   []Rule{must(ParseRule("192.168.10.0/24:502"))(t), must(ParseRule("[2001:db8:10::/64]:*"))(t)},
 		Private: true, Log: slog.LevelDebug,
-		SystemClock: SystemClockAuto,
+		SystemClock: SystemClockAuto, Watchdog: "/dev/watchdog0",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -135,7 +135,9 @@ func badConfigs() map[string]struct{ text, want string } {
 		"bad time server":        {"time:\n  servers: [\"-\", \"a/b\"]\n", "line 2: time.servers: host"},
 		"DNS server by name":     {"dns:\n  servers:\n    - 192.0.2.1\n    - dns.example\n", `line 4: dns.servers: "dns.example": want IP or IP:PORT`},
 		"system clock":           {"time: {set_system_clock: maybe}\n", "line 1: time.set_system_clock: \"maybe\": want auto, always or never"},
-		"hardware watchdog":      {"watchdog: /dev/watchdog\n", "line 1: watchdog: \"/dev/watchdog\": this build drives no hardware watchdog; write off"},
+		"relative watchdog":      {"watchdog: watchdog0\n", "line 1: watchdog: \"watchdog0\": want off or the absolute path of a device"},
+		"watchdog that is on":    {"watchdog: on\n", "line 1: watchdog: \"on\": want off or"},
+		"watchdog map":           {"watchdog: {device: /dev/watchdog0}\n", "line 1: watchdog: want one value"},
 		"bad bool":               {"private_infrastructure: yes please\n", "line 1: private_infrastructure: \"yes please\": want true or false"},
 		"bad level":              {"log: loud\n", "line 1: log: slog"},
 		"missing root":           {"root: nowhere.pem\n", "line 1: root: read root"},

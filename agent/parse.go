@@ -141,7 +141,7 @@ func (p *parser) set(key string, v *yaml.Node) error {
 	case "time.set_system_clock":
 		return scalar(key, v, func(s string) (err error) { c.SystemClock, err = parseSystemClock(s); return err })
 	case "watchdog":
-		return scalar(key, v, only("off", "this build drives no hardware watchdog"))
+		return scalar(key, v, func(s string) (err error) { c.Watchdog, err = parseWatchdog(s); return err })
 	case "log":
 		return scalar(key, v, func(s string) error { return c.Log.UnmarshalText([]byte(s)) })
 	}
@@ -194,15 +194,6 @@ func list[T any](key string, n *yaml.Node, to *[]T, parse func(string) (T, error
 		}
 	}
 	return nil
-}
-
-func only(word, why string) func(string) error {
-	return func(s string) error {
-		if s != word {
-			return fmt.Errorf("%.64q: %s; write %s", s, why, word)
-		}
-		return nil
-	}
 }
 
 func parseBool(s string) (bool, error) {

@@ -59,6 +59,12 @@ func (b *statusBoard) enter(s State) bool {
 	return true
 }
 
+func (b *statusBoard) in(s State) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state == s
+}
+
 func (b *statusBoard) online(c transport.Candidate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -36,6 +36,9 @@ type Board struct {
 	ClockKept func() (bool, error)
 	// Interfaces lists the network interfaces.
 	Interfaces func() ([]Interface, error)
+	// OpenWatchdog arms the hardware watchdog behind a device file, which its owner feeds from then on, and asks for a
+	// timeout in whole seconds. The error is fs.ErrNotExist where there is none, ErrNoDevice where this build cannot.
+	OpenWatchdog func(device string, timeout time.Duration) (Watchdog, error)
 }
 
 // ErrNoClock: on this platform the clock cannot be set in this way.
@@ -60,6 +63,8 @@ func New() *Board {
 		SlewClock:  slewClock,
 		ClockKept:  clockKept,
 		Interfaces: interfaces,
+
+		OpenWatchdog: openWatchdog,
 	}
 }
 

@@ -66,7 +66,7 @@ func (c *Clock) slew(by time.Duration) error {
 
 // New returns a gateway that boots at this moment with its wall clock at wall; both its clocks then run with time.Now,
 // which in a synctest bubble is fake. It has an uplink wan0, whose networks are not LAN, and a LAN of 192.168.10.0/24
-// and 2001:db8:10::/64 on lan0. Fields may be replaced before use. LANPrefixes answers on Linux alone, as ever.
+// and 2001:db8:10::/64 on lan0, and no other devices. Fields may be replaced before use. LANPrefixes answers on Linux alone, as ever.
 func New(wall time.Time) *board.Board {
 	boot := time.Now()
 	uptime := func() time.Duration { return time.Since(boot) }
@@ -75,6 +75,8 @@ func New(wall time.Time) *board.Board {
 		Now:        func() time.Time { return wall.Add(uptime()) },
 		Uptime:     uptime,
 		Interfaces: interfaces,
+
+		OpenWatchdog: noWatchdog,
 	}
 	new(Clock).Give(b)
 	return b

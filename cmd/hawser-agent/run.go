@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,16 +37,10 @@ func runCommand(p *places) *cobra.Command {
 	}
 }
 
-// serve runs the agent and feeds the service manager's watchdog for as long as
-// its state machine vouches for itself.
+// serve runs the agent and tells the service manager about it.
 func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
-	var vouched atomic.Int64 // until when, in ns since begin
-	begin := time.Now()
-	var feeding sync.WaitGroup
-	defer feeding.Wait()
 	linkUp := make(chan struct{})
-	o.LinkUp = linkUp
-	o.Alive = func(d time.Duration) { vouched.Store(int64(time.Since(begin) + d)) }
+	o.LinkUp, o.Service = linkUp, notify
 	a, err := agent.New(o)
 	if err != nil {
 		return err
@@ -55,12 +48,11 @@ func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
 	if err := notify.Ready(); err != nil {
 		return err
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	feeding.Go(func() { watchLinks(ctx, o, linkUp) })
-	if every := notify.Interval(); every > 0 {
-		feeding.Go(func() { feed(ctx, notify, every, func() bool { return int64(time.Since(begin)) < vouched.Load() }) })
-	}
+	watching.Go(func() { watchLinks(ctx, o, linkUp) })
 	defer notify.Stopping()
 	return a.Run(ctx)
 }
@@ -82,21 +74,6 @@ func watchLinks(ctx context.Context, o agent.Options, up chan<- struct{}) {
 		}
 	})
 	both.Wait()
-}
-
-func feed(ctx context.Context, notify *board.Notifier, every time.Duration, alive func() bool) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			if alive() {
-				notify.Watchdog() // a lost message is one of two that are due in time
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 func statusCommand(p *places) *cobra.Command {

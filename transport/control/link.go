@@ -15,6 +15,7 @@ const (
 	timeAgain    = 24 * time.Hour  // between two signed times on one connection
 	probeGrace   = 3 * time.Second
 	writeTimeout = 10 * time.Second // for one frame
+	beatEvery    = 15 * time.Second // that often the loop turns when nothing happens
 )
 
 // Handler is what the owner of a Link does with what the server sends. The
@@ -26,7 +27,7 @@ type Handler struct {
 	EndSession func(wire.EndSession)
 	Revoked    func(wire.Revoked)
 	Measure    func() // the Access Server wants fresh measurements
-	Beat       func() // each time that the loop has turned: what a watchdog wants to know
+	Beat       func() // each time that the loop has turned, at least every 15 s: what a watchdog wants to know
 }
 
 // Link is a control connection (wire §4.3). Run is called once; what tells the
@@ -120,9 +121,10 @@ func (l *Link) read(ctx context.Context, frames chan<- heard) {
 }
 
 func (l *Link) serve(ctx context.Context, h Handler, frames <-chan heard) error {
-	ping, again := time.NewTimer(l.interval()), time.NewTicker(timeAgain)
+	ping, again, beat := time.NewTimer(l.interval()), time.NewTicker(timeAgain), time.NewTicker(beatEvery)
 	defer ping.Stop()
 	defer again.Stop()
+	defer beat.Stop()
 	for {
 		if h.Beat != nil {
 			h.Beat()
@@ -136,6 +138,7 @@ func (l *Link) serve(ctx context.Context, h Handler, frames <-chan heard) error 
 				l.expect(l.interval() + wire.Grace(l.interval()))
 				err = l.handle(h, got.frame)
 			}
+		case <-beat.C:
 		case <-l.pace:
 			ping.Reset(0)
 		case <-l.probe:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +38,41 @@ func TestHeartbeatIsExact(t *testing.T) {
 		if at, err := wait(); err != nil || time.Since(at) != 0 {
 			t.Errorf("cancelled: %v at %v", err, at)
 		}
+	})
+}
+
+// The loop shows that it turns when nothing happens, and not when a handler is
+// stuck; neither is heard on the wire.
+func TestTheLoopBeatsUnlessAHandlerIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.access(1200)
+		hang, stuck := make(chan struct{}), make(chan struct{})
+		var last, longest, beats atomic.Int64
+		last.Store(time.Now().UnixNano())
+		ctx, cancel := context.WithCancel(t.Context())
+		wait := run(ctx, s.link(ctx), Handler{
+			Beat: func() {
+				beats.Add(1)
+				now := time.Now().UnixNano()
+				longest.Store(max(longest.Load(), now-last.Swap(now)))
+			},
+			Measure: func() { close(stuck); <-hang },
+		})
+		time.Sleep(19 * time.Minute)
+		if got := time.Duration(longest.Load()); got != beatEvery || len(s.got(wire.TypePing)) != 0 {
+			t.Errorf("the longest time between two beats is %v, with %d pings", got, len(s.got(wire.TypePing)))
+		}
+		wire.Write(s.server(), wire.TypeMeasure, nil)
+		<-stuck
+		before := beats.Load()
+		time.Sleep(time.Minute)
+		if n := beats.Load() - before; n != 0 {
+			t.Errorf("%d beats while the handler was stuck", n)
+		}
+		close(hang)
+		cancel()
+		wait()
 	})
 }
 
