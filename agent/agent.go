@@ -80,7 +80,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s, pulse: pulse{begin: time.Now()}}
+	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s, pulse: pulse{begin: time.Now()}, status: statusBoard{told: make(chan struct{}, 1)}}
 	a.Alive = a.pulse.tell(o.Alive)
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex
 	a.status.enter(StateBoot)
@@ -126,7 +126,7 @@ func (a *Agent) client(self *Self) *control.Client {
 }
 
 func (a *Agent) trace(t transport.Attempt) {
-	if a.status.in(StateDial) { // else it is a session's, or a measurement's, and proves nothing
+	if a.status.now() == StateDial { // else it is a session's, or a measurement's, and proves nothing
 		a.Alive(time.Minute)
 	}
 	if t.Reason == "" {
@@ -152,6 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	tasks.Go(func() { a.followClock(ctx) })
 	dog := a.openWatchdog()
 	tasks.Go(func() { a.feed(ctx, dog) })
+	tasks.Go(func() { a.showSignal(ctx) })
 	a.machine(ctx)
 	cancel()
 	a.sessions.wait()

@@ -40,6 +40,7 @@ allow:
   - "[2001:db8:10::/64]:*"
 private_infrastructure: true
 watchdog: /dev/watchdog0
+leds: {status: "green:status", session: led1}
 log: debug
 `)
 	dir := filepath.Dir(file)
@@ -59,7 +60,7 @@ log: debug
 		Time:    []string{"ntp.example.com"},
 		Allow:   []Rule{must(ParseRule("192.168.10.0/24:502"))(t), must(ParseRule("[2001:db8:10::/64]:*"))(t)},
 		Private: true, Log: slog.LevelDebug,
-		SystemClock: SystemClockAuto, Watchdog: "/dev/watchdog0",
+		SystemClock: SystemClockAuto, Watchdog: "/dev/watchdog0", LEDs: LEDs{"green:status", "led1"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -67,7 +68,7 @@ log: debug
 }
 
 func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
-	for name, text := range map[string]string{"empty": "", "comment": "# nothing\n", "null": "~\n", "document mark": "---\n", "empty sections": "dns:\ntime:\n"} {
+	for name, text := range map[string]string{"empty": "", "comment": "# nothing\n", "null": "~\n", "document mark": "---\n", "empty sections": "dns:\ntime:\nleds:\n"} {
 		c, err := LoadConfig(configFile(t, text))
 		if err != nil || !slices.Equal(c.Ports, transport.DefaultPorts()) || c.Allow != nil || c.Access != nil || c.Data != "" || c.Log != slog.LevelInfo {
 			t.Errorf("%s: %+v, %v", name, c, err)
@@ -84,9 +85,10 @@ func TestAnEmptyAllowListAllowsNothing(t *testing.T) {
 }
 
 func TestEveryKeyCanBeSet(t *testing.T) {
-	values := map[string]string{"private_infrastructure": "true", "watchdog": "off", "log": "warn", "data": "x", "time.set_system_clock": "auto"}
+	values := map[string]string{"private_infrastructure": "true", "watchdog": "off", "log": "warn", "data": "x", "time.set_system_clock": "auto",
+		"leds.status": "green:status", "leds.session": "led1"}
 	for _, key := range keys() {
-		if key == "root" || key == "dns" || key == "time" {
+		if key == "root" || key == "dns" || key == "time" || key == "leds" {
 			continue
 		}
 		value := values[key]
@@ -138,6 +140,10 @@ func badConfigs() map[string]struct{ text, want string } {
 		"relative watchdog":      {"watchdog: watchdog0\n", "line 1: watchdog: \"watchdog0\": want off or the absolute path of a device"},
 		"watchdog that is on":    {"watchdog: on\n", "line 1: watchdog: \"on\": want off or"},
 		"watchdog map":           {"watchdog: {device: /dev/watchdog0}\n", "line 1: watchdog: want one value"},
+		"LED by path":            {"leds: {status: /sys/class/leds/led0}\n", "line 1: leds.status: \"/sys/class/leds/led0\": want the name of a LED"},
+		"LED above":              {"leds:\n  session: ..\n", "line 2: leds.session: \"..\": want the name of a LED"},
+		"LED for nothing":        {"leds: {power: led0}\n", "line 1: unknown key \"leds.power\""},
+		"LED list":               {"leds: [led0]\n", "line 1: want KEY: VALUE lines"},
 		"bad bool":               {"private_infrastructure: yes please\n", "line 1: private_infrastructure: \"yes please\": want true or false"},
 		"bad level":              {"log: loud\n", "line 1: log: slog"},
 		"missing root":           {"root: nowhere.pem\n", "line 1: root: read root"},

@@ -21,10 +21,11 @@ import (
 // its key.
 func keys() []string {
 	return []string{"access", "ports", "root", "data", "dns", "dns.servers", "time", "time.servers",
-		"time.set_system_clock", "allow", "private_infrastructure", "watchdog", "log"}
+		"time.set_system_clock", "allow", "private_infrastructure", "watchdog", "leds", "leds.status",
+		"leds.session", "log"}
 }
 
-func laterKeys() []string { return []string{"proxy", "heartbeat", "key_switch", "leds"} }
+func laterKeys() []string { return []string{"proxy", "heartbeat", "key_switch"} }
 
 // parser fills a Config from the nodes of a file in dir. Nodes and not structs,
 // so that each error can say on which line of which key it is.
@@ -128,7 +129,7 @@ func (p *parser) set(key string, v *yaml.Node) error {
 		return scalar(key, v, func(s string) (err error) { c.Roots, err = LoadRoots(p.path(s)); return err })
 	case "data":
 		return scalar(key, v, func(s string) error { c.Data = p.path(s); return nil })
-	case "dns", "time":
+	case "dns", "time", "leds":
 		return p.section(v, key+".")
 	case "dns.servers":
 		return list(key, v, &c.DNS, parseServer)
@@ -142,6 +143,10 @@ func (p *parser) set(key string, v *yaml.Node) error {
 		return scalar(key, v, func(s string) (err error) { c.SystemClock, err = parseSystemClock(s); return err })
 	case "watchdog":
 		return scalar(key, v, func(s string) (err error) { c.Watchdog, err = parseWatchdog(s); return err })
+	case "leds.status":
+		return scalar(key, v, func(s string) (err error) { c.LEDs.Status, err = parseLED(s); return err })
+	case "leds.session":
+		return scalar(key, v, func(s string) (err error) { c.LEDs.Session, err = parseLED(s); return err })
 	case "log":
 		return scalar(key, v, func(s string) error { return c.Log.UnmarshalText([]byte(s)) })
 	}

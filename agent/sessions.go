@@ -53,6 +53,7 @@ func (s *sessions) attach(l *control.Link) {
 }
 
 func (s *sessions) paceLocked() {
+	s.agent.status.tell()
 	if s.link != nil {
 		s.link.Busy(len(s.running) > 0)
 	}
@@ -189,6 +190,13 @@ func cause(ctx context.Context, err error) error {
 		return c
 	}
 	return err
+}
+
+// load is how many sessions run, and whether the key switch keeps more out.
+func (s *sessions) load() (running int, locked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.running), false
 }
 
 // SessionStatus is what status says of a session.

@@ -82,6 +82,12 @@ func TestAnOfferWithAHigherEpochMovesTheSession(t *testing.T) {
 // attachedRig is a gateway that is attached, a relay, a Manager and a machine.
 func attachedRig(t *testing.T, f func(r *rig, p *process, l *link, m *manager)) {
 	t.Helper()
+	attachedRigWith(t, func(*rig) {}, f)
+}
+
+// attachedRigWith is attachedRig whose gateway was fitted with more.
+func attachedRigWith(t *testing.T, fit func(*rig), f func(r *rig, p *process, l *link, m *manager)) {
+	t.Helper()
 	// Yamux keeps timers in a sync.Pool of the process, and one of another bubble
 	// is fatal in this. A pool is empty after two collections.
 	runtime.GC()
@@ -91,6 +97,7 @@ func attachedRig(t *testing.T, f func(r *rig, p *process, l *link, m *manager)) 
 		r.relay()
 		r.machine()
 		r.opts.Config.Allow = rules(t, "192.168.10.0/24:502-504")
+		fit(r)
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
 		f(r, p, <-r.access.links, r.manager())

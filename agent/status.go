@@ -26,6 +26,7 @@ type Status struct {
 	Sessions []SessionStatus `json:"sessions"`
 	Since    time.Time       `json:"since"` // in this state
 	Error    string          `json:"error"` // of the last failure; empty once attached
+	Signal   Signal          `json:"signal"`
 }
 
 // AccessStatus is the way that the control connection takes.
@@ -38,6 +39,8 @@ type AccessStatus struct {
 
 // statusBoard is what the state machine notes for status to read.
 type statusBoard struct {
+	told chan struct{} // has room for one: there may be another signal to show
+
 	mu     sync.Mutex // guards all below
 	state  State
 	since  time.Time // monotonic
@@ -56,13 +59,22 @@ func (b *statusBoard) enter(s State) bool {
 	if s != StateAttached {
 		b.access = nil
 	}
+	b.tell()
 	return true
 }
 
-func (b *statusBoard) in(s State) bool {
+// tell says that there may be another signal to show.
+func (b *statusBoard) tell() {
+	select {
+	case b.told <- struct{}{}:
+	default: // told already
+	}
+}
+
+func (b *statusBoard) now() State {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.state == s
+	return b.state
 }
 
 func (b *statusBoard) online(c transport.Candidate) {
@@ -82,6 +94,7 @@ func (b *statusBoard) failed(s State, err error) {
 // Status returns a snapshot.
 func (a *Agent) Status() Status {
 	st := Status{Clock: a.clock.Status(), Sessions: a.sessions.list()}
+	st.Signal, _ = a.signal()
 	if self := a.self.Load(); self != nil {
 		st.UID, st.Domain = self.UID.String(), self.Name.Domain
 	}

@@ -39,6 +39,9 @@ type Board struct {
 	// OpenWatchdog arms the hardware watchdog behind a device file, which its owner feeds from then on, and asks for a
 	// timeout in whole seconds. The error is fs.ErrNotExist where there is none, ErrNoDevice where this build cannot.
 	OpenWatchdog func(device string, timeout time.Duration) (Watchdog, error)
+	// SetLED lights a LED of the kernel's LED class for on, darkens it for off, and so on without the program; it is
+	// steadily lit when off is 0, and dark when on is 0. Times are whole milliseconds. Errors as of OpenWatchdog.
+	SetLED func(name string, on, off time.Duration) error
 }
 
 // ErrNoClock: on this platform the clock cannot be set in this way.
@@ -65,6 +68,7 @@ func New() *Board {
 		Interfaces: interfaces,
 
 		OpenWatchdog: openWatchdog,
+		SetLED:       setLED,
 	}
 }
 

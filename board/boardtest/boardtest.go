@@ -77,6 +77,7 @@ func New(wall time.Time) *board.Board {
 		Interfaces: interfaces,
 
 		OpenWatchdog: noWatchdog,
+		SetLED:       noLED,
 	}
 	new(Clock).Give(b)
 	return b

@@ -101,6 +101,7 @@ func statusCommand(p *places) *cobra.Command {
 
 func printStatus(w io.Writer, st agent.Status) error {
 	fmt.Fprintf(w, "state     %s since %s\n", st.State, st.Since.Format(time.RFC3339))
+	fmt.Fprintf(w, "signal    %s (LED: %s)\n", st.Signal, st.Signal.Light())
 	if st.UID != "" {
 		fmt.Fprintf(w, "identity  %s in domain %s\n", st.UID, st.Domain)
 	}

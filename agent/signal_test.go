@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/board/boardtest"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+func TestSignalOf(t *testing.T) {
+	for _, tt := range []struct {
+		state    State
+		clock    ClockState
+		sessions int
+		locked   bool
+		want     Signal
+	}{
+		{StateBoot, ClockAuthentic, 0, false, SignalStarting},
+		{StateDial, ClockUnknown, 0, false, SignalStarting},
+		{StateDial, ClockPlausible, 0, false, SignalDialling},
+		{StateDial, ClockAuthentic, 0, true, SignalDialling},
+		{StateEnroll, ClockUnknown, 0, false, SignalEnrolling},
+		{StateAttached, ClockAuthentic, 0, false, SignalOnline},
+		{StateAttached, ClockConflict, 0, false, SignalOnline},
+		{StateAttached, ClockAuthentic, 0, true, SignalLocked},
+		{StateAttached, ClockAuthentic, 2, false, SignalSession},
+		{StateAttached, ClockAuthentic, 1, true, SignalSession}, // it is being ended
+		{StateDial, ClockAuthentic, 1, false, SignalSession},
+		{StateQuarantined, ClockAuthentic, 0, true, SignalRefused},
+		{StateStopped, ClockAuthentic, 1, false, SignalStopped},
+	} {
+		if got := signalOf(tt.state, tt.clock, tt.sessions, tt.locked); got != tt.want {
+			t.Errorf("%+v: %s", tt, got)
+		}
+	}
+}
+
+func TestNoTwoSignalsLookAlike(t *testing.T) {
+	seen := map[Light]Signal{}
+	for _, row := range lights() {
+		if other, ok := seen[row.light]; ok || row.Signal.Light() != row.light {
+			t.Errorf("%s looks like %s%s", row.Signal, row.Signal.Light(), other)
+		}
+		seen[row.light] = row.Signal
+	}
+	if Signal("else").Light() != (Light{}) {
+		t.Error("what is no signal is lit")
+	}
+}
+
+// The operator's page has the table of this code, no row more and no row less.
+func TestTheOperatorsPageHasTheTableOfSignals(t *testing.T) {
+	_, section, ok := strings.Cut(string(must(os.ReadFile("../docs/agent.md"))(t)), "### 6.2 LEDs\n")
+	if !ok {
+		t.Fatal("docs/agent.md has no §6.2 about LEDs")
+	}
+	section, _, _ = strings.Cut(section, "\n#")
+	var got, want []string
+	for line := range strings.Lines(section) {
+		if strings.HasPrefix(line, "| `") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	for _, row := range lights() {
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s |", row.Signal, row.light, row.means))
+	}
+	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+		t.Errorf("docs/agent.md §6.2 has\n%s\nwant\n%s", g, w)
+	}
+}
+
+// The LEDs say what status says, in every state, and are set only when that
+// changes.
+func TestTheLEDsShowTheSignalOfStatus(t *testing.T) {
+	bubble(t, func(r *rig) {
+		leds := new(boardtest.LEDs)
+		leds.Give(r.opts.Board, "green:status", "green:user")
+		r.opts.Config.LEDs = LEDs{"green:status", "green:user"}
+		p := r.start()
+		shows := func(want Signal) {
+			t.Helper()
+			r.until(2*time.Hour, "signal "+string(want), func() bool { return p.Status().Signal == want })
+			on, off := leds.Shown("green:status")
+			if (Light{on, off}) != want.Light() {
+				t.Errorf("%s: the LED shows %s", want, Light{on, off})
+			}
+		}
+		shows(SignalEnrolling)
+		r.net.Stall(agentAddr, accessAddr)
+		r.enrolNow()
+		shows(SignalStarting) // in 1970
+		r.net.Heal(agentAddr, accessAddr)
+		shows(SignalOnline)
+		sets := leds.Sets()
+		time.Sleep(time.Hour)
+		if synctest.Wait(); leds.Sets() != sets {
+			t.Errorf("set %d times while nothing happened", leds.Sets()-sets)
+		}
+		r.access.down()
+		shows(SignalDialling)
+		r.access.set(func() { r.access.refusal = &wire.Refusal{Reason: transport.Revoked} })
+		r.access.up()
+		shows(SignalRefused)
+		p.stop(time.Second)
+		for _, led := range []string{"green:status", "green:user"} {
+			if on, _ := leds.Shown(led); on != 0 {
+				t.Errorf("%s is lit after the stop", led)
+			}
+		}
+	})
+}
+
+func TestTheSessionLEDIsLitWhileASessionRuns(t *testing.T) {
+	leds := new(boardtest.LEDs)
+	fitted := func(r *rig) {
+		leds.Give(r.opts.Board, "green:user")
+		r.opts.Config.LEDs = LEDs{Session: "green:user"}
+	}
+	attachedRigWith(t, fitted, func(r *rig, p *process, l *link, m *manager) {
+		lit := func() bool { on, off := leds.Shown("green:user"); return on > 0 && off == 0 }
+		if lit() || p.Status().Signal != SignalOnline {
+			t.Errorf("before: lit %t, %s", lit(), p.Status().Signal)
+		}
+		s := m.open(l, p, "s1", "tcp")
+		if synctest.Wait(); !lit() || p.Status().Signal != SignalSession {
+			t.Errorf("in a session: lit %t, %s", lit(), p.Status().Signal)
+		}
+		s.Close()
+		l.next(r, wire.TypeEndSession, new(wire.EndSession))
+		if synctest.Wait(); lit() {
+			t.Error("after the session: lit")
+		}
+	})
+}
+
+func TestAMissingLEDIsOneLine(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.opts.Config.LEDs = LEDs{"none", ""}
+		r.enrolNow()
+		p := r.start()
+		p.await(StateAttached, 10*time.Second)
+		r.access.down()
+		p.await(StateDial, time.Minute)
+		p.stop(time.Second)
+		if n := r.notes.count("LED cannot be used"); n != 1 {
+			t.Errorf("logged %d times", n)
+		}
+	})
+}

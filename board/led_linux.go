@@ -1,0 +1,69 @@
+package board
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func setLED(name string, on, off time.Duration) error {
+	return ledClass("/sys/class/leds").set(name, on, off)
+}
+
+// ledClass is the directory of the kernel's LED class (its Documentation/leds/leds-class.rst).
+type ledClass string
+
+// set has the kernel's timer trigger blink a LED, which wakes no program, lights it or darkens it. Where the kernel has
+// no such trigger the LED goes dark, for a steady light would say something else.
+func (c ledClass) set(name string, on, off time.Duration) error {
+	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
+		return fmt.Errorf("set LED: %q is no name of one", name)
+	}
+	dir := filepath.Join(string(c), name)
+	var err error
+	switch {
+	case on > 0 && off > 0:
+		err = put(dir, "trigger", "timer", "delay_on", milliseconds(on), "delay_off", milliseconds(off))
+	case on > 0:
+		err = put(dir, "trigger", "none", "brightness", brightest(dir))
+	default:
+		err = put(dir, "trigger", "none", "brightness", "0")
+	}
+	if err == nil {
+		return nil
+	}
+	if on > 0 {
+		put(dir, "brightness", "0") // if that fails as well, the first error says it
+	}
+	return fmt.Errorf("set LED %s: %w", name, err)
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// brightest is what the driver calls full brightness; of many it is 1.
+func brightest(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, "max_brightness"))
+	if s := strings.TrimSpace(string(b)); err == nil && s != "" {
+		return s
+	}
+	return "1"
+}
+
+// put writes files, each with its value, until one fails. They are there already: the class makes them.
+func put(dir string, values ...string) error {
+	for i := 0; i < len(values); i += 2 {
+		f, err := os.OpenFile(filepath.Join(dir, values[i]), os.O_WRONLY|os.O_TRUNC, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(values[i+1])
+		f.Close() // every write has been taken by then, or refused
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
