@@ -88,7 +88,7 @@ func New(o Options) (*Agent, error) {
 	a.resolver = &probe.Resolver{Servers: o.Config.DNS, Dial: o.DialContext, Private: o.Config.Private, Logger: o.Log}
 	a.dialer = a.newDialer()
 	a.relays = newRelays()
-	a.sessions = &sessions{agent: a, running: map[string]*running{}}
+	a.sessions = &sessions{agent: a, running: map[string]*running{}, locked: o.Config.KeySwitch != nil}
 	return a, nil
 }
 
@@ -153,6 +153,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	dog := a.openWatchdog()
 	tasks.Go(func() { a.feed(ctx, dog) })
 	tasks.Go(func() { a.showSignal(ctx) })
+	tasks.Go(func() { a.watchKey(ctx) })
 	a.machine(ctx)
 	cancel()
 	a.sessions.wait()

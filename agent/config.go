@@ -33,6 +33,7 @@ type Config struct {
 	SystemClock SystemClock // empty: never
 	Watchdog    string      // device file of the hardware's; empty: off
 	LEDs        LEDs
+	KeySwitch   *KeySwitch // nil: there is none
 }
 
 // LoadConfig reads and checks a configuration file. A relative path in it is

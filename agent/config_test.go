@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"hawser/board"
 	"hawser/transport"
 )
 
@@ -41,6 +42,7 @@ allow:
 private_infrastructure: true
 watchdog: /dev/watchdog0
 leds: {status: "green:status", session: led1}
+key_switch: {chip: /dev/gpiochip0, line: 3, active_low: true, allow: open, bias: pull-up}
 log: debug
 `)
 	dir := filepath.Dir(file)
@@ -61,6 +63,7 @@ log: debug
 		Allow:   []Rule{must(ParseRule("192.168.10.0/24:502"))(t), must(ParseRule("[2001:db8:10::/64]:*"))(t)},
 		Private: true, Log: slog.LevelDebug,
 		SystemClock: SystemClockAuto, Watchdog: "/dev/watchdog0", LEDs: LEDs{"green:status", "led1"},
+		KeySwitch: &KeySwitch{Line: board.Line{Chip: "/dev/gpiochip0", Number: 3, ActiveLow: true, Bias: board.BiasPullUp}, AllowOpen: true},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -88,7 +91,7 @@ func TestEveryKeyCanBeSet(t *testing.T) {
 	values := map[string]string{"private_infrastructure": "true", "watchdog": "off", "log": "warn", "data": "x", "time.set_system_clock": "auto",
 		"leds.status": "green:status", "leds.session": "led1"}
 	for _, key := range keys() {
-		if key == "root" || key == "dns" || key == "time" || key == "leds" {
+		if key == "root" || key == "dns" || key == "time" || key == "leds" || strings.HasPrefix(key, "key_switch") {
 			continue
 		}
 		value := values[key]
@@ -137,13 +140,25 @@ func badConfigs() map[string]struct{ text, want string } {
 		"bad time server":        {"time:\n  servers: [\"-\", \"a/b\"]\n", "line 2: time.servers: host"},
 		"DNS server by name":     {"dns:\n  servers:\n    - 192.0.2.1\n    - dns.example\n", `line 4: dns.servers: "dns.example": want IP or IP:PORT`},
 		"system clock":           {"time: {set_system_clock: maybe}\n", "line 1: time.set_system_clock: \"maybe\": want auto, always or never"},
-		"relative watchdog":      {"watchdog: watchdog0\n", "line 1: watchdog: \"watchdog0\": want off or the absolute path of a device"},
-		"watchdog that is on":    {"watchdog: on\n", "line 1: watchdog: \"on\": want off or"},
+		"relative watchdog":      {"watchdog: watchdog0\n", "line 1: watchdog: \"watchdog0\": want the absolute path of a device, or off"},
+		"watchdog that is on":    {"watchdog: on\n", "line 1: watchdog: \"on\": want the absolute path"},
 		"watchdog map":           {"watchdog: {device: /dev/watchdog0}\n", "line 1: watchdog: want one value"},
 		"LED by path":            {"leds: {status: /sys/class/leds/led0}\n", "line 1: leds.status: \"/sys/class/leds/led0\": want the name of a LED"},
 		"LED above":              {"leds:\n  session: ..\n", "line 2: leds.session: \"..\": want the name of a LED"},
 		"LED for nothing":        {"leds: {power: led0}\n", "line 1: unknown key \"leds.power\""},
 		"LED list":               {"leds: [led0]\n", "line 1: want KEY: VALUE lines"},
+		"no key switch":          {"log: info\nkey_switch:\n", "line 2: key_switch: it needs chip and line"},
+		"key switch of nothing":  {"key_switch: {}\n", "line 1: key_switch: it needs chip and line"},
+		"key switch, no line":    {"key_switch: {chip: /dev/gpiochip0}\n", "line 1: key_switch: it needs chip and line"},
+		"key switch, no chip":    {"key_switch: {line: 3}\n", "line 1: key_switch: it needs chip and line"},
+		"key switch off":         {"key_switch: off\n", "line 1: want KEY: VALUE lines"},
+		"chip by name":           {"key_switch: {chip: gpiochip0, line: 3}\n", "line 1: key_switch.chip: \"gpiochip0\": want the absolute path"},
+		"line by name":           {"key_switch: {chip: /dev/gpiochip0, line: KEY}\n", "line 1: key_switch.line: \"KEY\": want the number of a line"},
+		"line below zero":        {"key_switch: {chip: /dev/gpiochip0, line: -1}\n", "line 1: key_switch.line: \"-1\": want the number"},
+		"key switch always":      {"key_switch: {chip: /dev/gpiochip0, line: 3, allow: always}\n", "line 1: key_switch.allow: \"always\": want closed or open"},
+		"key switch by level":    {"key_switch: {chip: /dev/gpiochip0, line: 3, active_low: 1}\n", "line 1: key_switch.active_low: \"1\": want true or false"},
+		"bias up":                {"key_switch: {chip: /dev/gpiochip0, line: 3, bias: up}\n", "line 1: key_switch.bias: \"up\": want as-is, pull-up"},
+		"key switch key":         {"key_switch: {chip: /dev/gpiochip0, line: 3, debounce: 1}\n", "line 1: unknown key \"key_switch.debounce\""},
 		"bad bool":               {"private_infrastructure: yes please\n", "line 1: private_infrastructure: \"yes please\": want true or false"},
 		"bad level":              {"log: loud\n", "line 1: log: slog"},
 		"missing root":           {"root: nowhere.pem\n", "line 1: root: read root"},

@@ -22,16 +22,18 @@ import (
 func keys() []string {
 	return []string{"access", "ports", "root", "data", "dns", "dns.servers", "time", "time.servers",
 		"time.set_system_clock", "allow", "private_infrastructure", "watchdog", "leds", "leds.status",
-		"leds.session", "log"}
+		"leds.session", "key_switch", "key_switch.chip", "key_switch.line", "key_switch.active_low", "key_switch.allow",
+		"key_switch.bias", "log"}
 }
 
-func laterKeys() []string { return []string{"proxy", "heartbeat", "key_switch"} }
+func laterKeys() []string { return []string{"proxy", "heartbeat"} }
 
 // parser fills a Config from the nodes of a file in dir. Nodes and not structs,
 // so that each error can say on which line of which key it is.
 type parser struct {
-	c   Config
-	dir string
+	c       Config
+	dir     string
+	keyLine bool // the key switch has the number of a line
 }
 
 // parseConfig turns the bytes of a file in dir into a checked Config. It reads
@@ -147,6 +149,10 @@ func (p *parser) set(key string, v *yaml.Node) error {
 		return scalar(key, v, func(s string) (err error) { c.LEDs.Status, err = parseLED(s); return err })
 	case "leds.session":
 		return scalar(key, v, func(s string) (err error) { c.LEDs.Session, err = parseLED(s); return err })
+	case "key_switch":
+		return p.keySwitch(key, v)
+	case "key_switch.chip", "key_switch.line", "key_switch.active_low", "key_switch.allow", "key_switch.bias":
+		return scalar(key, v, func(s string) error { return p.setKeySwitch(key, s) })
 	case "log":
 		return scalar(key, v, func(s string) error { return c.Log.UnmarshalText([]byte(s)) })
 	}

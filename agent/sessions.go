@@ -26,6 +26,7 @@ type sessions struct {
 	mu      sync.Mutex // guards all below
 	link    *control.Link
 	running map[string]*running
+	locked  bool              // by the key switch: none runs, none begins
 	unsaid  []wire.EndSession // ends that no Access Server knows of; at most maxSessions
 }
 
@@ -61,8 +62,10 @@ func (s *sessions) paceLocked() {
 
 // consent decides about an offer (wire §4.5). It is pure. Epoch is the one in
 // which the session runs already, or zero.
-func consent(o wire.Offer, authentic bool, epoch, count int) transport.Reason {
+func consent(o wire.Offer, locked, authentic bool, epoch, count int) transport.Reason {
 	switch {
+	case locked:
+		return transport.Locked
 	case o.Role != wire.RoleRuntime || o.Session == "" || o.Epoch <= epoch:
 		return transport.Protocol
 	case o.Crypto != wire.CryptoNested:
@@ -85,7 +88,7 @@ func (s *sessions) offer(o wire.Offer) transport.Reason {
 	if old != nil {
 		epoch = old.offer.Epoch
 	}
-	if reason := consent(o, authentic, epoch, len(s.running)); reason != "" {
+	if reason := consent(o, s.locked, authentic, epoch, len(s.running)); reason != "" {
 		return reason
 	}
 	if old != nil {
@@ -196,7 +199,7 @@ func cause(ctx context.Context, err error) error {
 func (s *sessions) load() (running int, locked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.running), false
+	return len(s.running), s.locked
 }
 
 // SessionStatus is what status says of a session.

@@ -22,23 +22,26 @@ func TestConsent(t *testing.T) {
 	manager.Role, nameless.Session, single.Crypto = wire.RoleManager, "", "single"
 	for name, tt := range map[string]struct {
 		o            wire.Offer
+		locked       bool
 		authentic    bool
 		epoch, count int
 		want         transport.Reason
 	}{
-		"good":               {good, true, 0, 0, ""},
-		"the last place":     {good, true, 0, maxSessions - 1, ""},
-		"full":               {good, true, 0, maxSessions, transport.Busy},
-		"moved":              {good, true, 1, 1, ""},
-		"moved, and full":    {good, true, 1, maxSessions, ""},
-		"the same epoch":     {good, true, 2, 1, transport.Protocol},
-		"an older epoch":     {good, true, 3, 1, transport.Protocol},
-		"unproven clock":     {good, false, 0, 0, transport.ClockWrong},
-		"of the other role":  {manager, true, 0, 0, transport.Protocol},
-		"no id":              {nameless, true, 0, 0, transport.Protocol},
-		"another encryption": {single, true, 0, 0, transport.Unsupported},
+		"good":               {good, false, true, 0, 0, ""},
+		"the last place":     {good, false, true, 0, maxSessions - 1, ""},
+		"full":               {good, false, true, 0, maxSessions, transport.Busy},
+		"moved":              {good, false, true, 1, 1, ""},
+		"moved, and full":    {good, false, true, 1, maxSessions, ""},
+		"the same epoch":     {good, false, true, 2, 1, transport.Protocol},
+		"an older epoch":     {good, false, true, 3, 1, transport.Protocol},
+		"unproven clock":     {good, false, false, 0, 0, transport.ClockWrong},
+		"of the other role":  {manager, false, true, 0, 0, transport.Protocol},
+		"no id":              {nameless, false, true, 0, 0, transport.Protocol},
+		"another encryption": {single, false, true, 0, 0, transport.Unsupported},
+		"locked":             {good, true, true, 0, 0, transport.Locked},
+		"locked, and moved":  {good, true, true, 1, 1, transport.Locked},
 	} {
-		if got := consent(tt.o, tt.authentic, tt.epoch, tt.count); got != tt.want {
+		if got := consent(tt.o, tt.locked, tt.authentic, tt.epoch, tt.count); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
 		}
 	}

@@ -27,6 +27,7 @@ type Status struct {
 	Since    time.Time       `json:"since"` // in this state
 	Error    string          `json:"error"` // of the last failure; empty once attached
 	Signal   Signal          `json:"signal"`
+	Key      string          `json:"key_switch,omitempty"` // locked or unlocked; empty: there is none
 }
 
 // AccessStatus is the way that the control connection takes.
@@ -95,6 +96,10 @@ func (b *statusBoard) failed(s State, err error) {
 func (a *Agent) Status() Status {
 	st := Status{Clock: a.clock.Status(), Sessions: a.sessions.list()}
 	st.Signal, _ = a.signal()
+	if a.Config.KeySwitch != nil {
+		_, locked := a.sessions.load()
+		st.Key = keyWord(locked)
+	}
 	if self := a.self.Load(); self != nil {
 		st.UID, st.Domain = self.UID.String(), self.Name.Domain
 	}

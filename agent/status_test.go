@@ -20,14 +20,14 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 	full := Status{State: StateAttached, UID: "u", Domain: "plant", Relay: "r1", Since: since,
 		Access:   &AccessStatus{"hawser.example.com", "192.0.2.1", 443, "direct"},
 		Clock:    ClockStatus{ClockAuthentic, -12, "signed", &since},
-		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}, Signal: SignalSession}
+		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}, Signal: SignalSession, Key: "unlocked"}
 	for _, tt := range []struct {
 		st   Status
 		want string
 	}{
 		{full, `{"state":"attached","uid":"u","domain":"plant","access":{"host":"hawser.example.com","addr":"192.0.2.1","port":443,"way":"direct"},` +
 			`"relay":"r1","clock":{"state":"authentic","offset_ms":-12,"source":"signed","floor_reset":"2026-11-23T10:00:00Z"},` +
-			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":"","signal":"session"}`},
+			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":"","signal":"session","key_switch":"unlocked"}`},
 		{Status{State: StateEnroll, Clock: ClockStatus{State: ClockUnknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling},
 			`{"state":"enroll","uid":"","domain":"","access":null,"relay":"","clock":{"state":"unknown","offset_ms":0,"source":"","floor_reset":null},` +
 				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way","signal":"enrolling"}`},

@@ -27,8 +27,15 @@ func parseWatchdog(s string) (device string, err error) {
 	if s == "off" {
 		return "", nil
 	}
+	if device, err = parseDevice(s); err != nil {
+		err = fmt.Errorf("%w, or off", err)
+	}
+	return device, err
+}
+
+func parseDevice(s string) (string, error) {
 	if !strings.HasPrefix(s, "/") {
-		return "", fmt.Errorf("%.64q: want off or the absolute path of a device", s)
+		return "", fmt.Errorf("%.64q: want the absolute path of a device", s)
 	}
 	return s, nil
 }

@@ -1,12 +1,13 @@
 // Package board is the machine that the Runtime runs on: its clocks, its paths, what names its hardware, which networks
-// hang on its LAN side, and its service manager's notifications. It reads and reports, and sets the system clock when it
-// is told to; whether it may is the caller's to decide.
+// hang on its LAN side, its service manager's notifications, and its watchdog, LEDs and switches. It reads and reports,
+// and sets clock and devices when it is told to; whether it may is the caller's to decide.
 //
 // A Board is a struct of function fields that New fills with the real machine. Tests replace fields, or take a whole
 // gateway from board/boardtest. Installing and controlling the service is board/service.
 package board
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,10 @@ type Board struct {
 	// SetLED lights a LED of the kernel's LED class for on, darkens it for off, and so on without the program; it is
 	// steadily lit when off is 0, and dark when on is 0. Times are whole milliseconds. Errors as of OpenWatchdog.
 	SetLED func(name string, on, off time.Duration) error
+	// WatchLine tells whether a line is active: once at the start, then at least each time that it changes, debounced, in
+	// one goroutine. It blocks until ctx ends and then returns nil. An error says that nothing is known of the line any
+	// more; errors as of OpenWatchdog.
+	WatchLine func(ctx context.Context, line Line, tell func(active bool)) error
 }
 
 // ErrNoClock: on this platform the clock cannot be set in this way.
@@ -69,6 +74,7 @@ func New() *Board {
 
 		OpenWatchdog: openWatchdog,
 		SetLED:       setLED,
+		WatchLine:    watchLine,
 	}
 }
 

@@ -102,7 +102,7 @@ func TestWhatIsNoWatchdogIsNotWrittenTo(t *testing.T) {
 	if b, _ := os.ReadFile(file); string(b) != "precious" {
 		t.Errorf("it is now %q", b)
 	}
-	if _, err := New().OpenWatchdog("/dev/null", time.Minute); !errors.Is(err, unix.ENOTTY) {
+	if _, err := New().OpenWatchdog("/dev/null", time.Minute); err == nil {
 		t.Errorf("another device: %v", err)
 	}
 }

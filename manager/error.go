@@ -81,7 +81,7 @@ func ExitCode(err error) int {
 		return exitNotLoggedIn
 	}
 	switch reason := transport.ReasonOf(err); reason {
-	case transport.Policy, transport.Revoked, transport.BadCode:
+	case transport.Policy, transport.Locked, transport.Revoked, transport.BadCode:
 		return exitRefused
 	default:
 		if isUnreachable(reason) && !errors.Is(err, context.Canceled) {
@@ -155,6 +155,8 @@ func advise(err error) string {
 		return "ask who administers the domain"
 	case transport.Policy:
 		return "the device's owner does not allow it"
+	case transport.Locked:
+		return "somebody at the device has to turn its key switch"
 	case transport.NoDevice, NotFound:
 		return "see hawser device list"
 	case NameTaken:

@@ -229,6 +229,7 @@ func TestExitCodes(t *testing.T) {
 		{fail(NotLoggedIn, "x", nil), 3, "hawser login"},
 		{fail(transport.Expired, "x", nil), 3, "hawser login"},
 		{fmt.Errorf("x: %w", &wire.Refusal{Reason: transport.Policy}), 4, "owner"},
+		{fmt.Errorf("x: %w", &wire.Refusal{Reason: transport.Locked}), 4, "turn its key switch"},
 		{fail(transport.Revoked, "x", nil), 4, "administers"},
 		{fail(transport.BadCode, "x", nil), 4, "new one"},
 		{fail(transport.Offline, "x", nil), 5, "power"},

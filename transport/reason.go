@@ -50,6 +50,7 @@ const (
 	LinkLost        Reason = "link-lost"
 	Closed          Reason = "closed"
 	Moved           Reason = "moved"
+	Locked          Reason = "locked"
 	Internal        Reason = "internal"
 )
 

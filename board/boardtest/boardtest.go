@@ -78,6 +78,7 @@ func New(wall time.Time) *board.Board {
 
 		OpenWatchdog: noWatchdog,
 		SetLED:       noLED,
+		WatchLine:    noLine,
 	}
 	new(Clock).Give(b)
 	return b

@@ -105,6 +105,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.UID != "" {
 		fmt.Fprintf(w, "identity  %s in domain %s\n", st.UID, st.Domain)
 	}
+	if st.Key != "" {
+		fmt.Fprintf(w, "key       %s\n", st.Key)
+	}
 	if a := st.Access; a != nil {
 		fmt.Fprintf(w, "access    %s (%s) port %d, %s\n", a.Host, a.Addr, a.Port, a.Way)
 	}

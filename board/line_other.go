@@ -1,0 +1,7 @@
+//go:build !linux
+
+package board
+
+import "context"
+
+func watchLine(context.Context, Line, func(bool)) error { return ErrNoDevice }
