@@ -97,6 +97,8 @@ func (a *Agent) setSystemClock(policy SystemClock) (more bool) {
 	switch {
 	case err == nil:
 		a.log.Info("system clock follows", "does", did, "by", by)
+	case errors.Is(err, board.ErrHardwareClock):
+		a.log.Warn("system clock follows, hardware clock does not", "does", did, "by", by, "err", err)
 	case errors.Is(err, board.ErrNoClock) && did == moveSlew: // it can wait until a step is due
 	case policy == SystemClockAuto:
 		a.log.Info("system clock is left alone", "err", err)

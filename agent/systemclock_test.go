@@ -52,6 +52,7 @@ func TestTheSystemClockFollowsAsThePolicySays(t *testing.T) {
 		"auto, kept by others": {SystemClockAuto, true, nil, 0, false},
 		"auto, not allowed":    {SystemClockAuto, false, fs.ErrPermission, 1, false},
 		"auto, not here":       {SystemClockAuto, false, board.ErrNoClock, 1, false},
+		"auto, sick battery":   {SystemClockAuto, false, board.ErrHardwareClock, 1, true},
 		"always":               {SystemClockAlways, true, nil, 1, true},
 		"always, not allowed":  {SystemClockAlways, false, fs.ErrPermission, 2, false},
 	} {

@@ -27,7 +27,7 @@ type Board struct {
 	// Uptime is the time since boot, suspend included; where the platform has no such clock, since New. It only grows.
 	Uptime func() time.Duration
 	// SetClock sets the system clock, and the hardware clock where there is one. The error is fs.ErrPermission where that
-	// is not allowed, ErrNoClock where this build cannot.
+	// is not allowed, ErrNoClock where this build cannot, ErrHardwareClock where only the system clock was set.
 	SetClock func(to time.Time) error
 	// SlewClock moves the system clock by a little over the next minutes, without a step: at most half a second. Errors
 	// as of SetClock.
@@ -51,6 +51,9 @@ type Board struct {
 
 // ErrNoClock: on this platform the clock cannot be set in this way.
 var ErrNoClock = errors.New("the system clock cannot be set so on this platform")
+
+// ErrHardwareClock: the system clock is set, but the hardware clock does not take the time.
+var ErrHardwareClock = errors.New("hardware clock is not set")
 
 // An Interface is a network interface with the networks that its own addresses are in.
 type Interface struct {

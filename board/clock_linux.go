@@ -42,7 +42,7 @@ func (k kernelClock) setTo(to time.Time) error {
 		return fmt.Errorf("set system clock: %w", err)
 	}
 	if err := k.rtc(rtcTime(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("set hardware clock: %w", err)
+		return fmt.Errorf("%w: %w", ErrHardwareClock, err)
 	}
 	return nil
 }

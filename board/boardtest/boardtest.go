@@ -2,6 +2,7 @@
 package boardtest
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -48,7 +49,7 @@ func (c *Clock) setTo(to time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.set = append(c.set, to)
-	if c.Err == nil {
+	if c.Err == nil || errors.Is(c.Err, board.ErrHardwareClock) {
 		c.by = to.Sub(c.wall())
 	}
 	return c.Err
