@@ -5,7 +5,8 @@
 // WriteFile makes these system calls, in this order:
 //
 //  1. open(DIR/.durable-*, O_CREAT|O_EXCL, 0600)   a new file beside the old one, on the same file system
-//  2. fchmod(perm)                                 so that a key is never there with a wider mode
+//  2. fchmod(perm)                                 so that a key is never there with a wider mode; and when root writes into
+//     fchown(owner of DIR)                         a directory of somebody else's, that one has to be able to read it
 //  3. write
 //  4. fsync(file)                                  the bytes are on the medium before any name points at them
 //  5. close
@@ -94,6 +95,9 @@ func (w writer) writeTemp(dir string, data []byte, perm fs.FileMode) (name strin
 
 func (w writer) fill(f *os.File, data []byte, perm fs.FileMode) error {
 	if err := setMode(f, perm); err != nil {
+		return err
+	}
+	if err := giveToOwner(f); err != nil {
 		return err
 	}
 	w.done("chmod")

@@ -34,6 +34,24 @@ func TestWriteFileReplacesAndSetsTheMode(t *testing.T) {
 	}
 }
 
+// What root writes into a service's directory, the service must be able to read. Nobody else can give a file away: there
+// the owner is who wrote it, as ever.
+func TestFileBelongsToTheOwnerOfItsDirectory(t *testing.T) {
+	dir := t.TempDir()
+	_ = os.Chown(dir, 4711, 4712) // only root may
+	path := filepath.Join(dir, "file")
+	if err := WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var want, got syscall.Stat_t
+	if err := errors.Join(syscall.Stat(dir, &want), syscall.Stat(path, &got)); err != nil {
+		t.Fatal(err)
+	}
+	if got.Uid != want.Uid || got.Gid != want.Gid {
+		t.Errorf("file of %d:%d in a directory of %d:%d", got.Uid, got.Gid, want.Uid, want.Gid)
+	}
+}
+
 func TestWriteFileThatFailsLeavesNothingBehind(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "taken"), 0o700); err != nil {
