@@ -4,7 +4,8 @@ import "strings"
 
 // initScript renders the init script of OpenWrt. Its numbers: 3600 s, within which an exit counts as a crash; 5 s until
 // the next start; 0: never give up. START and STOP are those of the links that kardianos/service makes, or `disable`
-// would not find them. When the WAN is back, the agent is told by SIGHUP to dial at once.
+// would not find them. When the WAN is back, the agent is told by SIGHUP to dial at once: by a command of the script's own,
+// because `reload` is what an operator says who has changed the configuration.
 func (l launch) initScript() string {
 	words := []string{shellQuote(l.executable)}
 	for _, arg := range l.arguments() {
@@ -22,6 +23,8 @@ const initText = `#!/bin/sh /etc/rc.common
 USE_PROCD=1
 START=50
 STOP=02
+EXTRA_COMMANDS="redial"
+EXTRA_HELP="	redial	Search a way to the Access Server at once"
 
 start_service() {
 	procd_open_instance
@@ -33,11 +36,11 @@ start_service() {
 	procd_close_instance
 }
 
-reload_service() {
+redial() {
 	procd_send_signal hawser-agent '*' HUP
 }
 
 service_triggers() {
-	procd_add_interface_trigger "interface.*.up" wan /etc/init.d/hawser-agent reload
+	procd_add_interface_trigger "interface.*.up" wan /etc/init.d/hawser-agent redial
 }
 `

@@ -47,6 +47,12 @@ func TestScriptsAreGolden(t *testing.T) {
 		golden(t, name+".service", unit)
 		golden(t, name+".init", l.initScript())
 	}
+	unit, err := PackagedUnit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "packaged.service", unit)
+	golden(t, "packaged.init", PackagedInit("/usr/lib/hawser/uci.sh"))
 }
 
 // The traps of the library's own unit, and what an unattended gateway needs, as directives.
