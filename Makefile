@@ -5,7 +5,7 @@ export PATH := $(PATH):/usr/local/go/bin
 
 FUZZTIME ?= 5s
 COUNT    ?= 1
-export FUZZTIME COUNT
+export FUZZTIME COUNT TRIALS
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lab test build cross arm fuzz lint nightly clean
@@ -47,8 +47,8 @@ lint: ## gofmt, go vet, staticcheck, go mod tidy
 	scripts/setup demo
 	scripts/lint
 
-nightly: ## test with every test three times and ten minutes for each fuzz target
-	$(MAKE) test FUZZTIME=10m COUNT=3
+nightly: ## test with every test three times, those of chance 20 times more, and ten minutes for each fuzz target
+	$(MAKE) test FUZZTIME=10m COUNT=3 TRIALS=20
 
 clean: ## remove bin/
 	rm -rf bin

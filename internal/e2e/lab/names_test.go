@@ -43,6 +43,9 @@ func TestNamesResolve(t *testing.T) {
 		{"over TCP alone, when UDP is refused", "device", []string{"reject", "udp", "53"}, 3 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.within > time.Second {
+				t.Attr("id", "D1")
+			}
 			firewall(t, tt.rules...)
 			d := describe(t)
 			var slowest time.Duration

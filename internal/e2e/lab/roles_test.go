@@ -35,6 +35,7 @@ func play(role string, args []string) int {
 		"resolve":  each(resolve),
 		"exchange": each(exchange),
 		"sntp":     each(sntp),
+		"converge": each(converge),
 		"dial":     each(dial),
 		"listen":   listen,
 		"impose":   impose,
@@ -54,6 +55,7 @@ type answer struct {
 
 	Stratum uint8 // of a time server, with how far it is ahead of us
 	Offset  time.Duration
+	Rounds  int // until it could be believed
 }
 
 // each does one thing with all arguments at once, and gives the answers in their order.
@@ -109,11 +111,27 @@ func sntp(ctx context.Context, source string) answer {
 	defer cancel()
 	now := time.Now()
 	sample := new(probe.SNTP).Query(ctx, source)
-	err := sample.Check(now.Add(-time.Hour), now.Add(time.Hour))
+	err := sample.Check(now.Add(-2*time.Hour), now.Add(2*time.Hour))
 	if failed, ok := errors.AsType[*probe.TimeError](err); ok {
 		return answer{Error: string(failed.Reason)}
 	}
 	return answer{Stratum: sample.Stratum, Offset: sample.Offset()}
+}
+
+// converge asks a time server until it can be believed, as an agent does with one source, but for the pauses.
+func converge(ctx context.Context, source string) (a answer) {
+	names := new(probe.Resolver)
+	clock := &probe.SNTP{Resolve: names.Resolve}
+	for a.Rounds < maxRounds {
+		a.Rounds++
+		now := time.Now()
+		v := probe.Combine(clock.Round(ctx, []string{source}), 1, now.Add(-time.Hour), now.Add(time.Hour))
+		if v.Plausible {
+			return answer{Rounds: a.Rounds, Offset: v.Time.Sub(v.Received)}
+		}
+		a.Error = string(v.Reason)
+	}
+	return a
 }
 
 // dial connects to ADDRESS:PORT and goes away.

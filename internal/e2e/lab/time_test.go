@@ -1,0 +1,225 @@
+//go:build linux
+
+package lab
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"hawser/identity"
+)
+
+const (
+	maxRounds = 5
+	loss      = "33" // percent, each way
+
+	// trialsVariable says how often the tests of chance are repeated; `make nightly` sets it.
+	trialsVariable = "TRIALS"
+)
+
+// trials is 2 but for the night.
+func trials(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv(trialsVariable)
+	if text == "" {
+		return 2
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s: want a number", trialsVariable, text)
+	}
+	return n
+}
+
+// awaitTime returns when a time server says what is wanted: some are ready only seconds after the lab's start.
+func awaitTime(t *testing.T, host string, ahead time.Duration) {
+	t.Helper()
+	poll := time.NewTicker(500 * time.Millisecond)
+	defer poll.Stop()
+	var last answer
+	for limit := time.Now().Add(outer); time.Now().Before(limit); <-poll.C {
+		last = ask(t, "tech", "sntp", host+".example")[0]
+		if last.Error == "" && (last.Offset-ahead).Abs() < 100*time.Millisecond {
+			return
+		}
+	}
+	t.Fatalf("%s is not ready: %+v", host, last)
+}
+
+// Real servers through a network that loses a third of all packets, each way. A round gets through with 70 % (the source has
+// two addresses), so that five in a row fail in one of 380 trials; two of them in one night of 80 are still no fault.
+func TestTimeIsFoundThroughLoss(t *testing.T) {
+	t.Attr("id", "K10")
+	servers := []string{"time", "time-ntpsec"}
+	for _, host := range servers {
+		awaitTime(t, host, 0)
+	}
+	firewall(t, "loss", loss)
+	each := trials(t)
+	var sources []string
+	for _, host := range servers {
+		sources = append(sources, slices.Repeat([]string{host + ".example"}, each)...)
+	}
+	tried, failed, most := 0, 0, 0
+	for i, a := range ask(t, "device", "converge", sources...) {
+		if a.Error != "" {
+			t.Logf("%s: %s in %d rounds", sources[i], a.Error, a.Rounds)
+			failed++
+		} else if a.Offset.Abs() > 500*time.Millisecond {
+			t.Errorf("%s: off by %v", sources[i], a.Offset)
+		}
+		tried, most = tried+a.Rounds, max(most, a.Rounds)
+	}
+	t.Attr("cases", fmt.Sprint(len(sources)))
+	t.Attr("count", fmt.Sprintf("SNTP rounds under 33 %% loss=%d", tried))
+	t.Logf("%d syncs in %d rounds, the longest took %d", len(sources)-failed, tried, most)
+	if allowed := max(1, len(sources)/40); failed > allowed {
+		t.Errorf("%d of %d had no verdict within %d rounds", failed, len(sources), maxRounds)
+	}
+}
+
+// timeRow is what the test reads of a row of netcheck's.
+type timeRow struct {
+	Source, Verdict, Reason, Kiss string
+	Offset                        int64 `json:"offset_ms"`
+}
+
+type timeReport struct {
+	Time  []timeRow
+	Clock struct {
+		OK     bool
+		Offset int64 `json:"offset_ms"`
+	}
+}
+
+// netcheckTime runs the agent's netcheck on the gateway with these time servers; the first is asked as an Access Server's host is.
+func netcheckTime(t *testing.T, sources ...string) (r timeReport) {
+	t.Helper()
+	out := finish(t, "device", hawser("hawser-agent"), "--data", timeConfig(t, sources...), "netcheck", "--json")
+	if err := json.Unmarshal([]byte(out.stdout), &r); err != nil { // it exits with 5: nobody serves TLS there
+		t.Fatalf("netcheck: %v: %s%s", err, out.stdout, out.stderr)
+	}
+	return r
+}
+
+// timeConfig makes a state directory with a configuration for an infrastructure that is not there.
+func timeConfig(t *testing.T, sources ...string) string {
+	t.Helper()
+	data := filepath.Join(t.TempDir(), "data")
+	key, err := identity.NewKey()
+	var root *identity.Authority
+	if err == nil {
+		root, err = identity.NewRoot(key, time.Now())
+	}
+	if err == nil {
+		err = os.Mkdir(data, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(data, "root.pem.conf"), identity.MarshalChain([]*x509.Certificate{root.Cert}), 0o600)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(data, "agent.yaml"), fmt.Appendf(nil,
+			"access: [%q]\nports: [443]\nroot: root.pem.conf\ntime: {servers: ['%s'], set_system_clock: never}\nlog: debug\n",
+			sources[0], strings.Join(sources[1:], "', '")), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Real servers that are wrong, each in its way, beside a majority that is right.
+func TestHonestTimeServersWin(t *testing.T) {
+	d := describe(t)
+	awaitTime(t, "time-ntpsec", 0)
+	awaitTime(t, "time-ahead", time.Hour)
+	kod, limit := d.ways("time-kod")[0].String(), d.ways("time-limit")[0].String()
+	for range 4 { // from now on they have enough of the site
+		ask(t, "device", "sntp", kod, limit)
+	}
+	honest := []string{"time.example", "time-ntpsec.example", d.ways("time")[1].String()}
+	for _, tt := range []struct {
+		id, name string
+		others   []timeRow
+	}{
+		{"K2", "an hour ahead, and not synchronised", []timeRow{{Source: "time-ahead.example", Reason: "outvoted"}, {Source: "time-lost.example", Reason: "unsynchronized"}}},
+		{"K4", "asked too often", []timeRow{{Source: kod, Reason: "kiss", Kiss: "RATE"}, {Source: limit, Reason: "timeout"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Attr("id", tt.id)
+			sources := slices.Clone(honest)
+			for _, o := range tt.others {
+				sources = append(sources, o.Source)
+			}
+			r := netcheckTime(t, sources...)
+			if !r.Clock.OK || max(r.Clock.Offset, -r.Clock.Offset) > 100 || len(r.Time) != len(sources) {
+				t.Fatalf("netcheck finds %+v", r)
+			}
+			for _, row := range r.Time {
+				i := slices.IndexFunc(tt.others, func(o timeRow) bool { return o.Source == row.Source })
+				switch {
+				case i < 0 && row.Verdict != "agreed":
+					t.Errorf("%s is right, and %s: %s", row.Source, row.Verdict, row.Reason)
+				case row.Source == limit && row.Verdict == "agreed": // one of 16 questions too many is answered
+				case i >= 0 && (row.Verdict != "rejected" || row.Reason != tt.others[i].Reason || row.Kiss != tt.others[i].Kiss):
+					t.Errorf("%s is %s: %s %s, want %+v", row.Source, row.Verdict, row.Reason, row.Kiss, tt.others[i])
+				}
+			}
+		})
+	}
+}
+
+// The agent itself, met with RATE at its first question, leaves that server alone and goes on with the others. By night it
+// is watched until the others have been asked again.
+func TestAgentObeysAKissOfARealServer(t *testing.T) {
+	t.Attr("id", "K4")
+	watch, again := 16*time.Second, 1
+	if os.Getenv(trialsVariable) != "" {
+		watch, again = 80*time.Second, 2
+	}
+	d := describe(t)
+	awaitTime(t, "time-ntpsec", 0)
+	kod, other := d.ways("time-kod")[0], d.ways("time-ntpsec")[0]
+	for range 4 {
+		ask(t, "device", "sntp", kod.String())
+	}
+	countQuestions(t, "time-kod")
+	countQuestions(t, "time-ntpsec")
+	agent := start(t, "device", hawser("hawser-agent"), "--data",
+		timeConfig(t, "time.example", kod.String(), other.String(), d.ways("time")[1].String()), "run")
+	agent.await(0, "sntp round")
+	<-time.After(watch)
+	if n := questions(t, "time-kod"); n != 1 {
+		t.Errorf("%d questions to the server that said RATE, want 1", n)
+	}
+	if n := questions(t, "time-ntpsec"); n != again {
+		t.Errorf("%d questions to another, want %d", n, again)
+	}
+	t.Logf("asked %d times in %v", questions(t, "time-kod"), watch)
+}
+
+// countQuestions counts those for the time that reach a host, from now on.
+func countQuestions(t *testing.T, host string) {
+	t.Helper()
+	run(t, "lab", "exec", host, "nft", "table inet asked { chain input { type filter hook input priority 0; "+
+		"udp dport 123 ip saddr "+describe(t).Hosts["site"][0].String()+" counter; }; }")
+	t.Cleanup(func() { run(t, "lab", "exec", host, "nft", "delete table inet asked") })
+}
+
+// questions is how many there were.
+func questions(t *testing.T, host string) (n int) {
+	t.Helper()
+	_, rest, found := strings.Cut(run(t, "lab", "exec", host, "nft", "list table inet asked"), "counter packets ")
+	if _, err := fmt.Sscan(rest, &n); !found || err != nil {
+		t.Fatalf("no counter on %s: %v", host, err)
+	}
+	return n
+}
