@@ -11,7 +11,7 @@ type Line struct {
 // Bias is the resistor that the chip puts on a line.
 type Bias string
 
-// The biases; a chip that has none of its own refuses all but BiasAsIs.
+// The biases. The kernel says nothing when a chip has no such resistor, so the line then floats without it.
 const (
 	BiasAsIs     Bias = ""
 	BiasPullUp   Bias = "pull-up"
