@@ -38,6 +38,7 @@ func refusedAs(r *rig, p *process, l *link, m *manager, id string, want transpor
 }
 
 func TestTurningTheKeyEndsSessionsAndLetsNoneBegin(t *testing.T) {
+	t.Attr("id", "Q7")
 	for name, tt := range map[string]struct {
 		allowOpen bool
 		free      bool // how the switch stands while remote access is allowed
@@ -123,6 +124,7 @@ func plc(r *rig) (ended chan struct{}) {
 // The machine must be free even when the way to the technician is gone, so that
 // nothing can be said to him.
 func TestTurningTheKeyFreesTheMachineThoughTheWayIsDead(t *testing.T) {
+	t.Attr("id", "Q7")
 	keyRig(t, KeySwitch{Line: keyLine}, true, func(r *rig, p *process, l *link, m *manager, key *boardtest.Switch) {
 		ended := plc(r)
 		s := m.open(l, p, "s1", "tcp")
@@ -145,6 +147,7 @@ func TestTurningTheKeyFreesTheMachineThoughTheWayIsDead(t *testing.T) {
 // A switch that nobody can read is a locked one: at the start, and when it is
 // lost during a session. It is tried again, and said once.
 func TestAKeySwitchThatCannotBeReadIsLocked(t *testing.T) {
+	t.Attr("id", "Q7")
 	keyRig(t, KeySwitch{Line: keyLine}, true, func(r *rig, p *process, l *link, m *manager, key *boardtest.Switch) {
 		s := m.open(l, p, "s1", "tcp")
 		key.Fail(errors.New("unplugged"))
@@ -166,6 +169,7 @@ func TestAKeySwitchThatCannotBeReadIsLocked(t *testing.T) {
 }
 
 func TestAKeySwitchThatIsMissingIsLocked(t *testing.T) {
+	t.Attr("id", "Q7")
 	nowhere := func(r *rig) { r.opts.Config.KeySwitch = &KeySwitch{Line: keyLine} }
 	attachedRigWith(t, nowhere, func(r *rig, p *process, l *link, m *manager) {
 		refusedAs(r, p, l, m, "s1", transport.Locked)

@@ -78,6 +78,7 @@ func TestTheOperatorsPageHasTheTableOfSignals(t *testing.T) {
 // The LEDs say what status says, in every state, and are set only when that
 // changes.
 func TestTheLEDsShowTheSignalOfStatus(t *testing.T) {
+	t.Attr("id", "Q7")
 	bubble(t, func(r *rig) {
 		leds := new(boardtest.LEDs)
 		leds.Give(r.opts.Board, "green:status", "green:user")
@@ -117,6 +118,7 @@ func TestTheLEDsShowTheSignalOfStatus(t *testing.T) {
 }
 
 func TestTheSessionLEDIsLitWhileASessionRuns(t *testing.T) {
+	t.Attr("id", "Q7")
 	leds := new(boardtest.LEDs)
 	fitted := func(r *rig) {
 		leds.Give(r.opts.Board, "green:user")
