@@ -88,7 +88,13 @@ func program(t *testing.T, name string) string {
 // start starts a program that goes on; the test's end kills it.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(program(t, name), args...), lines: make(chan string, 256), log: new(tail), ended: make(chan error, 1)}
+	return watch(t, exec.Command(program(t, name), args...))
+}
+
+// watch starts a command as start does.
+func watch(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, lines: make(chan string, 256), log: new(tail), ended: make(chan error, 1)}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +117,7 @@ func start(t *testing.T, name string, args ...string) *process {
 	t.Cleanup(func() {
 		p.kill()
 		if t.Failed() {
-			t.Logf("--- %s %s\n%s", name, strings.Join(args, " "), p.log)
+			t.Logf("--- %s\n%s", strings.Join(cmd.Args, " "), p.log)
 		}
 	})
 	return p
