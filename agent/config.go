@@ -30,8 +30,10 @@ type Config struct {
 	Private bool   // the infrastructure lives on private addresses
 	Log     slog.Level
 
-	SystemClock SystemClock // empty: never
-	Watchdog    string      // device file of the hardware's; empty: off
+	// SystemClock is auto when the file does not name it. The zero value is never:
+	// who makes a Config without a file must ask for a clock to be set.
+	SystemClock SystemClock
+	Watchdog    string // device file of the hardware's; empty: off
 	LEDs        LEDs
 	KeySwitch   *KeySwitch // nil: there is none
 }

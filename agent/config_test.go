@@ -73,7 +73,7 @@ log: debug
 func TestWhatIsLeftOutHasItsDefault(t *testing.T) {
 	for name, text := range map[string]string{"empty": "", "comment": "# nothing\n", "null": "~\n", "document mark": "---\n", "empty sections": "dns:\ntime:\nleds:\n"} {
 		c, err := LoadConfig(configFile(t, text))
-		if err != nil || !slices.Equal(c.Ports, transport.DefaultPorts()) || c.Allow != nil || c.Access != nil || c.Data != "" || c.Log != slog.LevelInfo {
+		if err != nil || !slices.Equal(c.Ports, transport.DefaultPorts()) || c.Allow != nil || c.Access != nil || c.Data != "" || c.Log != slog.LevelInfo || c.SystemClock != SystemClockAuto {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}

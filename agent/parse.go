@@ -44,7 +44,7 @@ func parseConfig(b []byte, dir string) (Config, error) {
 		return Config{}, oneLine(err)
 	}
 	p := parser{dir: dir}
-	p.c.Ports = transport.DefaultPorts()
+	p.c.Ports, p.c.SystemClock = transport.DefaultPorts(), SystemClockAuto
 	for _, n := range doc.Content { // one or none
 		if err := checkAliases(n); err != nil {
 			return Config{}, err

@@ -13,12 +13,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"hawser/agent"
 )
 
 const binEnv = "HAWSER_E2E_BIN" // the directory that TestMain removes
@@ -85,9 +88,22 @@ func program(t *testing.T, name string) string {
 	return filepath.Join(dir, name)
 }
 
+// mustLeaveTheClock refuses to start an agent that could set the clock of the machine which tests, where it may run as root.
+func mustLeaveTheClock(t *testing.T, name string, args []string) {
+	t.Helper()
+	if name != "hawser-agent" || !slices.Contains(args, "run") {
+		return
+	}
+	c, err := agent.LoadConfig(filepath.Join(args[slices.Index(args, "--data")+1], "agent.yaml"))
+	if err != nil || c.SystemClock != agent.SystemClockNever {
+		t.Fatalf("start hawser-agent %q: system clock %q, %v; want never", args, c.SystemClock, err)
+	}
+}
+
 // start starts a program that goes on; the test's end kills it.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
+	mustLeaveTheClock(t, name, args)
 	return watch(t, exec.Command(program(t, name), args...))
 }
 
