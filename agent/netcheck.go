@@ -32,7 +32,7 @@ func Netcheck(ctx context.Context, o Options, progress func(fmt.Stringer)) (Netc
 		return NetcheckReport{}, errors.New("netcheck: no root to verify servers with: give --root FILE")
 	}
 	n := newNetcheck(o, progress)
-	n.Hosts, n.Ports, n.TimeSources = o.Config.Access, o.Config.Ports, o.Config.timeSources()
+	n.Hosts, n.Ports, n.TimeSources = o.Config.Access, o.Config.Ports, o.Config.timeSources(o.Board.TimeServers())
 	return n.Run(ctx), nil
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -88,9 +89,25 @@ func (s schedule) pause(at time.Duration, jitter float64) time.Duration {
 	return max(wait, first.rest-at)
 }
 
-// timeSources are the hosts of the own infrastructure, then the configured ones;
-// each once.
-func (c Config) timeSources() []string {
+// with is the schedule for these sources from now on; those that are known
+// already keep their rest.
+func (s schedule) with(names []string) schedule {
+	next := newSchedule(names)
+	next.wait = s.wait
+	for i := range next.sources {
+		for _, old := range s.sources {
+			if old.name == next.sources[i].name {
+				next.sources[i] = old
+			}
+		}
+	}
+	return next
+}
+
+// timeSources are the hosts of the own infrastructure, then the configured ones,
+// each once, and then those of the site: never more than of the others, so that
+// the site cannot have the majority (time §6.2).
+func (c Config) timeSources(site []netip.Addr) []string {
 	var list []string
 	for _, h := range c.Access {
 		if host, _, err := transport.SplitHost(h); err == nil {
@@ -100,6 +117,11 @@ func (c Config) timeSources() []string {
 	var once []string
 	for _, s := range append(list, c.Time...) {
 		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	for _, a := range site[:min(len(site), len(once))] {
+		if s := a.String(); !slices.Contains(once, s) {
 			once = append(once, s)
 		}
 	}

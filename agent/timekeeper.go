@@ -9,9 +9,14 @@ import (
 // keepTime asks the SNTP sources until ctx ends, on the schedule of time §6.2.
 func (a *Agent) keepTime(ctx context.Context) {
 	sntp := &probe.SNTP{Resolve: a.resolver.Resolve, Dial: a.DialContext, Now: a.clock.ticks}
-	plan := newSchedule(a.Config.timeSources())
-	configured := len(plan.sources)
-	for ctx.Err() == nil && configured > 0 {
+	var plan schedule
+	for ctx.Err() == nil {
+		// The site's may become known late: its network comes up after the agent does.
+		plan = plan.with(a.Config.timeSources(a.board.TimeServers()))
+		configured := len(plan.sources)
+		if configured == 0 {
+			return // nobody is configured, and then the site is not asked alone
+		}
 		sent := a.board.Uptime()
 		samples := sntp.Round(ctx, plan.due(sent))
 		if ctx.Err() != nil {

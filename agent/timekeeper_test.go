@@ -2,11 +2,16 @@ package agent
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"hawser/probe"
 )
 
 // sntpServer is a fake that says what time it is, off by a constant.
@@ -108,9 +113,58 @@ func TestSNTPNeverHoldsUpTheDial(t *testing.T) {
 func TestTimeSourcesAreTheAccessHostsThenTheConfigured(t *testing.T) {
 	c := Config{Access: []string{"a.example:8443", "192.0.2.1", "[2001:db8::1]:443", "a.example:443"}, Time: []string{"ntp.example", "a.example"}}
 	want := []string{"a.example", "192.0.2.1", "2001:db8::1", "ntp.example"}
-	if got := c.timeSources(); !slices.Equal(got, want) {
+	if got := c.timeSources(nil); !slices.Equal(got, want) {
 		t.Errorf("sources %q, want %q", got, want)
 	}
+}
+
+// However few are configured, the site's own do not make a majority by themselves.
+func TestTheSitesTimeServersAreNeverTheMajority(t *testing.T) {
+	site := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
+	for n := range 6 {
+		var c Config
+		for i := range n {
+			c.Time = append(c.Time, fmt.Sprintf("ntp%d.example", i))
+		}
+		got := c.timeSources(site)
+		if want := n + min(n, len(site)); len(got) != want {
+			t.Errorf("%d configured: %q", n, got)
+		}
+		var lies []probe.Sample
+		for _, name := range got[n:] {
+			lies = append(lies, probe.Sample{Source: name, Received: build, At: build.Add(day), RootDistance: time.Millisecond, Stratum: 2})
+		}
+		if v := probe.Combine(lies, len(got), build, build.AddDate(15, 0, 0)); v.Plausible {
+			t.Errorf("%d configured: the site alone is believed", n)
+		}
+	}
+	c := Config{Access: []string{"10.0.0.1", "a.example"}}
+	if got := c.timeSources(site); !slices.Equal(got, []string{"10.0.0.1", "a.example", "10.0.0.2"}) {
+		t.Errorf("one that is configured, too: %q", got)
+	}
+}
+
+// A lease that comes while the agent runs is heeded at the next round.
+func TestTheSitesTimeServersJoinWhenTheyAreKnown(t *testing.T) {
+	bubbleAt(t, build.AddDate(0, 3, 0), func(r *rig) {
+		var asked atomic.Int64
+		sntpServer(r, "203.0.113.1", 0, new(atomic.Int64))
+		sntpServer(r, "203.0.113.9", 0, &asked)
+		root := r.t.TempDir()
+		r.opts.Build, r.opts.Board.Root = build, os.DirFS(root)
+		r.opts.Config.Access, r.opts.Config.Time = nil, []string{"203.0.113.1"}
+		p := r.start()
+		time.Sleep(time.Minute / 2)
+		if err := os.MkdirAll(filepath.Join(root, "run/hawser"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(root, "run/hawser/ntp"), "203.0.113.9\n", 0o600)
+		time.Sleep(2 * time.Minute)
+		if asked.Load() == 0 {
+			t.Error("not asked")
+		}
+		p.stop(time.Second)
+	})
 }
 
 // While nothing is known, or a step waits for its second verdict, the next round
