@@ -35,7 +35,7 @@ cross: ## every program for every platform into bin/cross/, and the agent's size
 	scripts/setup demo
 	scripts/cross
 
-arm: ## the tests of identity, transport and probe on ARMv7 and arm64 (emulated) and on 386
+arm: ## the tests of what the agent is made of on ARMv7 and arm64 (emulated) and on 386
 	scripts/setup test
 	scripts/arm
 
