@@ -31,8 +31,9 @@ const (
 	rootDir    = "root"
 	accessDir  = "access"
 	relayDir   = "relay"
-	storeDir   = "store" // in accessDir
-	codeFile   = "code"  // in relayDir
+	storeDir   = "store"        // in accessDir
+	resetsDir  = "floor-resets" // in accessDir
+	codeFile   = "code"         // in relayDir
 )
 
 // Options says what Init is to make.

@@ -74,7 +74,7 @@ func newRoot() *cobra.Command {
 			return errors.New("no command is given: see hawser-server --help")
 		},
 	}
-	root.AddCommand(initCommand(), enrollCommand(), runCommand(), checkCommand(), versionCommand())
+	root.AddCommand(initCommand(), enrollCommand(), runCommand(), checkCommand(), floorResetCommand(), versionCommand())
 	return root
 }
 

@@ -14,13 +14,21 @@ const maxBehind = time.Minute
 // is safe for concurrent use.
 type clock struct {
 	now        func() time.Time
-	newest     atomic.Int64              // Unix nanoseconds
-	complained atomic.Pointer[time.Time] // monotonic; nil: never
+	newest     atomic.Int64 // Unix nanoseconds
+	complained seldom
 }
 
-// complainEvery is how often the log says that the clock is behind, however many
-// clients ask.
+// seldom is for what the log shall say once in complainEvery, however many clients
+// ask. It is safe for concurrent use.
+type seldom struct{ last atomic.Pointer[time.Time] } // monotonic; nil: never
+
 const complainEvery = time.Minute
+
+// due reports whether it is to be said now, and takes that for done.
+func (s *seldom) due(now time.Time) bool {
+	last := s.last.Load()
+	return (last == nil || now.Sub(*last) >= complainEvery) && s.last.CompareAndSwap(last, &now)
+}
 
 // saw notes a time from the store.
 func (c *clock) saw(t time.Time) {
@@ -43,8 +51,6 @@ func (c *clock) trusted() (now time.Time, ok bool) {
 // complaint returns what the operator must be told of a clock that is not trusted,
 // at most once in complainEvery: by how much it is behind, and what.
 func (c *clock) complaint(now time.Time) (behind time.Duration, newest time.Time, due bool) {
-	at, last := time.Now(), c.complained.Load()
-	due = (last == nil || at.Sub(*last) >= complainEvery) && c.complained.CompareAndSwap(last, &at)
 	newest = time.Unix(0, c.newest.Load()).UTC()
-	return newest.Sub(now), newest, due
+	return newest.Sub(now), newest, c.complained.due(time.Now())
 }

@@ -75,6 +75,12 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn) error {
 	if f.Type != wire.TypeTimeRequest {
 		return unexpected(f)
 	}
+	if len(f.Payload) == wire.TimeRequestBytes {
+		// Also when no time is signed: that may be for the same wrong clock.
+		if err := s.sendFloorReset(conn, wire.TimeRequest(f.Payload)); err != nil {
+			return err
+		}
+	}
 	answer, err := s.signTime(f, leaf)
 	if err != nil {
 		return err

@@ -31,8 +31,8 @@ const (
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. All of it but Heartbeat, Now and
-// Logger must be set.
+// Config is what an Access Server is made of. All of it but FloorResets,
+// Heartbeat, Now and Logger must be set.
 type Config struct {
 	Name     identity.Name // of kind access
 	Node     string        // names the audit chain; a label
@@ -43,6 +43,9 @@ type Config struct {
 	TimeKey  crypto.Signer // signs time (identity §6)
 	TimeCert *x509.Certificate
 	Grant    grant.Signer
+	// FloorResets is a directory with the floor resets that are to be sent (access
+	// §10), or empty. It need not be there, and is read for each request.
+	FloorResets string
 	// Heartbeat is how often idle clients ping (wire §4.6); zero: 120 s.
 	Heartbeat time.Duration
 	Store     Store            // its opener closes it, after Run and all Serve calls have returned
@@ -65,6 +68,7 @@ type Server struct {
 	measured measurements
 	later    chan struct{} // keep has something new to do later
 	sequence atomic.Uint64 // of signed times
+	badReset seldom
 
 	life  context.Context // ends with Run
 	end   context.CancelFunc
