@@ -36,7 +36,7 @@ func Check(ctx context.Context, c Config, now time.Time) []Row {
 		rows = append(rows,
 			look("access directory", func() (string, error) { return checkPrivate(a.Dir) }),
 			look("keys", func() (string, error) { return checkKeys(*a, roots, now) }),
-			look("store", func() (string, error) { return checkStore(ctx, *a) }))
+			look("store", func() (string, error) { return checkStore(ctx, *a, now) }))
 	}
 	if r := c.Relay; r != nil {
 		rows = append(rows,
@@ -97,9 +97,9 @@ func checkKeys(c AccessConfig, roots *identity.Roots, now time.Time) (string, er
 		k.issuing.chain[0].NotAfter.Format(time.RFC3339), nil
 }
 
-func checkStore(ctx context.Context, c AccessConfig) (text string, err error) {
+func checkStore(ctx context.Context, c AccessConfig, now time.Time) (text string, err error) {
 	if len(c.NATS.URLs) > 0 {
-		return access.CheckNATS(ctx, c.NATS)
+		return access.CheckNATS(ctx, c.NATS, c.ClockSet, now)
 	}
 	dir := filepath.Join(c.Dir, storeDir)
 	if _, err := os.Stat(dir); err != nil {
@@ -113,7 +113,10 @@ func checkStore(ctx context.Context, c AccessConfig) (text string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return store.Check(ctx)
+	if text, err = store.Check(ctx); err == nil {
+		err = access.CheckClock(ctx, store, c.ClockSet, now)
+	}
+	return text, err
 }
 
 func checkRelay(c RelayConfig, roots *identity.Roots, now time.Time) (string, error) {

@@ -42,6 +42,7 @@ type AccessConfig struct {
 	Name      identity.Name
 	Dir       string // keys and store
 	Heartbeat time.Duration
+	ClockSet  time.Time   // when an operator has put a wrong clock right; zero: never
 	NATS      access.NATS // where the store is, when it has URLs; else in Dir
 }
 
@@ -89,6 +90,7 @@ type rawAccess struct {
 	Name      string        `yaml:"name"`
 	Dir       string        `yaml:"dir"`
 	Heartbeat time.Duration `yaml:"heartbeat,omitempty"`
+	ClockSet  string        `yaml:"clock_set,omitempty"`
 	NATS      *rawNATS      `yaml:"nats,omitempty"`
 }
 
@@ -189,11 +191,18 @@ func (r *rawAccess) check(dir string) (*AccessConfig, error) {
 	if heartbeat < minHeartbeat || heartbeat > maxHeartbeat {
 		return nil, fmt.Errorf("heartbeat: %v is not within %v and %v", heartbeat, minHeartbeat, maxHeartbeat)
 	}
+	var set time.Time
+	if r.ClockSet != "" {
+		var err error
+		if set, err = time.Parse(time.RFC3339, r.ClockSet); err != nil {
+			return nil, fmt.Errorf("clock_set: %.40q is not a time like 2006-01-02T15:04:05Z", r.ClockSet)
+		}
+	}
 	store, err := r.NATS.check(dir, r.Name)
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
-	return &AccessConfig{identity.AccessName(r.Name), absolute(dir, r.Dir), heartbeat, store}, nil
+	return &AccessConfig{identity.AccessName(r.Name), absolute(dir, r.Dir), heartbeat, set, store}, nil
 }
 
 func (r *rawRelay) check(dir string, c Config) (*RelayConfig, error) {

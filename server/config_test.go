@@ -29,6 +29,7 @@ access:
   name: access1
   dir: access
   heartbeat: 60s
+  clock_set: 2026-01-12T10:00:00Z
 relay:
   name: relay1
   dir: /var/lib/relay
@@ -52,7 +53,7 @@ func TestConfigIsRead(t *testing.T) {
 		Ports:  []transport.Port{8080, 8443},
 		Listen: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.IPv6Loopback()},
 		Root:   filepath.Join(dir, "root.pem"),
-		Access: &AccessConfig{identity.AccessName("access1"), filepath.Join(dir, "access"), time.Minute, access.NATS{}},
+		Access: &AccessConfig{identity.AccessName("access1"), filepath.Join(dir, "access"), time.Minute, time.Date(2026, 1, 12, 10, 0, 0, 0, time.UTC), access.NATS{}},
 		Relay: &RelayConfig{
 			Name: "relay1", Dir: "/var/lib/relay", Access: []string{"a1.example.com", "a2.example.com:443"},
 			Ports: []transport.Port{443}, Code: "ABCD", MaxPipes: 500,
@@ -123,6 +124,7 @@ func TestBadConfigIsRefusedWithItsPlace(t *testing.T) {
 		{"no role", good, "neither an access nor a relay section"},
 		{"access without name", good + "access: {dir: a}", "access: name: "},
 		{"access without dir", good + "access: {name: a}", "access: dir: missing"},
+		{"clock set to a word", good + "access: {name: a, dir: a, clock_set: now}", `access: clock_set: "now" is not a time`},
 		{"hasty heartbeat", good + "access: {name: a, dir: a, heartbeat: 1ms}", "access: heartbeat: 1ms"},
 		{"heartbeat without unit", good + "access: {name: a, dir: a, heartbeat: 60}", "/x/server.yaml:3: cannot unmarshal"},
 		{"relay of nobody", good + "relay: {name: r, dir: r}", "relay: access: no Access Server is named"},

@@ -85,12 +85,12 @@ func TestCheckSaysThatNATSIsAwayOrEmpty(t *testing.T) {
 	url := startNATS(t)
 	c := AccessConfig{Name: identity.AccessName("a1"), NATS: access.NATS{URLs: []string{url}}}
 	for range 2 { // and does not make one
-		if text, err := checkStore(t.Context(), c); err != nil || !strings.Contains(text, "no store yet") {
+		if text, err := checkStore(t.Context(), c, time.Now()); err != nil || !strings.Contains(text, "no store yet") {
 			t.Errorf("%q, %v", text, err)
 		}
 	}
 	c.NATS.URLs = []string{"nats://127.0.0.1:1"}
-	if _, err := checkStore(t.Context(), c); !errors.Is(err, access.ErrAway) || !strings.Contains(err.Error(), "127.0.0.1:1") {
+	if _, err := checkStore(t.Context(), c, time.Now()); !errors.Is(err, access.ErrAway) || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Errorf("%v", err)
 	}
 }

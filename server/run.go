@@ -160,7 +160,7 @@ func (r *running) openAccess(c AccessConfig) error {
 		Name: c.Name, Node: c.Name.ID, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
 		Roots: r.roots, Issuing: authority(keys.issuing),
 		TimeKey: keys.time.key, TimeCert: keys.time.chain[0],
-		FloorResets: filepath.Join(c.Dir, resetsDir), Heartbeat: c.Heartbeat, Store: r.Store, Bus: r.Bus, Now: r.Now, Logger: r.Logger,
+		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Store: r.Store, Bus: r.Bus, Now: r.Now, Logger: r.Logger,
 	}
 	config.Grant.Key, config.Grant.Cert = keys.grant.key, keys.grant.chain[0]
 	a, err := access.New(config)

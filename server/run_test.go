@@ -253,7 +253,10 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	wantBad(t, now)
 	must(t, os.RemoveAll(filepath.Join(made.Dir, rootDir))) // taken offline
 	wantBad(t, now)
-	wantBad(t, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), "clock", "keys")
+	wantBad(t, time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), "clock", "keys", "store")
+	wantBad(t, now.Add(-2*time.Minute), "store") // a record of Init is newer
+	c.Access.ClockSet = now.Add(-time.Hour)
+	wantBad(t, now.Add(-2*time.Minute))
 	wantBad(t, now.AddDate(100, 0, 0), "root", "clock", "keys")
 
 	must(t, os.Chmod(c.Access.Dir, 0o755))

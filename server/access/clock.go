@@ -1,6 +1,8 @@
 package access
 
 import (
+	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -28,6 +30,26 @@ const complainEvery = time.Minute
 func (s *seldom) due(now time.Time) bool {
 	last := s.last.Load()
 	return (last == nil || now.Sub(*last) >= complainEvery) && s.last.CompareAndSwap(last, &now)
+}
+
+// counts reports whether a time in the store speaks against the clock. When an
+// operator has put a wrong one right at set, what is later was written by it.
+func counts(at, set time.Time) bool { return set.IsZero() || !at.After(set) }
+
+// CheckClock says whether a server that starts now on store would trust its clock
+// (access §10); set is as in Config.ClockSet.
+func CheckClock(ctx context.Context, store Store, set, now time.Time) error {
+	records, err := readAudit(ctx, store, "", "", auditTail)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if behind := r.Time.Sub(now); behind > maxBehind && counts(r.Time, set) {
+			return fmt.Errorf("the clock is %v behind an audit record of %s, so that no time is signed: set the clock, or, when that record has the wrong time, say since when the clock is right in access.clock_set",
+				behind.Round(time.Second), r.Time.Format(time.RFC3339))
+		}
+	}
+	return nil
 }
 
 // saw notes a time from the store.

@@ -4,6 +4,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"hawser/transport"
+	"hawser/transport/wire"
 )
 
 // However many clients ask, the operator is told once a minute, and what is wrong.
@@ -25,6 +28,41 @@ func TestAClockThatIsBehindIsReportedOnceAMinute(t *testing.T) {
 		}
 		if told != 10 {
 			t.Errorf("told %d times in 10 min", told)
+		}
+	})
+}
+
+// A clock was ten years ahead for a while. It is right again, and the store says
+// that it is behind, until an operator says since when it is right.
+func TestRecordsOfAWrongClockDoNotCountOnceAnOperatorSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, begin := NewMemory(), time.Now()
+		w := newIdleWorld(t, store)
+		then := &chain{store: store, node: "a1"}
+		if err := then.append(t.Context(), Record{Time: begin.AddDate(10, 0, 0)}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			name string
+			set  time.Time
+			ok   bool
+		}{
+			{"nobody has said anything", time.Time{}, false},
+			{"it was right before those records", begin, true},
+			{"it is right since after them", begin.AddDate(11, 0, 0), false},
+		} {
+			w.cfg.ClockSet = c.set
+			w.start()
+			conn := w.dial(transport.ALPNAccess, nil)
+			wire.Write(conn, wire.TypeTimeRequest, make([]byte, wire.TimeRequestBytes))
+			if _, err := wire.Expect(conn, wire.TypeTime); (err == nil) != c.ok {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			conn.Close()
+			w.stop()
+			if err := CheckClock(t.Context(), store, c.set, time.Now()); (err == nil) != c.ok {
+				t.Errorf("%s: check says %v", c.name, err)
+			}
 		}
 	})
 }

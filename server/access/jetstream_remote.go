@@ -46,7 +46,7 @@ func OpenNATS(o NATS) (Store, Bus, error) {
 
 // CheckNATS says what Store.Check would, and makes nothing: a server that has
 // no store of ours yet is fine.
-func CheckNATS(ctx context.Context, o NATS) (text string, err error) {
+func CheckNATS(ctx context.Context, o NATS, clockSet, now time.Time) (text string, err error) {
 	s, err := connect(o)
 	if err != nil {
 		return "", fmt.Errorf("check store: %w", err)
@@ -62,7 +62,10 @@ func CheckNATS(ctx context.Context, o NATS) (text string, err error) {
 	case err != nil:
 		return "", fmt.Errorf("check store: JetStream of %s: %w", serverOf(s.conn), s.away(err))
 	}
-	return s.Check(ctx)
+	if text, err = s.Check(ctx); err == nil {
+		err = CheckClock(ctx, s, clockSet, now)
+	}
+	return text, err
 }
 
 // connect connects and makes nothing.

@@ -141,7 +141,7 @@ func (s *Server) signTime(f wire.Frame, leaf identity.SPKI) ([]byte, error) {
 	now, ok := s.clock.trusted()
 	if !ok {
 		if behind, newest, due := s.clock.complaint(now); due {
-			s.log.Error("no time is signed: the clock is behind the store; set the clock, or wait", "behind", behind, "newest", newest)
+			s.log.Error("no time is signed: the clock is behind the store; set the clock, wait, or say in access.clock_set that it is right", "behind", behind, "newest", newest)
 		}
 		return nil, errClock
 	}
