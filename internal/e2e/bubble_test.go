@@ -53,6 +53,7 @@ type world struct {
 	store access.Store
 	log   *tail
 	tasks sync.WaitGroup
+	now   func() time.Time // the clock of servers that start from now on; nil: the true time
 }
 
 func newWorld(t *testing.T) *world {
@@ -97,7 +98,7 @@ func (w *world) server(addr netip.Addr, change func(*server.Config)) (stop func(
 	change(&c)
 	host := w.net.Host(addr)
 	ready := make(chan struct{})
-	s := server.Server{Config: c, Logger: w.logger(c.Hosts[0]), Store: w.store, Ready: func([]string) { close(ready) },
+	s := server.Server{Config: c, Logger: w.logger(c.Hosts[0]), Store: w.store, Now: w.now, Ready: func([]string) { close(ready) },
 		Listen: func(_, address string) (net.Listener, error) {
 			_, port, _ := net.SplitHostPort(address)
 			var n uint16
