@@ -8,7 +8,7 @@ COUNT    ?= 1
 export FUZZTIME COUNT TRIALS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test build cross arm fuzz lint nightly clean
+.PHONY: help demo lab test build cross packages arm fuzz lint nightly clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
@@ -34,6 +34,11 @@ build: ## hawser-agent, hawser and hawser-server into bin/
 cross: ## every program for every platform into bin/cross/, and the agent's size
 	scripts/setup demo
 	scripts/cross
+
+packages: ## deb, rpm, apk and ipk of every program into bin/packages/, with SPDX lists and checksums (PACKAGEFLAGS='-only …')
+	scripts/setup packages
+	scripts/cross
+	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/package $(PACKAGEFLAGS)
 
 arm: ## the tests of what the agent is made of on ARMv7 and arm64 (emulated) and on 386
 	scripts/setup test

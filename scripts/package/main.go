@@ -1,0 +1,122 @@
+// Command package makes what users install out of programs that scripts/cross has built: deb, rpm, apk and ipk, with
+// nfpm, the list of what each program consists of (SPDX), and SHA256SUMS over all of it.
+//
+// The same commit gives the same bytes: every time in a package is that of the commit, and nothing else of the machine or
+// the moment gets in.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	r := release{version: version{base: "0.0.0"}}
+	cache, _ := os.UserCacheDir() // without one nfpm is not found, which is told
+	flag.StringVar(&r.bin, "bin", "bin/cross", "`DIR` with the programs, in OS-ARCH[-VARIANT]/")
+	flag.StringVar(&r.out, "out", "bin/packages", "`DIR` for what is made")
+	flag.StringVar(&r.nfpm, "nfpm", filepath.Join(cache, "hawser", "tools", "nfpm-"+nfpmVersion), "the `PROGRAM` nfpm")
+	flag.StringVar(&r.only, "only", "*/*/*", "make only PROGRAM/DIR/FORMAT that match `PATTERN`, such as hawser-agent/linux-amd64/deb")
+	flag.StringVar(&r.maintainer, "maintainer", "Hawser <packages@hawser.example.com>", "`NAME <MAIL>` of who answers for the packages")
+	next := flag.Bool("next", false, "make the version after this one, to try an upgrade with")
+	flag.Parse()
+	if err := errors.Join(r.readVersion(*next), r.make()); err != nil {
+		fmt.Fprintln(os.Stderr, "package:", err)
+		os.Exit(1)
+	}
+}
+
+// nfpmVersion is that of scripts/setup, which installs it.
+const nfpmVersion = "v2.45.0"
+
+// A release is what one run makes.
+type release struct {
+	bin, out, nfpm string
+	maintainer     string
+	only           string // a pattern over package.String
+	version        version
+	when           time.Time // of the commit
+	stage          string    // where the files that are not there as such are written
+}
+
+// make makes everything, or the part of it that -only asks for. What is made for all systems, Linux or not, belongs before
+// the sums.
+func (r *release) make() (err error) {
+	if r.stage, err = os.MkdirTemp("", "hawser-package-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.stage)) }()
+	if err := errors.Join(os.RemoveAll(r.out), os.MkdirAll(r.out, 0o755)); err != nil {
+		return err
+	}
+	for _, step := range []func() error{r.makePackages, r.makeSBOMs, r.makeSums} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A version is one of semver, in the parts that each format of packages joins in its own way.
+type version struct{ base, pre string }
+
+func (v version) String() string {
+	if v.pre == "" {
+		return v.base
+	}
+	return v.base + "~" + v.pre
+}
+
+// readVersion asks git for the commit's version and time; outside of git there is none, and the time is the epoch.
+func (r *release) readVersion(next bool) error {
+	r.when = time.Unix(0, 0).UTC()
+	if seconds, err := git("log", "-1", "--format=%ct"); err == nil {
+		unix, err := strconv.ParseInt(seconds, 10, 64)
+		if err != nil {
+			return fmt.Errorf("parse time of commit: %w", err)
+		}
+		r.when = time.Unix(unix, 0).UTC()
+	}
+	if next {
+		r.when = r.when.Add(time.Second)
+	}
+	described, err := git("describe", "--tags", "--match", "v[0-9]*", "HEAD")
+	if err != nil {
+		described = ""
+	}
+	r.version, err = versionOf(described, r.when)
+	return err
+}
+
+// versionOf makes a version of what `git describe` says: a tag is a version, and a commit after it comes before the next one.
+func versionOf(described string, when time.Time) (version, error) {
+	tag, rest, after := strings.Cut(strings.TrimPrefix(described, "v"), "-")
+	if tag == "" {
+		tag, after = "0.0.0", true
+	}
+	major, minorPatch, ok1 := strings.Cut(tag, ".")
+	minor, patch, ok2 := strings.Cut(minorPatch, ".")
+	n, err := strconv.Atoi(patch)
+	if !ok1 || !ok2 || err != nil {
+		return version{}, fmt.Errorf("tag %q: want vMAJOR.MINOR.PATCH", described)
+	}
+	if !after {
+		return version{base: tag}, nil
+	}
+	if rest != "" {
+		n++
+	}
+	return version{fmt.Sprintf("%s.%s.%d", major, minor, n), "git" + when.Format("20060102150405")}, nil
+}
+
+func git(args ...string) (string, error) {
+	out, err := exec.Command("git", args...).Output()
+	return strings.TrimSpace(string(out)), err
+}
