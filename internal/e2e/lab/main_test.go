@@ -40,15 +40,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runInLab builds the lab's program and the three that are tested, as a release is built, and runs this one, as it was
-// started, within a lab.
+// runInLab builds the lab's program, the three that are tested, as a release is built, and what makes packages of them, and
+// runs this one, as it was started, within a lab.
 func runInLab() (int, error) {
 	dir, err := os.MkdirTemp("", "hawser-lab-")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", labSource, "hawser/cmd/...")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", labSource, "hawser/scripts/package", "hawser/cmd/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build programs: %w\n%s", err, out)
