@@ -10,7 +10,7 @@ import (
 //
 // The agent starts again after 5 s whatever happened, for ever, but for exit status 2: a configuration that is wrong is
 // as wrong after a restart. It runs as root without a single capability: root owns its files, and can do no more than
-// that. It sets no clock in this version and opens no device.
+// that. What sets the clock or opens a device needs a drop-in (docs/install.md §1.1).
 func (l launch) unit() (string, error) {
 	home, extra := "yes", ""
 	for _, path := range []string{l.executable, l.configFile, l.data} {

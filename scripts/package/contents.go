@@ -16,7 +16,7 @@ var files embed.FS
 
 // A content is a file of a package, in nfpm's words.
 type content struct {
-	Source      string   `json:"src"`
+	Source      string   `json:"src,omitempty"`
 	Destination string   `json:"dst"`
 	Type        string   `json:"type,omitempty"`
 	Info        fileInfo `json:"file_info"`
@@ -129,6 +129,9 @@ func (p *packing) collectSystemd() {
 		var err error
 		unit, err = service.PackagedUnit()
 		p.fail(err)
+		// Made by enroll under root's umask it might be closed to the service.
+		p.add("", "/etc/hawser", 0o755)
+		p.contents[len(p.contents)-1].Type = "dir"
 	} else {
 		unit = p.file(p.name + ".service")
 	}

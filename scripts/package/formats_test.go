@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -165,5 +166,43 @@ func TestOtherPackagesHaveTheirFiles(t *testing.T) {
 				t.Errorf("%s has no %s: %v", pattern, name, found)
 			}
 		}
+	}
+}
+
+// The rpm's scripts are run as rpm runs them, with how many versions there will be, over its unpacked files in a system
+// with systemd's tools. That is not an installation, but nothing of them is left untried.
+func TestRPMScriptsMakeTheUserAndKeepTheState(t *testing.T) {
+	t.Attr("id", "I2")
+	d := newDebian(t)
+	put(t, d.path("usr/lib/systemd/system-preset/00-test.preset"), "enable hawser-*.service\n", 0o644)
+	for i, name := range []string{"hawser-agent", "hawser-server"} {
+		run(t, exec.Command("bsdtar", "-C", d.root, "-xpf", made(t, "packages/"+name+"-0*."+machines["linux-"+runtime.GOARCH].rpm+".rpm")))
+		p := packing{release: &release{}, pack: pack{program: programs[i], format: "rpm"}}
+		script := func(file, versions string) {
+			t.Helper()
+			d.run("sh", "-euc", p.file("rpm/"+file), "sh", versions)
+		}
+		script("post", "1")
+		d.user(name)
+		wants := "/etc/systemd/system/multi-user.target.wants/" + name + ".service"
+		if !exists(d.path(wants)) {
+			t.Errorf("%s is not enabled, as the preset says", name)
+		}
+		put(t, d.path(programs[i].daemon.state, "kept"), "", 0o600)
+		script("post", "2") // an upgrade: the new one's, then those of the old one
+		script("preun", "1")
+		script("postun", "1")
+		if !exists(d.path(wants)) {
+			t.Errorf("the upgrade disabled %s", name)
+		}
+		script("preun", "0")
+		script("postun", "0")
+		d.wantGone(wants)
+		if !exists(d.path(programs[i].daemon.state, "kept")) {
+			t.Errorf("the removal of %s erased its state", name)
+		}
+	}
+	if info, err := os.Stat(d.path("/var/lib/hawser-server")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the server's directory: %v, %v", info, err)
 	}
 }

@@ -41,7 +41,7 @@ func TestDebBringsWhatTheServiceNeeds(t *testing.T) {
 	if info, err := os.Stat(d.path("/var/lib/hawser-server")); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the server's directory: %v, %v", info, err)
 	}
-	d.wantGone("/etc/hawser", "/var/lib/hawser") // enroll makes them
+	d.wantGone("/etc/hawser/agent.yaml", "/var/lib/hawser") // enroll makes them
 }
 
 // systemd itself judges the units, as they are installed and with the drop-ins that come as examples.
@@ -98,7 +98,7 @@ func TestDebKeepsTheIdentityUntilPurge(t *testing.T) {
 		t.Helper()
 		var device struct{ UID, Code string }
 		d.json(&device, d.command("hawser", "--home", home, "device", "add", name, "--json"))
-		d.run("hawser-agent", "enroll", "--access", "127.0.0.1", "--ports", "8443", "--code", device.Code, "--root", made.Root)
+		d.run("sh", "-c", `umask 077 && exec hawser-agent enroll --access 127.0.0.1 --ports 8443 --code "$1" --root "$2"`, "sh", device.Code, made.Root)
 		return device.UID
 	}
 	online := func(uid string) {
