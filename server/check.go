@@ -101,11 +101,10 @@ func checkStore(ctx context.Context, c AccessConfig, now time.Time) (text string
 	if len(c.NATS.URLs) > 0 {
 		return access.CheckNATS(ctx, c.NATS, c.ClockSet, now)
 	}
-	dir := filepath.Join(c.Dir, storeDir)
-	if _, err := os.Stat(dir); err != nil {
+	if _, err := os.Stat(filepath.Join(c.Dir, storeDir)); err != nil {
 		return "", err // opening it would make one
 	}
-	store, err := access.OpenJetStream(dir)
+	store, err := openEmbedded(c.Dir)
 	if errors.Is(err, access.ErrInUse) {
 		return "in use by a running server, not opened", nil
 	}

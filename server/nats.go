@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -60,6 +61,18 @@ func openStore(c AccessConfig) (access.Store, access.Bus, error) {
 	if len(c.NATS.URLs) > 0 {
 		return access.OpenNATS(c.NATS)
 	}
-	store, err := access.OpenJetStream(filepath.Join(c.Dir, storeDir))
+	store, err := openEmbedded(c.Dir)
 	return store, nil, err
+}
+
+// openEmbedded opens the store in an Access Server's own directory.
+func openEmbedded(dir string) (access.Store, error) {
+	info, err := os.Stat(dir)
+	if err == nil {
+		err = checkOwner(dir, info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return access.OpenJetStream(filepath.Join(dir, storeDir))
 }

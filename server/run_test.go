@@ -270,6 +270,11 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	must(t, err)
 	wantBad(t, now) // a running server is no fault
 	must(t, store.Close())
+	if os.Geteuid() == 0 { // only root can make, and meet, a directory of another user
+		must(t, os.Chown(c.Access.Dir, 4711, 4711))
+		wantBad(t, now, "store")
+		must(t, os.Chown(c.Access.Dir, 0, 0))
+	}
 
 	must(t, os.WriteFile(filepath.Join(c.Relay.Dir, "identity.pem"), []byte("?"), 0o600))
 	wantBad(t, now, "relay")
