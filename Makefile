@@ -8,7 +8,7 @@ COUNT    ?= 1
 export FUZZTIME COUNT TRIALS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test build cross packages arm fuzz lint nightly clean
+.PHONY: help demo lab image test build cross packages arm fuzz lint nightly clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
@@ -23,6 +23,10 @@ demo: ## the whole path on this machine: server, gateway, simulated PLC, session
 lab: ## a shell in a network of its own: servers, a site and its firewall, a technician (LABFLAGS='-relays 7'; docs/lab.md)
 	scripts/setup test
 	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/lab $(LABFLAGS)
+
+image: ## an SD card image with the agent for BOARD=mcimx6ul-evk or arm64-virt (docs/image.md)
+	scripts/setup image
+	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/image $(if $(BOARD),-target $(BOARD))
 
 test: ## lint, tests with the race detector, FUZZTIME=5s for each fuzz target, cross builds, tests on ARM, and the table of what was shown
 	scripts/test
