@@ -8,7 +8,7 @@ COUNT    ?= 1
 export FUZZTIME COUNT TRIALS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab image test build cross packages arm fuzz lint nightly clean
+.PHONY: help demo lab image qemu test build cross packages arm fuzz lint nightly clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
@@ -27,6 +27,10 @@ lab: ## a shell in a network of its own: servers, a site and its firewall, a tec
 image: ## an SD card image with the agent for BOARD=mcimx6ul-evk or arm64-virt (docs/image.md)
 	scripts/setup image
 	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/image $(if $(BOARD),-target $(BOARD))
+
+qemu: ## the tests of that image on emulated boards
+	scripts/setup test
+	GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=1 go test -race -count=1 -v -run '^TestBoard' ./internal/e2e/lab
 
 test: ## lint, tests with the race detector, FUZZTIME=5s for each fuzz target, cross builds, tests on ARM, and the table of what was shown
 	scripts/test
