@@ -37,7 +37,7 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 			before := running(t)
 			cmd := exec.Command("lab", "-relays", "1", "--", "sh", "-c", "sleep 600 & echo built; read end")
 			stdin := startBuilt(t, cmd)
-			awaitRunning(t, before+3)
+			awaitRunning(t, before+11) // 10 servers, and sleep
 			if tt.signal == 0 {
 				stdin.Close()
 			} else if err := cmd.Process.Signal(tt.signal); err != nil {
@@ -90,7 +90,7 @@ func running(t *testing.T) (count int) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no processes: %v", err)
 	}
-	process := regexp.MustCompile(`^\d+ \((unbound|chronyd|sleep)\) [^Z]`) // proc_pid_stat(5): PID (NAME) STATE …
+	process := regexp.MustCompile(`^\d+ \((unbound|dnsmasq|chronyd|ntpd|sleep)\) [^Z]`) // proc_pid_stat(5): PID (NAME) STATE …
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err == nil && process.Match(text) {
@@ -104,8 +104,8 @@ func TestWithinALabOnlyItsOwnNetworkIsSeen(t *testing.T) {
 	for _, line := range strings.Split(strings.TrimSpace(run(t, "ip", "-o", "link")), "\n") {
 		name, _, _ := strings.Cut(strings.Fields(line)[1], "@")
 		name = strings.TrimSuffix(name, ":")
-		host, network, _ := strings.Cut(name, "-")
-		known := strings.Contains(" lo wan site lan ", " "+name+" ") || describe(t).Hosts[host] != nil && network != ""
+		dash := max(0, strings.LastIndex(name, "-"))
+		known := strings.Contains(" lo wan site lan ", " "+name+" ") || describe(t).Hosts[name[:dash]] != nil
 		if !known {
 			t.Errorf("interface %s is not the lab's", name)
 		}
