@@ -23,7 +23,8 @@
 // Flash also fails by itself, so what changes often lives in two checksummed files of which each Save replaces the
 // older (see Slots).
 //
-// A directory belongs to one process at a time. Nothing here locks it.
+// A directory belongs to one process at a time. Nothing here locks it; but one that is opened by a second process, such as
+// a command beside the service, goes on working for the first.
 package durable
 
 import (
@@ -48,6 +49,10 @@ var (
 // tempPattern marks the files that only a cut can leave behind.
 const tempPattern = ".durable-*"
 
+// writeTries bounds how often WriteFile begins again when its new file vanished: another process has opened the directory
+// and took it for what a cut left behind.
+const writeTries = 3
+
 // WriteFile puts data into path with exactly the mode perm, replacing what was there, and returns when it is on the
 // medium. After an error the file holds the old bytes, or the new ones if only the last sync failed.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
@@ -59,7 +64,16 @@ type writer struct {
 	after func(step string)
 }
 
-func (w writer) writeFile(path string, data []byte, perm fs.FileMode) error {
+func (w writer) writeFile(path string, data []byte, perm fs.FileMode) (err error) {
+	for range writeTries {
+		if err = w.replace(path, data, perm); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return err
+}
+
+func (w writer) replace(path string, data []byte, perm fs.FileMode) error {
 	temp, err := w.writeTemp(filepath.Dir(path), data, perm)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -134,7 +148,7 @@ func OpenDir(path string) error {
 		return fmt.Errorf("open directory %s: %w", path, err)
 	}
 	for _, name := range stray {
-		if err := os.Remove(name); err != nil {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // its writer was quicker
 			return fmt.Errorf("open directory %s: %w", path, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -50,6 +51,49 @@ func TestFileBelongsToTheOwnerOfItsDirectory(t *testing.T) {
 	if got.Uid != want.Uid || got.Gid != want.Gid {
 		t.Errorf("file of %d:%d in a directory of %d:%d", got.Uid, got.Gid, want.Uid, want.Gid)
 	}
+}
+
+// A command beside the service opens its directory at any moment of a write.
+func TestWriteFileWithstandsAnOpenDirAtEachStep(t *testing.T) {
+	for _, step := range []string{"create", "chmod", "write", "sync file", "rename"} {
+		dir, opened := filepath.Join(t.TempDir(), "state"), false
+		if err := OpenDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		w := writer{after: func(at string) {
+			if at == step && !opened {
+				opened = true
+				if err := OpenDir(dir); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+		path := filepath.Join(dir, "device.key")
+		if err := w.writeFile(path, []byte("new"), 0o600); err != nil {
+			t.Errorf("opened after %s: %v", step, err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != "new" || !opened {
+			t.Errorf("opened after %s: read %q, %v", step, got, err)
+		}
+	}
+}
+
+func TestOpenDirSharesTheTidying(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 200 {
+				if err := errors.Join(OpenDir(dir), WriteFile(filepath.Join(dir, "f"), nil, 0o600)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestWriteFileThatFailsLeavesNothingBehind(t *testing.T) {

@@ -64,6 +64,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		w.tasks.Wait() // here they know that the test is over, whatever it died of
 		if t.Failed() {
 			t.Log(w.log)
 		}
@@ -256,7 +257,6 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 	t.Attr("id", "A1-bubble")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		defer w.tasks.Wait()
 		stopAccess, stopRelay := w.accessServer(), w.relayServer()
 		tech := w.technician()
 		defer tech.Close()

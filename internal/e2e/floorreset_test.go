@@ -21,7 +21,6 @@ func TestAGatewayComesBackFromAServersWrongClock(t *testing.T) {
 	t.Attr("id", "K11")
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		defer w.tasks.Wait()
 		stopDNS, stopAccess := w.resolver(), w.accessServer()
 		tech, o := w.technician(), w.gateway()
 		defer tech.Close()
