@@ -54,14 +54,16 @@ func awaitTime(t *testing.T, host string, ahead time.Duration) {
 	t.Fatalf("%s is not ready: %+v", host, last)
 }
 
-// Real servers through a network that loses a third of all packets, each way. A round gets through with 70 % (the source has
-// two addresses), so that five in a row fail in one of 380 trials; two of them in one night of 80 are still no fault.
+// Real servers through a network that loses a third of all packets, each way. A round with a source that has two addresses
+// gets through with 70 %, so that five in a row fail in one of 380 trials: one in the few of a day is no fault, nor are two in
+// the forty of a night. Names are another matter, and come from the hosts file here.
 func TestTimeIsFoundThroughLoss(t *testing.T) {
 	t.Attr("id", "K10")
 	servers := []string{"time", "time-ntpsec"}
 	for _, host := range servers {
 		awaitTime(t, host, 0)
 	}
+	nameInHosts(t, servers...)
 	firewall(t, "loss", loss)
 	each := trials(t)
 	var sources []string
@@ -81,9 +83,25 @@ func TestTimeIsFoundThroughLoss(t *testing.T) {
 	t.Attr("cases", fmt.Sprint(len(sources)))
 	t.Attr("count", fmt.Sprintf("SNTP rounds under 33 %% loss=%d", tried))
 	t.Logf("%d syncs in %d rounds, the longest took %d", len(sources)-failed, tried, most)
-	if allowed := max(1, len(sources)/40); failed > allowed {
+	if allowed := max(1, len(sources)/20); failed > allowed {
 		t.Errorf("%d of %d had no verdict within %d rounds", failed, len(sources), maxRounds)
 	}
+}
+
+// nameInHosts writes hosts of the WAN into the gateway's hosts file for the rest of the test.
+func nameInHosts(t *testing.T, hosts ...string) {
+	t.Helper()
+	const file = "/etc/netns/device/hosts" // ip-netns(8)
+	var text strings.Builder
+	for _, host := range hosts {
+		for _, addr := range describe(t).ways(host) {
+			fmt.Fprintln(&text, addr, host+".example")
+		}
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(file) })
 }
 
 // timeRow is what the test reads of a row of netcheck's.
