@@ -43,10 +43,11 @@ cross: ## every program for every platform into bin/cross/, and the agent's size
 	scripts/setup demo
 	scripts/cross
 
-packages: ## deb, rpm, apk and ipk of every program into bin/packages/, with SPDX lists and checksums (PACKAGEFLAGS='-only …')
+packages: ## deb, rpm, apk, ipk and the zip for Windows into bin/packages/, with SPDX lists and checksums (PACKAGEFLAGS='-only …')
 	scripts/setup packages
 	scripts/cross
-	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/package $(PACKAGEFLAGS)
+	rm -rf bin/zip && scripts/windows-zip bin/zip
+	GOFLAGS=-mod=readonly GOWORK=off go run ./scripts/package -add bin/zip $(PACKAGEFLAGS)
 
 arm: ## the tests of what the agent is made of on ARMv7 and arm64 (emulated) and on 386
 	scripts/setup test

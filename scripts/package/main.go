@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&r.nfpm, "nfpm", filepath.Join(cache, "hawser", "tools", "nfpm-"+nfpmVersion), "the `PROGRAM` nfpm")
 	flag.StringVar(&r.only, "only", "*/*/*", "make only PROGRAM/DIR/FORMAT that match `PATTERN`, such as hawser-agent/linux-amd64/deb")
 	flag.StringVar(&r.maintainer, "maintainer", "Hawser <packages@hawser.example.com>", "`NAME <MAIL>` of who answers for the packages")
+	flag.StringVar(&r.add, "add", "", "`DIR` of files that come along, such as those of scripts/windows-zip")
 	next := flag.Bool("next", false, "make the version after this one, to try an upgrade with")
 	flag.Parse()
 	if err := errors.Join(r.readVersion(*next), r.make()); err != nil {
@@ -39,6 +40,7 @@ const nfpmVersion = "v2.45.0"
 // A release is what one run makes.
 type release struct {
 	bin, out, nfpm string
+	add            string // empty: nothing comes along
 	maintainer     string
 	only           string // a pattern over package.String
 	version        version
@@ -46,8 +48,7 @@ type release struct {
 	stage          string    // where the files that are not there as such are written
 }
 
-// make makes everything, or the part of it that -only asks for. What is made for all systems, Linux or not, belongs before
-// the sums.
+// make makes everything, or the part of it that -only asks for.
 func (r *release) make() (err error) {
 	if r.stage, err = os.MkdirTemp("", "hawser-package-"); err != nil {
 		return err
@@ -56,12 +57,19 @@ func (r *release) make() (err error) {
 	if err := errors.Join(os.RemoveAll(r.out), os.MkdirAll(r.out, 0o755)); err != nil {
 		return err
 	}
-	for _, step := range []func() error{r.makePackages, r.makeSBOMs, r.makeSums} {
+	for _, step := range []func() error{r.makePackages, r.makeSBOMs, r.addFiles, r.makeSums} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (r *release) addFiles() error {
+	if r.add == "" {
+		return nil
+	}
+	return os.CopyFS(r.out, os.DirFS(r.add))
 }
 
 // A version is one of semver, in the parts that each format of packages joins in its own way.

@@ -5,6 +5,7 @@ package main
 import (
 	"debug/buildinfo"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -109,4 +110,17 @@ func TestLintianFindsNoError(t *testing.T) {
 	}
 	out := run(t, exec.Command("lintian", append([]string{"--allow-root", "--fail-on", "error"}, debs...)...))
 	t.Logf("%s", out)
+}
+
+func TestFilesThatComeAlongHaveASum(t *testing.T) {
+	t.Attr("id", "I2-same")
+	r := release{add: t.TempDir(), out: t.TempDir()}
+	put(t, filepath.Join(r.add, "hawser.zip"), "x", 0o644)
+	if err := errors.Join(r.addFiles(), r.makeSums()); err != nil {
+		t.Fatal(err)
+	}
+	const sum = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881  hawser.zip\n" // sha256sum's
+	if got := contents(t, filepath.Join(r.out, "SHA256SUMS")); got != sum {
+		t.Errorf("got %q", got)
+	}
 }
