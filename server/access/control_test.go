@@ -245,9 +245,9 @@ func TestRevokedListIsBoundedAndNewestFirst(t *testing.T) {
 	var p presence
 	now := time.Now()
 	for i := range 2000 {
-		p.forbid(identity.SPKI{1, byte(i >> 8), byte(i)}, now.Add(time.Duration(i)*time.Second))
+		p.forbidLocked(identity.SPKI{1, byte(i >> 8), byte(i)}, now.Add(time.Duration(i)*time.Second))
 	}
-	p.forbid(identity.SPKI{2}, now.Add(-60*24*time.Hour))
+	p.forbidLocked(identity.SPKI{2}, now.Add(-60*24*time.Hour))
 	list := p.revokedLocked(now.Add(2000 * time.Second))
 	if len(list.SPKI) != maxRevoked || list.SPKI[0] != (identity.SPKI{1, 1999 >> 8, 1999 & 255}) {
 		t.Errorf("%d keys, first %v", len(list.SPKI), list.SPKI[0])

@@ -151,13 +151,6 @@ func (p *presence) pushLocked(m message, but *link) {
 	}
 }
 
-// forbid notes a key that was revoked before this process began.
-func (p *presence) forbid(spki identity.SPKI, at time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.forbidLocked(spki, at)
-}
-
 func (p *presence) forbidLocked(spki identity.SPKI, at time.Time) {
 	if p.revoked == nil {
 		p.revoked = make(map[identity.SPKI]time.Time)
