@@ -80,7 +80,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s, pulse: pulse{begin: time.Now()}, status: statusBoard{told: make(chan struct{}, 1)}}
+	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s, pulse: pulse{begin: time.Now()}, status: statusBoard{told: newBell()}}
 	a.Alive = a.pulse.tell(o.Alive)
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex
 	a.status.enter(StateBoot)

@@ -27,9 +27,9 @@ const ceilingYears = 15
 // Nobody who steps the wall clock moves it. It is safe for concurrent use.
 type Clock struct {
 	uptime  func() time.Duration
-	build   time.Time     // the least floor
-	ceiling time.Time     // SNTP and hardware clocks beyond it lie
-	told    chan struct{} // has room for one: something was heard of the time
+	build   time.Time // the least floor
+	ceiling time.Time // SNTP and hardware clocks beyond it lie
+	told    bell      // something was heard of the time
 
 	mu         sync.Mutex // guards all below
 	floor      time.Time  // F: it cannot be earlier (time §6); moved by signed time and floor resets alone
@@ -71,7 +71,7 @@ func (s slew) done(up time.Duration) time.Duration {
 // clock is believed, as plausible, when it lies within floor and ceiling; else
 // the time is unknown, and the floor is the best guess.
 func newClock(build, anchor, wall time.Time, uptime func() time.Duration, spent time.Duration) *Clock {
-	c := &Clock{uptime: uptime, build: build, ceiling: build.AddDate(ceilingYears, 0, 0), told: make(chan struct{}, 1),
+	c := &Clock{uptime: uptime, build: build, ceiling: build.AddDate(ceilingYears, 0, 0), told: newBell(),
 		floor: later(build, anchor), state: ClockUnknown, spent: spent}
 	now := c.floor
 	if !wall.Before(c.floor) && !wall.After(c.ceiling) {
@@ -222,14 +222,7 @@ func (c *Clock) applyLocked(a action, source string) {
 	if a.do != moveKeep && (source == "signed" || !c.authenticLocked()) {
 		c.source = source
 	}
-	c.tell()
-}
-
-func (c *Clock) tell() {
-	select {
-	case c.told <- struct{}{}:
-	default: // told already
-	}
+	c.told.ring()
 }
 
 // ClockStatus is what status says of the clock.

@@ -54,5 +54,5 @@ func (c *Clock) resetFloor(to time.Time) {
 	c.own, c.slew = lineThrough(to, c.uptime()), slew{}
 	c.state, c.source, c.offset = ClockUnknown, "", 0
 	c.signed, c.sntp, c.impossible = line{}, line{}, false
-	c.tell()
+	c.told.ring()
 }

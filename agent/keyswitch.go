@@ -66,7 +66,7 @@ func (s *sessions) lock(locked bool) bool {
 		return false
 	}
 	s.locked = locked
-	s.agent.status.tell()
+	s.agent.status.told.ring()
 	if locked {
 		for _, r := range s.running {
 			r.cancel(&transport.Error{Reason: transport.Locked, Op: "serve session"})

@@ -25,7 +25,7 @@ const (
 // relays is what the agent knows of the pool. It lives from start to end;
 // keepMeasuring works on it while there is a control connection.
 type relays struct {
-	changed chan struct{} // told when there is something to measure now
+	changed bell // told when there is something to measure now
 
 	mu       sync.Mutex // guards all below
 	list     []wire.Relay
@@ -35,7 +35,7 @@ type relays struct {
 }
 
 func newRelays() *relays {
-	return &relays{changed: make(chan struct{}, 1), measured: map[string]time.Time{}}
+	return &relays{changed: newBell(), measured: map[string]time.Time{}}
 }
 
 // pool takes the relays that are there now.
@@ -43,7 +43,7 @@ func (r *relays) pool(p wire.Pool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.list = p.Relays[:min(len(p.Relays), measuredBound)]
-	r.tell()
+	r.changed.ring()
 }
 
 // wantAll makes all relays due at once.
@@ -51,7 +51,7 @@ func (r *relays) wantAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.all = true
-	r.tell()
+	r.changed.ring()
 }
 
 func (r *relays) used(name string) {
@@ -68,13 +68,6 @@ func (r *relays) await(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-r.changed:
 	case <-ctx.Done():
-	}
-}
-
-func (r *relays) tell() {
-	select {
-	case r.changed <- struct{}{}:
-	default: // already told
 	}
 }
 

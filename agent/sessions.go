@@ -54,7 +54,7 @@ func (s *sessions) attach(l *control.Link) {
 }
 
 func (s *sessions) paceLocked() {
-	s.agent.status.tell()
+	s.agent.status.told.ring()
 	if s.link != nil {
 		s.link.Busy(len(s.running) > 0)
 	}

@@ -40,7 +40,7 @@ type AccessStatus struct {
 
 // statusBoard is what the state machine notes for status to read.
 type statusBoard struct {
-	told chan struct{} // has room for one: there may be another signal to show
+	told bell // there may be another signal to show
 
 	mu     sync.Mutex // guards all below
 	state  State
@@ -60,16 +60,8 @@ func (b *statusBoard) enter(s State) bool {
 	if s != StateAttached {
 		b.access = nil
 	}
-	b.tell()
+	b.told.ring()
 	return true
-}
-
-// tell says that there may be another signal to show.
-func (b *statusBoard) tell() {
-	select {
-	case b.told <- struct{}{}:
-	default: // told already
-	}
 }
 
 func (b *statusBoard) now() State {

@@ -41,7 +41,7 @@ func (a *Agent) followClock(ctx context.Context) {
 		if now := a.clock.Status(); now.State != last {
 			last = now.State
 			a.reportClock(now)
-			a.status.tell()
+			a.status.told.ring()
 		}
 		if !a.setSystemClock(policy) {
 			policy = SystemClockNever
