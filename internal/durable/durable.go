@@ -1,30 +1,36 @@
-// Package durable keeps small files through a power cut: a reader finds the old bytes or the new ones, never neither.
+// Package durable keeps small files through a power cut: a reader finds either the old or the new contents, never a torn
+// or missing file.
 //
 // # How a file is written
 //
 // WriteFile makes these system calls, in this order:
 //
-//  1. open(DIR/.durable-*, O_CREAT|O_EXCL, 0600)   a new file beside the old one, on the same file system
-//  2. fchmod(perm)                                 so that a key is never there with a wider mode; and when root writes into
+//  1. open(DIR)                                    before the rename and until it is synced: Linux reports an error of
+//     writing a directory back to those who had it open, and forgets it with the inode when nobody had
+//  2. open(DIR/.NAME.durable, O_CREAT|O_EXCL)      a new file beside the old one, on the same file system
+//     flock(LOCK_EX|LOCK_NB)                       it has one writer, see below
+//  3. fchmod(perm)                                 so that a key is never there with a wider mode; and when root writes into
 //     fchown(owner of DIR)                         a directory of somebody else's, that one has to be able to read it
-//  3. write
-//  4. fsync(file)                                  the bytes are on the medium before any name points at them
-//  5. close
-//  6. rename(DIR/.durable-*, DIR/NAME)             the one atomic step: before it the old file, after it the new one
+//  4. write
+//  5. fsync(file)                                  the bytes are on the medium before any name points at them
+//  6. rename(DIR/.NAME.durable, DIR/NAME)          the one atomic step: before it the old file, after it the new one
 //  7. fsync(DIR)                                   the rename is on the medium before the caller is told so
 //
-// A cut before step 6 leaves the old file and a stray temporary file, which the next OpenDir removes. On Windows a
-// directory cannot be synced: step 6 is MoveFileEx with MOVEFILE_REPLACE_EXISTING, atomic in the NTFS journal, and
-// step 7 is nothing; a cut may then bring back the old file after WriteFile returned, but never a torn one.
-// What unix says with the mode 0600, Windows says with an access list: SYSTEM, Administrators and the owner.
+// A cut before step 6 leaves the old file and a stray temporary file, one for each NAME at most, which the next write of
+// that NAME replaces. On Windows a directory cannot be synced: step 6 is MoveFileEx with MOVEFILE_REPLACE_EXISTING, atomic
+// in the NTFS journal, and step 7 is nothing; a cut may then bring back the old file after WriteFile returned, but never
+// a torn one. What unix says with the mode 0600, Windows says with an access list: SYSTEM, Administrators and the owner.
+//
+// # Two writers
+//
+// A command works in the directory of a running service. Writers of one NAME take turns: the lock on the temporary file
+// lasts until it has its final name, and the system releases it when its process dies. What is there and not locked was
+// left by a cut, and only the next writer of that NAME removes it, under the same lock. The last of two writers wins.
 //
 // # Slots
 //
 // Flash also fails by itself, so what changes often lives in two checksummed files of which each Save replaces the
 // older (see Slots).
-//
-// A directory belongs to one process at a time. Nothing here locks it; but one that is opened by a second process, such as
-// a command beside the service, goes on working for the first.
 package durable
 
 import (
@@ -34,6 +40,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Errors that callers branch on, with errors.Is.
@@ -44,69 +51,73 @@ var (
 	ErrTooLarge = errors.New("too large")
 	// ErrDamaged: no slot is whole. The caller starts empty, but knows that something was lost.
 	ErrDamaged = errors.New("damaged")
+
+	errBusy = errors.New("another process is writing it")
 )
 
-// tempPattern marks the files that only a cut can leave behind.
-const tempPattern = ".durable-*"
-
-// writeTries bounds how often WriteFile begins again when its new file vanished: another process has opened the directory
-// and took it for what a cut left behind.
-const writeTries = 3
+const (
+	// patience is how long WriteFile waits for another writer: several times what a worn SD card takes for a sync. A
+	// writer that is stopped, in a debugger or by SIGSTOP, must not stop a service as well.
+	patience = 30 * time.Second
+	askAgain = 5 * time.Millisecond
+)
 
 // WriteFile puts data into path with exactly the mode perm, replacing what was there, and returns when it is on the
-// medium. After an error the file holds the old bytes, or the new ones if only the last sync failed.
+// medium. After an error the file holds the old bytes, or the new ones if only the last sync failed. While another
+// goroutine or process writes the same path it waits, at most 30 s.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
-	return writer{}.writeFile(path, data, perm)
+	return writer{patience: patience}.writeFile(path, data, perm)
 }
 
 // A writer is WriteFile with a seam: after each step of the package comment it calls after, when set, with that step.
 type writer struct {
-	after func(step string)
+	patience time.Duration
+	after    func(step string)
 }
 
-func (w writer) writeFile(path string, data []byte, perm fs.FileMode) (err error) {
-	for range writeTries {
-		if err = w.replace(path, data, perm); !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-	}
-	return err
-}
-
-func (w writer) replace(path string, data []byte, perm fs.FileMode) error {
-	temp, err := w.writeTemp(filepath.Dir(path), data, perm)
+func (w writer) writeFile(path string, data []byte, perm fs.FileMode) error {
+	err := changeDir(filepath.Dir(path), func() error {
+		w.done("open directory")
+		return w.replace(path, data, perm)
+	})
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(temp)))
-	}
-	w.done("rename")
-	if err := syncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	w.done("sync directory")
 	return nil
 }
 
-// writeTemp leaves data, synced, in a new file of dir; after an error it leaves nothing.
-func (w writer) writeTemp(dir string, data []byte, perm fs.FileMode) (name string, err error) {
-	f, err := os.CreateTemp(dir, tempPattern)
+// replace gives a new file, synced, the name path. It closes the file, and so unlocks it, when it has that name or is gone.
+func (w writer) replace(path string, data []byte, perm fs.FileMode) error {
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".durable")
+	f, err := w.create(temp)
 	if err != nil {
-		return "", err
+		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
 	w.done("create")
 	if err := w.fill(f, data, perm); err != nil {
-		return "", errors.Join(err, f.Close())
+		return errors.Join(err, os.Remove(temp), f.Close())
 	}
-	return f.Name(), f.Close()
+	if err := os.Rename(temp, path); err != nil {
+		return errors.Join(err, os.Remove(temp), f.Close())
+	}
+	w.done("rename")
+	return f.Close()
 }
 
+// create returns a new file that this writer alone writes, until it closes it. It asks again instead of waiting in the
+// lock, which could not be given up.
+func (w writer) create(temp string) (*os.File, error) {
+	for began := time.Now(); ; time.Sleep(askAgain) {
+		f, err := createLocked(temp)
+		if !errors.Is(err, errBusy) || time.Since(began) >= w.patience {
+			return f, err
+		}
+	}
+}
+
+// fill sets mode and owner before there is anything to read, and syncs before the rename: else a power cut can leave
+// the new name with nothing in it.
 func (w writer) fill(f *os.File, data []byte, perm fs.FileMode) error {
 	if err := setMode(f, perm); err != nil {
 		return err
@@ -132,10 +143,22 @@ func (w writer) done(step string) {
 	}
 }
 
-// OpenDir makes path ready for private files: it creates what is missing with mode 0700, refuses with ErrExposed a
-// directory that group or others may enter, and removes what a cut left behind. On Windows, where every user may look
-// into a new directory of %ProgramData%, it instead closes the directory to all but its owner, Administrators and SYSTEM,
-// and refuses one whose owner is another user.
+// changeDir makes a change inside the directory path and returns when that is on the medium.
+func changeDir(path string, change func() error) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return errors.Join(err, d.Close())
+	}
+	return errors.Join(syncDir(d), d.Close())
+}
+
+// OpenDir makes path ready for private files: it creates what is missing with mode 0700, and refuses with ErrExposed a
+// directory that group or others may enter. On Windows, where every user may look into a new directory of %ProgramData%,
+// it instead closes the directory to all but its owner, Administrators and SYSTEM, and refuses one whose owner is another
+// user. It touches no file in it, so a command may open the directory of a running service.
 func OpenDir(path string) error {
 	if err := makeDir(path); err != nil {
 		return fmt.Errorf("open directory %s: %w", path, err)
@@ -143,35 +166,25 @@ func OpenDir(path string) error {
 	if err := guardDir(path); err != nil {
 		return fmt.Errorf("open directory %s: %w", path, err)
 	}
-	stray, err := filepath.Glob(filepath.Join(escapeGlob(path), tempPattern))
-	if err != nil {
-		return fmt.Errorf("open directory %s: %w", path, err)
-	}
-	for _, name := range stray {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) { // its writer was quicker
-			return fmt.Errorf("open directory %s: %w", path, err)
-		}
-	}
 	return nil
 }
 
 // makeDir creates path and its missing parents, each synced into its own parent: a synced file in a directory that a
 // cut forgot is lost all the same.
 func makeDir(path string) error {
-	err := os.Mkdir(path, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-		if err := makeDir(filepath.Dir(path)); err != nil {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err // guardDir looks at what it is
+	}
+	if parent := filepath.Dir(path); parent != path {
+		if err := makeDir(parent); err != nil {
 			return err
 		}
-		err = os.Mkdir(path, 0o700)
 	}
+	err := changeDir(filepath.Dir(path), func() error { return os.Mkdir(path, 0o700) })
 	if errors.Is(err, fs.ErrExist) {
-		return nil // guardDir looks at what it is
+		return nil // another process was quicker
 	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return err
 }
 
 // ReadPrivate returns the bytes of the file path. It refuses with ErrExposed a file that group or others may read or

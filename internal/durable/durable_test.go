@@ -53,47 +53,141 @@ func TestFileBelongsToTheOwnerOfItsDirectory(t *testing.T) {
 	}
 }
 
-// A command beside the service opens its directory at any moment of a write.
-func TestWriteFileWithstandsAnOpenDirAtEachStep(t *testing.T) {
+// A command beside the service opens its directory, and writes the same file, at any moment of a write: it waits for the
+// rename, and then its bytes are there.
+func TestASecondWriterWaitsForTheFirst(t *testing.T) {
 	for _, step := range []string{"create", "chmod", "write", "sync file", "rename"} {
-		dir, opened := filepath.Join(t.TempDir(), "state"), false
+		dir := filepath.Join(t.TempDir(), "state")
 		if err := OpenDir(dir); err != nil {
 			t.Fatal(err)
 		}
+		path := filepath.Join(dir, "device.key")
+		var second sync.WaitGroup
 		w := writer{after: func(at string) {
-			if at == step && !opened {
-				opened = true
-				if err := OpenDir(dir); err != nil {
+			if at != step {
+				return
+			}
+			if err := OpenDir(dir); err != nil {
+				t.Error(err)
+			}
+			if err := (writer{}).writeFile(path, nil, 0o600); step != "rename" && !errors.Is(err, errBusy) {
+				t.Errorf("second writer without patience, after %s: %v", step, err)
+			}
+			second.Go(func() {
+				if err := WriteFile(path, []byte("second"), 0o600); err != nil {
 					t.Error(err)
 				}
-			}
+			})
 		}}
-		path := filepath.Join(dir, "device.key")
-		if err := w.writeFile(path, []byte("new"), 0o600); err != nil {
-			t.Errorf("opened after %s: %v", step, err)
+		if err := w.writeFile(path, []byte("first"), 0o600); err != nil {
+			t.Errorf("after %s: %v", step, err)
 		}
-		if got, err := os.ReadFile(path); err != nil || string(got) != "new" || !opened {
-			t.Errorf("opened after %s: read %q, %v", step, got, err)
+		second.Wait()
+		if got, err := os.ReadFile(path); err != nil || string(got) != "second" {
+			t.Errorf("after %s: read %q, %v", step, got, err)
+		}
+		if names := list(t, dir); len(names) != 1 {
+			t.Errorf("after %s: directory holds %q", step, names)
 		}
 	}
 }
 
-func TestOpenDirSharesTheTidying(t *testing.T) {
+// Each open file has a lock of its own, so goroutines stand here for processes.
+func TestManyWritersLeaveOneWholeFile(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o700); err != nil {
-		t.Fatal(err)
+	path := filepath.Join(dir, "f")
+	whole := func(b []byte) bool {
+		return len(b) > 0 && len(b) == 1000*int(b[0]) && len(bytes.Trim(b, string(b[0]))) == 0
 	}
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			for range 200 {
-				if err := errors.Join(OpenDir(dir), WriteFile(filepath.Join(dir, "f"), nil, 0o600)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	var writers, reader sync.WaitGroup
+	done := make(chan struct{})
+	for i := range 4 {
+		writers.Go(func() {
+			for range 50 {
+				if err := WriteFile(path, bytes.Repeat([]byte{byte(i + 1)}, 1000*(i+1)), 0o600); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
-	all.Wait()
+	reader.Go(func() {
+		for {
+			if b, err := os.ReadFile(path); err == nil && !whole(b) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	})
+	writers.Wait()
+	close(done)
+	reader.Wait()
+	if names := list(t, dir); !slices.Equal(names, []string{"f"}) {
+		t.Errorf("directory holds %q", names)
+	}
+}
+
+// What a cut, or a stranger in a directory such as /tmp, left under the name of the temporary file is not written into.
+func TestWriteFileReplacesWhatIsLeftOfAnother(t *testing.T) {
+	for name, leave := range map[string]func(temp, elsewhere string) error{
+		"a torn file":    func(temp, _ string) error { return os.WriteFile(temp, []byte("to"), 0o666) },
+		"a second name":  func(temp, elsewhere string) error { return os.Link(elsewhere, temp) },
+		"a file to read": func(temp, _ string) error { return os.WriteFile(temp, nil, 0o444) },
+	} {
+		dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+		if err := errors.Join(os.WriteFile(elsewhere, []byte("kept"), 0o600), leave(filepath.Join(dir, ".f.durable"), elsewhere)); err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteFile(filepath.Join(dir, "f"), []byte("new"), 0o600); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := ReadPrivate(filepath.Join(dir, "f"), 10); err != nil || string(got) != "new" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		if got, err := os.ReadFile(elsewhere); err != nil || string(got) != "kept" {
+			t.Errorf("%s: elsewhere %q, %v", name, got, err)
+		}
+		if names := list(t, dir); len(names) != 1 {
+			t.Errorf("%s: left behind: %q", name, names)
+		}
+	}
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+	if err := os.Symlink(elsewhere, filepath.Join(dir, ".f.durable")); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(filepath.Join(dir, "f"), []byte("new"), 0o600); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a link: %v, want ELOOP", err)
+	}
+	if _, err := os.Lstat(elsewhere); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a link was followed: %v", err)
+	}
+}
+
+// The directory is open from before the rename until after its sync, so that an error of the kernel's own writing in
+// between is told to that sync.
+func TestTheDirectoryIsOpenDuringTheRename(t *testing.T) {
+	const open = "/proc/self/fd"
+	if _, err := os.Stat(open); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	held := map[string]bool{}
+	w := writer{after: func(step string) {
+		for _, name := range list(t, open) {
+			if to, err := os.Readlink(filepath.Join(open, name)); err == nil && to == dir {
+				held[step] = true
+			}
+		}
+	}}
+	if err := w.writeFile(filepath.Join(dir, "f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !held["sync file"] || !held["rename"] || held["sync directory"] {
+		t.Errorf("open after %v", held)
+	}
 }
 
 func TestWriteFileThatFailsLeavesNothingBehind(t *testing.T) {
@@ -134,6 +228,9 @@ func TestCutAtEachStepLeavesOldOrNew(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("after %s: %q, %v; want %q", step, got, err, want)
 			}
+			if err := WriteFile(filepath.Join(survivor, "f"), after, 0o600); err != nil {
+				t.Errorf("written again, after %s: %v", step, err)
+			}
 			if names := list(t, survivor); len(names) != 1 {
 				t.Errorf("after %s: left behind: %q", step, names)
 			}
@@ -142,7 +239,7 @@ func TestCutAtEachStepLeavesOldOrNew(t *testing.T) {
 	if err := (writer{after: cut}).writeFile(filepath.Join(dir, "f"), after, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"create", "chmod", "write", "sync file", "rename", "sync directory"}; !slices.Equal(steps, want) {
+	if want := []string{"open directory", "create", "chmod", "write", "sync file", "rename", "sync directory"}; !slices.Equal(steps, want) {
 		t.Errorf("steps %q, want %q", steps, want)
 	}
 }
@@ -158,16 +255,6 @@ func TestOpenDirMakesPrivateParentsAndIsRepeatable(t *testing.T) {
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v; want 0700", dir, info.Mode(), err)
 		}
-	}
-	stray := filepath.Join(path, ".durable-1")
-	if err := os.WriteFile(stray, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := OpenDir(path); err != nil {
-		t.Fatal(err)
-	}
-	if names := list(t, path); len(names) != 0 {
-		t.Errorf("left behind: %q", names)
 	}
 }
 
@@ -242,7 +329,7 @@ func copyDir(t *testing.T, dir string, torn int64) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(name, ".durable-") {
+		if strings.HasSuffix(name, ".durable") {
 			b = b[:min(int64(len(b)), torn)]
 		}
 		if err := os.WriteFile(filepath.Join(to, name), b, 0o600); err != nil {

@@ -8,8 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // openFlags: without O_NONBLOCK a FIFO in a file's place would hang the open.
@@ -40,8 +41,8 @@ func closed(info fs.FileInfo, want fs.FileMode) error {
 
 func setMode(f *os.File, perm fs.FileMode) error { return f.Chmod(perm) }
 
-// giveToOwner gives a file that root makes to whom its directory belongs: a command that an administrator types must not
-// leave a service, which is not root, with files that it cannot read.
+// giveToOwner makes a file of root belong to the owner of its directory: a command of an administrator must not leave files
+// that a service, which is not root, cannot read.
 func giveToOwner(f *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -53,15 +54,61 @@ func giveToOwner(f *os.File) error {
 	return f.Chown(int(dir.Uid), int(dir.Gid))
 }
 
-func syncDir(path string) error {
-	d, err := os.Open(path)
+func syncDir(d *os.File) error { return d.Sync() }
+
+// createLocked returns the new file path, locked until it is closed. errBusy means to try again: another process writes
+// it, or the file that a cut had left is gone now. It never writes into a file that exists already: in a directory such as
+// /tmp, a stranger may have made it.
+func createLocked(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, removeLeft(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Until it is locked it looks like one that a cut has left.
+	if err := lock(f, path); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// removeLeft removes path unless a living process writes it. It returns errBusy when that is worth another try.
+func removeLeft(path string) error {
+	f, err := os.OpenFile(path, openFlags|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errBusy
+	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	defer f.Close()
+	if err := lock(f, path); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return errBusy
 }
 
-// escapeGlob lets a directory with glob characters in its name stand for itself.
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+// lock locks f, and fails with errBusy when another has it locked or path is no longer its name: it was renamed, or
+// removed, between open and lock.
+func lock(f *os.File, path string) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return errBusy
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	mine, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(path); err != nil || !os.SameFile(mine, named) {
+		return errBusy
+	}
+	return nil
 }

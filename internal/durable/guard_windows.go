@@ -20,9 +20,9 @@ const (
 	fileDACL = "D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;OW)"
 )
 
-// guardDir refuses a directory that belongs to a stranger, because any user may make one in %ProgramData% first and an
-// owner gives himself back what a list takes away; then it sets the list, every time. It holds the directory by a handle
-// that follows no link, or a stranger's link could make it set the list of another directory.
+// guardDir refuses a directory that belongs to another user, because any user may make one in %ProgramData% first, and an
+// owner can always change the list. Then it sets the list, every time. Its handle follows no link, or somebody's link could
+// make it set the list of another directory.
 func guardDir(path string) error {
 	d, err := openGuarded(path)
 	if err != nil {
@@ -57,6 +57,7 @@ func openGuarded(path string) (windows.Handle, error) {
 	return d, nil
 }
 
+// openForList opens a link itself and not what it leads to, which could be anybody's.
 func openForList(path string) (windows.Handle, error) {
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
@@ -80,8 +81,8 @@ func setList(h windows.Handle, sddl string) error {
 	return nil
 }
 
-// setMode gives a new file the list of a private one when perm leaves nothing to others; the directory that it stands in
-// need not be a guarded one. Other modes mean nothing here: such a file has what its directory hands down.
+// setMode gives a new file the list of a private one if perm gives no right to others, since its directory need not be a
+// guarded one. Other modes have no meaning here: such a file inherits from its directory.
 func setMode(f *os.File, perm fs.FileMode) error {
 	if perm&0o077 != 0 {
 		return nil
@@ -93,8 +94,8 @@ func setMode(f *os.File, perm fs.FileMode) error {
 	return errors.Join(setList(h, fileDACL), windows.CloseHandle(h))
 }
 
-// private refuses a file that belongs to a stranger, or whose access list gives anything to anybody but SYSTEM,
-// Administrators and the owner. What an elevated administrator makes belongs to Administrators.
+// private refuses a file that belongs to another user, or whose access list has an entry for others than SYSTEM,
+// Administrators and the owner. Files that an elevated administrator makes belong to Administrators.
 func private(f *os.File, _ fs.FileInfo) error {
 	sd, err := windows.GetSecurityInfo(windows.Handle(f.Fd()), windows.SE_FILE_OBJECT,
 		windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
@@ -104,6 +105,7 @@ func private(f *os.File, _ fs.FileInfo) error {
 	return privateSD(sd)
 }
 
+// privateSD takes a missing list for what Windows does: everybody has full access.
 func privateSD(sd *windows.SECURITY_DESCRIPTOR) error {
 	owner, err := trustedOwner(sd)
 	if err != nil {
@@ -128,8 +130,8 @@ func privateSD(sd *windows.SECURITY_DESCRIPTOR) error {
 	return nil
 }
 
-// harmless passes entries that deny, entries for what may be made inside, and those for whom privateDACL names. Kinds of
-// entries that it does not know, such as conditional ones, it refuses.
+// harmless accepts entries that deny, entries that are only inherited, and those for the accounts of fileDACL. It refuses
+// kinds of entries that it does not know, such as conditional ones.
 func harmless(ace *windows.ACCESS_ALLOWED_ACE, owner *windows.SID) error {
 	switch {
 	case ace.Header.AceType == windows.ACCESS_DENIED_ACE_TYPE, ace.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0, ace.Mask == 0:
@@ -164,7 +166,7 @@ func trustedOwner(sd *windows.SECURITY_DESCRIPTOR) (*windows.SID, error) {
 	return owner, nil
 }
 
-// nameOf is what a person calls sid, or its number when nobody knows it any more.
+// nameOf is the account name of sid, or its number if there is no such account any more.
 func nameOf(sid *windows.SID) string {
 	account, domain, _, err := sid.LookupAccount("")
 	if err != nil {
@@ -174,10 +176,25 @@ func nameOf(sid *windows.SID) string {
 }
 
 // syncDir is nothing: a directory handle cannot be flushed (see the package comment).
-func syncDir(string) error { return nil }
+func syncDir(*os.File) error { return nil }
 
-// escapeGlob: filepath.Match knows no escapes here, and only '[' can stand in a Windows name.
-func escapeGlob(path string) string { return path }
+// createLocked returns the file path, empty, which nobody else can open for writing until it is closed: that is the lock.
+// It shares deletion, or it could not be renamed while it is open. errBusy means that another process has it open.
+func createLocked(path string) (*os.File, error) {
+	name, err := windows.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, err
+	}
+	h, err := windows.CreateFile(name, windows.GENERIC_WRITE, windows.FILE_SHARE_READ|windows.FILE_SHARE_DELETE, nil,
+		windows.CREATE_ALWAYS, windows.FILE_ATTRIBUTE_NORMAL|windows.FILE_FLAG_OPEN_REPARSE_POINT, 0)
+	if errors.Is(err, windows.ERROR_SHARING_VIOLATION) {
+		return nil, errBusy
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(h), path), nil
+}
 
 // giveToOwner has nothing to do: guardDir gives a directory's files to its owner.
 func giveToOwner(*os.File) error { return nil }

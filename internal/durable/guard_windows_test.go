@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -64,6 +65,38 @@ func TestAPrivateFileIsWrittenReplacedAndRead(t *testing.T) {
 	}
 	if _, err := ReadPrivate(filepath.Join(dir, "none"), 3); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestASecondWriterWaitsAndWhatACutLeftIsReplaced(t *testing.T) {
+	dir := tempDir(t)
+	path := filepath.Join(dir, "device.key")
+	if err := os.WriteFile(filepath.Join(dir, ".device.key.durable"), []byte("torn by a cut"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var second sync.WaitGroup
+	w := writer{after: func(step string) {
+		if step != "write" {
+			return
+		}
+		if err := (writer{}).writeFile(path, nil, 0o600); !errors.Is(err, errBusy) {
+			t.Errorf("second writer without patience: %v", err)
+		}
+		second.Go(func() {
+			if err := WriteFile(path, []byte("second"), 0o600); err != nil {
+				t.Error(err)
+			}
+		})
+	}}
+	if err := w.writeFile(path, []byte("first"), 0o600); err != nil {
+		t.Error(err)
+	}
+	second.Wait()
+	if b, err := ReadPrivate(path, 100); err != nil || string(b) != "second" {
+		t.Errorf("read %q, %v", b, err)
+	}
+	if entries, err := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("directory holds %v, %v", entries, err)
 	}
 }
 

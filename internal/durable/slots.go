@@ -31,7 +31,8 @@ const (
 
 // Slots keeps one value in two files, NAME.0 and NAME.1, of mode 0600. Save replaces the older of the two, so that a
 // file that goes bad costs one generation. The checksum finds accidents; it does not authenticate. Methods may be
-// called from several goroutines.
+// called from several goroutines. A sequence number says which is newer and not a file's time: a gateway's clock may
+// have been set back.
 type Slots struct {
 	paths [2]string
 	write func(path string, data []byte, perm fs.FileMode) error
@@ -55,7 +56,7 @@ func OpenSlots(dir, name string) (*Slots, error) {
 }
 
 // Load returns the payload of the newest whole slot; nil when nothing was ever saved. When there are slot files but
-// none is whole, the error is ErrDamaged; Save still works and starts anew.
+// none is whole, the error is ErrDamaged; Save still works and starts again.
 func (s *Slots) Load() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,6 +111,8 @@ func readSlot(path string) (sequence uint64, payload []byte, err error) {
 	return sequence, payload, nil
 }
 
+// encodeSlot puts the length in front and the checksum over everything at the end: a file that was cut off, or whose
+// blocks were never written, is found without knowing what is in it.
 func encodeSlot(sequence uint64, payload []byte) []byte {
 	b := make([]byte, 0, slotHeader+len(payload)+sha256.Size)
 	b = append(b, slotMagic...)

@@ -149,8 +149,8 @@ func TestCutDuringSaveLeavesOldOrNew(t *testing.T) {
 		}}.writeFile
 		save(t, s, []byte(next))
 	}
-	if cuts != 12 {
-		t.Errorf("%d cuts, want 12", cuts)
+	if cuts != 14 {
+		t.Errorf("%d cuts, want 14", cuts)
 	}
 }
 

@@ -9,13 +9,15 @@ import (
 	"time"
 )
 
-// BufferBytes is what a connection holds in each direction before Write blocks.
+// BufferBytes is what a connection holds in each direction before Write blocks. A bounded buffer, as a socket has: a
+// peer that does not read blocks its writer, which net.Pipe does at the first byte and a buffer without limit never
+// does.
 const BufferBytes = 256 << 10
 
 // A segment is what one Write, CloseWrite or Close sends.
 type segment struct {
 	data   []byte
-	fin    bool      // nothing follows; always the last but for closed
+	fin    bool      // nothing follows; always the last, except for closed
 	closed bool      // the sender is gone altogether: writing to it fails
 	at     time.Time // when it arrives
 	held   bool      // by a stall
@@ -25,25 +27,23 @@ func (s segment) arrived() bool { return !s.held && !time.Now().Before(s.at) }
 
 // A conn is one end of a connection. Besides net.Conn it has the methods of *net.TCPConn that code looks for.
 type conn struct {
-	host          *Host
-	peer          *conn
-	local, remote *net.TCPAddr
-	cond          *sync.Cond // on Network.mu, which guards all below: this end may go on
+	end
+	host *Host
+	peer *conn
 
 	in      []segment // towards this end
 	size    int       // bytes in it
 	writing bool      // one Write at a time, so that two never mix
 	sentFin bool
-	closed  bool
 	dead    bool // the host went down: this end only swallows, until its buffer is full
 	reset   bool
-	read    deadline
-	write   deadline
 }
 
+// newPair has one lock for both ends and all hosts, that of the Network: with two, each Write would have to take them
+// in an order.
 func newPair(from, to *Host, local, remote *net.TCPAddr) (near, far *conn) {
-	near = &conn{host: from, local: local, remote: remote, cond: sync.NewCond(&from.net.mu)}
-	far = &conn{host: to, local: remote, remote: local, cond: sync.NewCond(&from.net.mu), peer: near}
+	near = &conn{end: end{network: "tcp", local: local, remote: remote, cond: sync.NewCond(&from.net.mu)}, host: from}
+	far = &conn{end: end{network: "tcp", local: remote, remote: local, cond: sync.NewCond(&from.net.mu)}, host: to, peer: near}
 	near.peer = far
 	from.conns[near], to.conns[far] = struct{}{}, struct{}{}
 	return near, far
@@ -83,9 +83,12 @@ func (c *conn) takeLocked(b []byte) (n int) {
 	return n
 }
 
+// Write blocks while the peer's buffer is full, as TCP does: code that holds a lock meanwhile hangs here too, and the
+// bubble shows where.
 func (c *conn) Write(b []byte) (n int, err error) {
 	c.cond.L.Lock()
 	defer c.cond.L.Unlock()
+	// As a socket does: records of TLS that two goroutines write stay whole.
 	for c.writing {
 		c.cond.Wait()
 	}
@@ -114,12 +117,15 @@ func (c *conn) Write(b []byte) (n int, err error) {
 }
 
 func (c *conn) writeErrorLocked() error {
+	// The far host was down and is up again: it does not know the connection, and says so by RST to the first packet.
 	if c.peer.dead && !c.peer.host.down {
 		c.resetLocked()
 	}
 	if err := c.brokenLocked(&c.write); err != nil {
 		return err
 	}
+	// After a FIN of CloseWrite the peer still reads; after one of Close it does not, and how it ended is known only
+	// when that has arrived.
 	if last := len(c.in) - 1; c.sentFin || last >= 0 && c.in[last].closed && c.in[last].arrived() {
 		return syscall.EPIPE
 	}
@@ -188,10 +194,8 @@ func (c *conn) Close() error {
 
 func (c *conn) closeLocked() {
 	c.finLocked(true)
-	c.closed = true
+	c.shutLocked()
 	c.in, c.size = nil, 0
-	c.read.set(c.cond, time.Time{})
-	c.write.set(c.cond, time.Time{})
 	c.peer.cond.Broadcast()
 	c.forgetLocked()
 }
@@ -204,7 +208,7 @@ func (c *conn) forgetLocked() {
 	}
 }
 
-// resetLocked breaks both ends at once; what lies unread is lost.
+// resetLocked resets both ends; unread bytes are lost.
 func (c *conn) resetLocked() {
 	for _, end := range []*conn{c, c.peer} {
 		end.reset = true
@@ -214,31 +218,8 @@ func (c *conn) resetLocked() {
 	c.forgetLocked()
 }
 
-func (c *conn) LocalAddr() net.Addr  { return c.local }
-func (c *conn) RemoteAddr() net.Addr { return c.remote }
-
-func (c *conn) SetDeadline(t time.Time) error      { return c.setDeadline(t, &c.read, &c.write) }
-func (c *conn) SetReadDeadline(t time.Time) error  { return c.setDeadline(t, &c.read) }
-func (c *conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, &c.write) }
-
-func (c *conn) setDeadline(t time.Time, which ...*deadline) error {
-	c.cond.L.Lock()
-	defer c.cond.L.Unlock()
-	if c.closed {
-		return c.opError("set", net.ErrClosed)
-	}
-	for _, d := range which {
-		d.set(c.cond, t)
-	}
-	return nil
-}
-
 // SetLinger, SetNoDelay, SetKeepAlive and SetKeepAlivePeriod are there for code that sets them, and do nothing.
 func (c *conn) SetLinger(int) error                    { return nil }
 func (c *conn) SetNoDelay(bool) error                  { return nil }
 func (c *conn) SetKeepAlive(bool) error                { return nil }
 func (c *conn) SetKeepAlivePeriod(time.Duration) error { return nil }
-
-func (c *conn) opError(op string, err error) error {
-	return opError(op, "tcp", c.local, c.remote, err)
-}

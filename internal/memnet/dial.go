@@ -13,7 +13,7 @@ import (
 // DialContext opens a connection to address, an "addr:port" of literals, over the network tcp or udp (or tcp4, udp6 and
 // so on). A TCP port without a listener is ECONNREFUSED; an address without a host, a host that is down, a full backlog
 // and a stalled link hang until ctx ends or that changes. A udp connection also is a net.PacketConn, as in package net;
-// it opens at once, and what nobody receives is lost in silence.
+// it opens at once, and datagrams that nobody receives are lost.
 func (h *Host) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	to, err := parseTarget(network, address)
 	if err != nil {
@@ -28,6 +28,7 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 		return nil, d.opError(err)
 	}
 	c, err := d.connect(ctx)
+	// There and back: a dial takes a round trip, refused or not.
 	if back := d.travel(ctx); err == nil && back != nil {
 		err = back
 		c.Close()
@@ -85,11 +86,13 @@ func (d dial) travel(ctx context.Context) error {
 	}
 }
 
-// connect waits until the far side has an answer.
+// connect waits until the far side has an answer. It waits on one cond for all dials of the network: a firewall that
+// opens, a host that comes up and a link that heals are all a change.
 func (d dial) connect(ctx context.Context) (net.Conn, error) {
 	n := d.host.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	// A cond cannot wait for a context. The lock makes sure that nobody is between looking and waiting.
 	stop := context.AfterFunc(ctx, func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -117,6 +120,7 @@ func (d dial) connect(ctx context.Context) (net.Conn, error) {
 	}
 }
 
+// verdictLocked asks the firewall first: a packet that it drops never reaches a host, whether there is one or not.
 func (d dial) verdictLocked(from netip.Addr) Verdict {
 	n, remote := d.host.net, d.host.remoteLocked(d.to.Addr())
 	if n.firewall != nil && remote != d.host {
@@ -124,6 +128,7 @@ func (d dial) verdictLocked(from netip.Addr) Verdict {
 			return v
 		}
 	}
+	// No host answers for the address, and so nobody says that it is not there.
 	if remote == nil {
 		return Drop
 	}
@@ -163,6 +168,6 @@ func (h *Host) dialUDP(ctx context.Context, network string, to netip.AddrPort) (
 		return nil, opError("dial", network, nil, remote, fmt.Errorf("no source address: %w", syscall.ENETUNREACH))
 	}
 	p := h.newSocketLocked(udpAddr(from, h.ephemeralLocked()))
-	p.remote = remote
+	p.remote, p.peer = remote, remote.AddrPort()
 	return p, nil
 }

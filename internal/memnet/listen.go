@@ -37,6 +37,84 @@ func (h *Host) Listen(port uint16) (net.Listener, error) {
 	return l, nil
 }
 
+// A Service is an open port and the connections that came to it.
+type Service struct {
+	listener net.Listener
+	all      sync.WaitGroup
+
+	mu    sync.Mutex // guards all below
+	conns map[net.Conn]struct{}
+	dead  bool
+}
+
+// Serve is Listen, and hands each connection to handle, in a goroutine, and closes it when handle returns.
+func (h *Host) Serve(port uint16, handle func(net.Conn)) (*Service, error) {
+	l, err := h.Listen(port)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{listener: l, conns: map[net.Conn]struct{}{}}
+	s.all.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.all.Go(func() {
+				defer s.end(c)
+				if s.begin(c) {
+					handle(c)
+				}
+			})
+		}
+	})
+	return s, nil
+}
+
+// begin reports false when Kill came between Accept and here: Cut had not seen this connection.
+func (s *Service) begin(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+	return !s.dead
+}
+
+func (s *Service) end(c net.Conn) {
+	c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+// Close closes the port and leaves the connections alone.
+func (s *Service) Close() { s.listener.Close() }
+
+// Stop closes the port and waits until every handle has returned. It ends none of them, so that a bubble shows who left
+// a connection open.
+func (s *Service) Stop() {
+	s.Close()
+	s.all.Wait()
+}
+
+// Cut closes all connections. The port stays open.
+func (s *Service) Cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close()
+	}
+}
+
+// Kill closes the port and all connections, those that nobody handles yet too, and waits.
+func (s *Service) Kill() {
+	s.mu.Lock()
+	s.dead = true
+	s.mu.Unlock()
+	s.Close()
+	s.Cut()
+	s.all.Wait()
+}
+
 func (l *listener) Accept() (net.Conn, error) {
 	l.cond.L.Lock()
 	defer l.cond.L.Unlock()

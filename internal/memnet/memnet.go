@@ -2,8 +2,8 @@
 // that can be slow, cut, stalled and healed.
 //
 // Everything that blocks here blocks durably in the sense of synctest: on a sync.Cond, or on a timer made in the
-// caller's bubble. The package starts no goroutine of its own; only timers run briefly. Make the Network inside the
-// bubble.
+// caller's bubble. Only Serve starts goroutines, which Stop waits for; timers run briefly. Make the Network inside
+// the bubble.
 //
 //	n := memnet.New()
 //	server := n.Host(netip.MustParseAddr("192.0.2.1"))
@@ -89,7 +89,8 @@ func (n *Network) Cut(a, b netip.Addr) {
 }
 
 // Stall makes a black hole between the hosts of a and b, both ways: what was sent but has not arrived, or is sent from
-// now on, is kept until Heal, an end of stream included. Nobody is told. Dials hang, datagrams vanish.
+// now on, is kept until Heal, an end of stream included. Nobody is told. Dials hang, datagrams vanish. That is a cable
+// that was pulled, or a gateway on a mobile link: no end of a connection is told, and only a heartbeat finds out.
 func (n *Network) Stall(a, b netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

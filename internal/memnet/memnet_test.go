@@ -362,3 +362,60 @@ func TestHostHasManyAddressesAndLoopback(t *testing.T) {
 		r.client.AddAddr(v6)
 	})
 }
+
+func TestServeEndsWithItsHandlers(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s, err := r.server.Serve(80, func(c net.Conn) { io.Copy(c, c) })
+		if err != nil {
+			r.Fatal(err)
+		}
+		if _, err := r.server.Serve(80, func(net.Conn) {}); !errors.Is(err, syscall.EADDRINUSE) {
+			r.Errorf("a port that is taken: %v", err)
+		}
+		c, err := r.dial("192.0.2.1:80")
+		if err != nil {
+			r.Fatal(err)
+		}
+		io.WriteString(c, "x")
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			r.Error(err)
+		}
+		stopped := make(chan struct{})
+		go func() { s.Stop(); close(stopped) }()
+		synctest.Wait()
+		select {
+		case <-stopped:
+			r.Error("stopped with a connection that is open")
+		default:
+		}
+		if _, err := r.dial("192.0.2.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+			r.Errorf("the port is open still: %v", err)
+		}
+		c.Close()
+		<-stopped
+	})
+}
+
+func TestCutAndKillEndConnections(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s, err := r.server.Serve(80, func(c net.Conn) { io.Copy(c, c) })
+		if err != nil {
+			r.Fatal(err)
+		}
+		for _, end := range []func(){s.Cut, s.Kill} {
+			c, err := r.dial("192.0.2.1:80")
+			if err != nil {
+				r.Fatal(err)
+			}
+			synctest.Wait()
+			end()
+			if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+				r.Errorf("a connection that was ended: %v", err)
+			}
+			c.Close()
+		}
+		if _, err := r.dial("192.0.2.1:80"); !errors.Is(err, syscall.ECONNREFUSED) {
+			r.Errorf("the port of a killed service: %v", err)
+		}
+	})
+}

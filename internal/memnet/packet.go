@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	maxDatagram = 65507   // bytes, of UDP over IPv4
-	maxQueued   = 1 << 20 // bytes that a socket holds; what comes on top is lost
+	maxDatagram = 65507 // bytes, of UDP over IPv4
+	// A flood costs no more memory than that, as with a real socket.
+	maxQueued = 1 << 20 // bytes that a socket holds; what comes on top is lost
 )
 
 type datagram struct {
@@ -22,16 +23,13 @@ type datagram struct {
 
 // A packetConn is a UDP socket: net.PacketConn, and net.Conn as well when it is connected.
 type packetConn struct {
-	host   *Host
-	local  *net.UDPAddr
-	remote *net.UDPAddr // nil: not connected
-	cond   *sync.Cond   // on Network.mu, which guards all below
+	end
+	host *Host
+	port uint16
+	peer netip.AddrPort // zero: not connected
 
-	in     []datagram
-	size   int
-	closed bool
-	read   deadline
-	write  deadline
+	in   []datagram
+	size int
 }
 
 // ListenPacket opens the UDP port on all addresses of the host, loopback included; 0 picks a port. A port that is taken
@@ -51,8 +49,8 @@ func (h *Host) ListenPacket(port uint16) (net.PacketConn, error) {
 }
 
 func (h *Host) newSocketLocked(local *net.UDPAddr) *packetConn {
-	p := &packetConn{host: h, local: local, cond: sync.NewCond(&h.net.mu)}
-	h.sockets[uint16(local.Port)] = p
+	p := &packetConn{end: end{network: "udp", local: local, cond: sync.NewCond(&h.net.mu)}, host: h, port: uint16(local.Port)}
+	h.sockets[p.port] = p
 	return p
 }
 
@@ -81,10 +79,10 @@ func (p *packetConn) ReadFrom(b []byte) (int, net.Addr, error) {
 func (p *packetConn) Write(b []byte) (int, error) {
 	p.cond.L.Lock()
 	defer p.cond.L.Unlock()
-	if p.remote == nil {
+	if !p.peer.IsValid() {
 		return 0, p.opError("write", syscall.EDESTADDRREQ)
 	}
-	return p.sendLocked(b, p.remote.AddrPort())
+	return p.sendLocked(b, p.peer)
 }
 
 func (p *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
@@ -94,13 +92,13 @@ func (p *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	if !ok {
 		return 0, p.opError("write", syscall.EINVAL)
 	}
-	if p.remote != nil {
+	if p.peer.IsValid() {
 		return 0, p.opError("write", net.ErrWriteToConnected)
 	}
 	return p.sendLocked(b, to.AddrPort())
 }
 
-// sendLocked succeeds whether or not anybody receives.
+// sendLocked succeeds whether or not anybody receives. UDP tells nobody of a cut link, a closed port or a full queue.
 func (p *packetConn) sendLocked(b []byte, to netip.AddrPort) (int, error) {
 	if err := p.brokenLocked(&p.write); err != nil {
 		return 0, p.opError("write", err)
@@ -118,14 +116,14 @@ func (p *packetConn) sendLocked(b []byte, to netip.AddrPort) (int, error) {
 		return len(b), nil
 	}
 	if q := remote.sockets[to.Port()]; q != nil {
-		q.pushLocked(p, udpAddr(source, uint16(p.local.Port)), b)
+		q.pushLocked(p, udpAddr(source, p.port), b)
 	}
 	return len(b), nil
 }
 
 // pushLocked queues a datagram by its arrival. A connected socket hears its peer alone.
 func (p *packetConn) pushLocked(sender *packetConn, from *net.UDPAddr, b []byte) {
-	if p.remote != nil && p.remote.AddrPort() != from.AddrPort() || p.size+len(b) > maxQueued {
+	if p.peer.IsValid() && p.peer != from.AddrPort() || p.size+len(b) > maxQueued {
 		return
 	}
 	delay := p.host.net.delayLocked(sender.host, p.host)
@@ -134,6 +132,8 @@ func (p *packetConn) pushLocked(sender *packetConn, from *net.UDPAddr, b []byte)
 	wakeIn(p.cond, delay)
 }
 
+// brokenLocked looks at the deadline before the queue, as the kernel does: a read whose deadline is over fails, data or
+// not.
 func (p *packetConn) brokenLocked(d *deadline) error {
 	switch {
 	case p.closed:
@@ -150,40 +150,8 @@ func (p *packetConn) Close() error {
 	if p.closed {
 		return p.opError("close", net.ErrClosed)
 	}
-	p.closed = true
-	p.read.set(p.cond, time.Time{})
-	p.write.set(p.cond, time.Time{})
-	delete(p.host.sockets, uint16(p.local.Port))
+	p.shutLocked()
+	delete(p.host.sockets, p.port)
 	p.cond.Broadcast()
 	return nil
-}
-
-func (p *packetConn) LocalAddr() net.Addr { return p.local }
-
-// RemoteAddr is nil for a socket that is not connected.
-func (p *packetConn) RemoteAddr() net.Addr {
-	if p.remote == nil {
-		return nil
-	}
-	return p.remote
-}
-
-func (p *packetConn) SetDeadline(t time.Time) error      { return p.setDeadline(t, &p.read, &p.write) }
-func (p *packetConn) SetReadDeadline(t time.Time) error  { return p.setDeadline(t, &p.read) }
-func (p *packetConn) SetWriteDeadline(t time.Time) error { return p.setDeadline(t, &p.write) }
-
-func (p *packetConn) setDeadline(t time.Time, which ...*deadline) error {
-	p.cond.L.Lock()
-	defer p.cond.L.Unlock()
-	if p.closed {
-		return p.opError("set", net.ErrClosed)
-	}
-	for _, d := range which {
-		d.set(p.cond, t)
-	}
-	return nil
-}
-
-func (p *packetConn) opError(op string, err error) error {
-	return opError(op, "udp", p.local, p.RemoteAddr(), err)
 }

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"time"
 )
 
-// Info is the answer of the command version.
+// Info is the answer of the command version. Support begins with it: "+changes" tells a build that nobody else has.
 type Info struct {
 	Program  string `json:"program"`
 	Version  string `json:"version"`
@@ -43,6 +44,16 @@ func (v *Info) stamp(settings []debug.BuildSetting) {
 			v.Built = s.Value
 		}
 	}
+}
+
+// BuildTime is when this program was made: the time of its commit as the
+// toolchain stamped it (RFC 3339), or else the date of the first release. It is
+// the least floor of the clock (time §6).
+func (v Info) BuildTime() time.Time {
+	if t, err := time.Parse(time.RFC3339, v.Built); err == nil {
+		return t
+	}
+	return time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 }
 
 // String is one line for people.

@@ -3,6 +3,7 @@ package version
 import (
 	"runtime/debug"
 	"testing"
+	"time"
 )
 
 func TestStampInAnyOrder(t *testing.T) {
@@ -19,6 +20,17 @@ func TestStampInAnyOrder(t *testing.T) {
 		var v Info
 		if v.stamp(tt.settings); v.Commit != tt.commit || v.Built != tt.built {
 			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
+func TestBuildTimeHasADefault(t *testing.T) {
+	if got := (Info{Built: "2027-03-01T10:00:00Z"}).BuildTime(); !got.Equal(time.Date(2027, 3, 1, 10, 0, 0, 0, time.UTC)) {
+		t.Errorf("stamped: %v", got)
+	}
+	for _, s := range []string{"", "unknown", "0001"} {
+		if got := (Info{Built: s}).BuildTime(); got.Year() < 2026 {
+			t.Errorf("%q: %v", s, got)
 		}
 	}
 }
