@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The first clock is the one that the kernel reads at boot.
 const hardwareClock = "/dev/rtc0"
 
-// kernelClock is what the kernel offers; a test has its own, because a machine has only one clock.
+// kernelClock is the kernel's interface to the clock. Tests replace it, since a machine has only one clock.
 type kernelClock struct {
 	set    func(*unix.Timespec) error
 	adjust func(*unix.Timex) (state int, err error)
@@ -31,8 +32,9 @@ func setClock(to time.Time) error      { return theKernelClock().setTo(to) }
 func slewClock(by time.Duration) error { return theKernelClock().slew(by) }
 func clockKept() (bool, error)         { return theKernelClock().kept() }
 
-// setTo sets the system clock, then the hardware clock. On 32-bit platforms a time after January 2038 is an error:
-// their clock_settime cannot say it.
+// setTo sets the system clock, then the hardware clock. On 32-bit platforms a time after January 2038 is an error,
+// because their clock_settime has 32 bits for it. The system clock comes first: a board without a hardware clock, or
+// with a dead battery, has at least that.
 func (k kernelClock) setTo(to time.Time) error {
 	ts, err := unix.TimeToTimespec(to)
 	if err != nil {
@@ -41,13 +43,15 @@ func (k kernelClock) setTo(to time.Time) error {
 	if err := k.set(&ts); err != nil {
 		return fmt.Errorf("set system clock: %w", err)
 	}
+	// A hardware clock that does not take the time is told and no failure of the step: it once ended all following of
+	// the system clock, which had been set all the same.
 	if err := k.rtc(rtcTime(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", ErrHardwareClock, err)
 	}
 	return nil
 }
 
-// slew is adjtime(3): the kernel makes up 0.5 ms a second, and does not count the clock as synchronised for it.
+// slew is adjtime(3): the kernel corrects 0.5 ms a second. It does not mark the clock as synchronised.
 func (k kernelClock) slew(by time.Duration) error {
 	const most = 500 * time.Millisecond
 	if by.Abs() > most {
@@ -62,11 +66,12 @@ func (k kernelClock) slew(by time.Duration) error {
 	return nil
 }
 
-// setOffset fills a field that has the width of the platform's long.
+// setOffset sets a field that is as wide as the platform's long.
 func setOffset[T int32 | int64](field *T, by time.Duration) { *field = T(by.Microseconds()) }
 
-// kept asks the kernel and changes nothing, since no mode is set. Only who disciplines the clock clears UNSYNC;
-// setting the clock sets it.
+// kept asks the kernel; adjtimex without a mode changes nothing. A program that disciplines the clock clears UNSYNC, and
+// setting the clock sets it again. Asked of the kernel and not of a list of services, so that no program has to be
+// known by its name.
 func (k kernelClock) kept() (bool, error) {
 	var t unix.Timex
 	if _, err := k.adjust(&t); err != nil {
@@ -84,6 +89,7 @@ func rtcTime(t time.Time) unix.RTCTime {
 	}
 }
 
+// setHardwareClock is opened for each use, since the kernel lets one process at a time have it (rtc(4)).
 func setHardwareClock(t unix.RTCTime) error {
 	f, err := os.OpenFile(hardwareClock, os.O_WRONLY, 0)
 	if err != nil {
@@ -91,4 +97,15 @@ func setHardwareClock(t unix.RTCTime) error {
 	}
 	defer f.Close()
 	return unix.IoctlSetRTCTime(int(f.Fd()), &t)
+}
+
+// uptimeSince reads CLOCK_BOOTTIME, which counts the time of suspends as well. Go's monotonic clock does not.
+func uptimeSince(start time.Time) func() time.Duration {
+	return func() time.Duration {
+		var ts unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+			return time.Since(start) // every kernel that Go supports has the clock; a sandbox may refuse it
+		}
+		return time.Duration(ts.Nano())
+	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // setClock needs the privilege SeSystemtimePrivilege, which services have and SetSystemTime enables by itself. Windows
-// keeps the hardware clock.
+// sets the hardware clock as well.
 func setClock(to time.Time) error {
 	st := systemTime(to)
 	set := windows.NewLazySystemDLL("kernel32.dll").NewProc("SetSystemTime")
@@ -33,6 +33,7 @@ func systemTime(t time.Time) windows.Systemtime {
 	}
 }
 
+// Windows slews by changing the length of a tick for as long as it takes, so somebody would have to stop it again.
 func slewClock(time.Duration) error { return ErrNoClock }
 
 // clockKept asks the service manager about W32Time, which sets the clock when it runs.
@@ -58,5 +59,9 @@ func clockKept() (bool, error) {
 	if err := windows.QueryServiceStatus(service, &status); err != nil {
 		return false, fmt.Errorf("query service W32Time: %w", err)
 	}
+	// One that starts, stops or pauses counts as running: two programs that set one clock fight.
 	return status.CurrentState != windows.SERVICE_STOPPED, nil
 }
+
+// uptimeSince reads GetTickCount64, which counts the time of suspends as well, in steps of about 16 ms.
+func uptimeSince(time.Time) func() time.Duration { return windows.DurationSinceBoot }

@@ -14,7 +14,7 @@ const (
 	HintSerial    = "serial"     // the board's, from the device tree
 	HintCID       = "cid"        // card identification registers of eMMC and SD cards, joined by commas
 	HintMAC       = "mac"        // of the physical network interfaces, joined by commas
-	HintMachineID = "machine_id" // derived from the operating system's; see machineID
+	HintMachineID = "machine_id" // a hash of the operating system's; see machineID
 )
 
 const (
@@ -22,8 +22,10 @@ const (
 	maxHintFile  = 4096 // bytes; real ones have tens
 )
 
-// Hints returns what tells this hardware from another: a signal when two devices claim one identity, never a proof
-// (wire §4.1, §4.3). What the board does not have is absent. Values are printable ASCII of at most 128 characters.
+// Hints returns numbers that differ between machines: they show when two devices use one identity, and prove nothing
+// (wire §4.1, §4.3). A number that the board does not have is missing. Values are printable ASCII of at most 128
+// characters. Cloned SD cards are how two gateways get one identity; the numbers of the board then differ and the
+// operator can see it. They are read anew for each hello: a file that was not there at boot may be now.
 func (b *Board) Hints() map[string]string {
 	hints := make(map[string]string)
 	for key, value := range map[string]string{
@@ -40,7 +42,7 @@ func (b *Board) Hints() map[string]string {
 	return hints
 }
 
-// macs leaves out bridges, tunnels and containers, which have no device behind them and make up their addresses.
+// macs leaves out bridges, tunnels and containers, whose addresses are random because they have no device.
 func (b *Board) macs() (macs []string) {
 	names, err := fs.Glob(b.Root, "sys/class/net/*")
 	if err != nil {
@@ -57,7 +59,7 @@ func (b *Board) macs() (macs []string) {
 	return macs
 }
 
-// readEach returns what the files that match pattern hold, in the order of their names.
+// readEach returns the contents of the files that match pattern, in the order of their names.
 func (b *Board) readEach(pattern string) (values []string) {
 	names, err := fs.Glob(b.Root, pattern)
 	if err != nil {
@@ -71,7 +73,7 @@ func (b *Board) readEach(pattern string) (values []string) {
 	return values
 }
 
-// readAny returns what the first readable file holds; device-tree strings end in a NUL, the others in a newline.
+// readAny returns the content of the first readable file, without the NUL or newline at its end.
 func (b *Board) readAny(names ...string) string {
 	for _, name := range names {
 		if v, err := readFile(b.Root, name, maxHintFile); err == nil {
@@ -81,8 +83,9 @@ func (b *Board) readAny(names ...string) string {
 	return ""
 }
 
-// machineID hides the machine's id, which its manual asks not to be shown on a network, behind a keyed hash that is
-// as constant (machine-id(5)). An id that was not made yet says nothing.
+// machineID returns a keyed hash of the machine's id, as machine-id(5) asks: the id itself must not be shown on a
+// network. An id that was not made yet is left out. Sixteen bytes of the hash are as long as an id and enough to tell
+// machines apart.
 func machineID(id string) string {
 	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 {
 		return ""
@@ -92,7 +95,7 @@ func machineID(id string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// sanitise keeps printable ASCII: these bytes go into logs and onto an operator's screen.
+// sanitise keeps printable ASCII, since the values are logged and shown to operators.
 func sanitise(s string) string {
 	s = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {

@@ -1,31 +1,33 @@
 package board
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"math/bits"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 )
 
-// maxRoutes bounds a routing table, in bytes: about 7000 routes. A gateway has ten.
-const maxRoutes = 1 << 20
+// A Route is a default route, or one next hop of it. It stands for 0/1 and 128/1 too, with which VPNs override a default
+// route. Routes are comparable.
+type Route struct {
+	Interface string
+	Table     uint32     // of the kernel's routing tables; 254 is the main one
+	IPv6      bool       // family of what it leads to
+	Metric    uint32     // among the routes of one table and family the lowest counts
+	Gateway   netip.Addr // zero: the interface itself leads everywhere
+	Live      bool       // its interface is up and has a carrier
+}
 
 // LANPrefixes returns the networks on the board's LAN side, sorted: those attached to interfaces that are up and carry
-// no default route, without loopback, tunnels, link-local and single addresses. It is what a session may reach when the
-// owner says nothing, so it fails rather than guess. Routes are read from the main table; an uplink whose default
-// route is in another table alone looks like a LAN, and is the owner's to exclude. On platforms other than Linux there
-// are none.
+// no default route, without loopback, tunnels, link-local and single addresses. Sessions may reach them when the owner
+// has no rules, so it returns an error rather than a guess. A default route in any table makes its interface an uplink:
+// with policy routing the main table may have none. On platforms other than Linux there are none.
 func (b *Board) LANPrefixes() ([]netip.Prefix, error) {
 	if runtime.GOOS != "linux" {
 		return nil, nil
 	}
-	uplinks, err := b.uplinks()
+	routes, err := b.Routes()
 	if err != nil {
 		return nil, fmt.Errorf("find uplinks: %w", err)
 	}
@@ -33,16 +35,35 @@ func (b *Board) LANPrefixes() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	return lanPrefixes(all, uplinks), nil
+	return lanPrefixes(all, routes), nil
 }
 
-func lanPrefixes(all []Interface, uplinks map[string]bool) (lan []netip.Prefix) {
+// Uplinks lists the interfaces with a live default route in any table, on Linux: by one of them the system sends what
+// leaves the machine, and the others may lead out as well. It is for netcheck: a gateway with two uplinks goes by the
+// one with the lower metric, also when that is dead.
+func (b *Board) Uplinks() ([]Interface, error) {
+	routes, err := b.Routes()
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.Interfaces()
+	return slices.DeleteFunc(all, func(i Interface) bool {
+		return !slices.ContainsFunc(routes, func(r Route) bool { return r.Live && r.Interface == i.Name })
+	}), err
+}
+
+// lanPrefixes leaves out each interface with a default route, also one whose cable is out: it is plugged in again, and
+// until then what is behind it is still not the owner's.
+func lanPrefixes(all []Interface, routes []Route) (lan []netip.Prefix) {
 	for _, i := range all {
-		if !i.Up || i.Loopback || i.PointToPoint || uplinks[i.Name] {
+		uplink := slices.ContainsFunc(routes, func(r Route) bool { return r.Interface == i.Name })
+		if !i.Up || i.Loopback || i.PointToPoint || uplink {
 			continue
 		}
 		for _, p := range i.Prefixes {
 			a := p.Addr()
+			// A network of length 0 would be all addresses there are. Link-local networks are left out because the
+			// metadata service of clouds has such an address.
 			if p.Bits() > 0 && !p.IsSingleIP() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() {
 				lan = append(lan, p.Masked())
 			}
@@ -50,86 +71,6 @@ func lanPrefixes(all []Interface, uplinks map[string]bool) (lan []netip.Prefix) 
 	}
 	slices.SortFunc(lan, netip.Prefix.Compare)
 	return slices.Compact(lan)
-}
-
-// uplinks returns the names of the interfaces that a default route goes out by. It reads below /proc/self because a
-// service manager may hide the rest of /proc.
-func (b *Board) uplinks() (map[string]bool, error) {
-	v4, err := readFile(b.Root, "proc/self/net/route", maxRoutes)
-	if err != nil {
-		return nil, err
-	}
-	v6, err := readFile(b.Root, "proc/self/net/ipv6_route", maxRoutes)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // missing: a kernel without IPv6
-		return nil, err
-	}
-	names := make(map[string]bool)
-	if err := errors.Join(uplinks4(string(v4), names), uplinks6(string(v6), names)); err != nil {
-		return nil, err
-	}
-	return names, nil
-}
-
-// Of the kernel's include/uapi/linux/route.h.
-const (
-	flagUp     = 0x0001
-	flagReject = 0x0200
-)
-
-// isDefault also takes the two halves 0/1 and 128/1 that VPNs install to win over a default route.
-func isDefault(flags uint64, prefixBits int) bool {
-	return flags&flagUp != 0 && flags&flagReject == 0 && prefixBits <= 1
-}
-
-// uplinks4 parses /proc/net/route: after a heading, lines of interface, destination, gateway, flags, reference count,
-// use, metric, mask and more, numbers in hexadecimal. The mask is in the machine's byte order, and counting its ones
-// works in any.
-func uplinks4(table string, names map[string]bool) error {
-	for i, line := range lines(table) {
-		if i == 0 {
-			continue
-		}
-		f := strings.Fields(line)
-		if len(f) < 8 {
-			return fmt.Errorf("parse route: line %d has %d fields", i+1, len(f))
-		}
-		flags, err := strconv.ParseUint(f[3], 16, 32)
-		mask, err2 := strconv.ParseUint(f[7], 16, 32)
-		if err := errors.Join(err, err2); err != nil {
-			return fmt.Errorf("parse route: line %d: %w", i+1, err)
-		}
-		if isDefault(flags, bits.OnesCount64(mask)) {
-			names[f[0]] = true
-		}
-	}
-	return nil
-}
-
-// uplinks6 parses /proc/net/ipv6_route: lines of destination, its prefix length, source, its prefix length, next hop,
-// metric, reference count, use, flags and interface, numbers in hexadecimal.
-func uplinks6(table string, names map[string]bool) error {
-	for i, line := range lines(table) {
-		f := strings.Fields(line)
-		if len(f) != 10 {
-			return fmt.Errorf("parse ipv6_route: line %d has %d fields", i+1, len(f))
-		}
-		length, err := strconv.ParseUint(f[1], 16, 8)
-		flags, err2 := strconv.ParseUint(f[8], 16, 32)
-		if err := errors.Join(err, err2); err != nil {
-			return fmt.Errorf("parse ipv6_route: line %d: %w", i+1, err)
-		}
-		if isDefault(flags, int(length)) {
-			names[f[9]] = true
-		}
-	}
-	return nil
-}
-
-func lines(table string) []string {
-	if table = strings.TrimRight(table, "\n"); table == "" {
-		return nil
-	}
-	return strings.Split(table, "\n")
 }
 
 // interfaces is Board.Interfaces on the real machine.

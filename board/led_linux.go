@@ -16,9 +16,10 @@ func setLED(name string, on, off time.Duration) error {
 // ledClass is the directory of the kernel's LED class (its Documentation/leds/leds-class.rst).
 type ledClass string
 
-// set has the kernel's timer trigger blink a LED, which wakes no program, lights it or darkens it. Where the kernel has
-// no such trigger the LED goes dark, for a steady light would say something else.
+// set lights a LED, turns it off, or lets the kernel's timer trigger blink it, for which no program wakes. If the kernel
+// has no such trigger the LED stays dark, because a steady light has another meaning.
 func (c ledClass) set(name string, on, off time.Duration) error {
+	// The name comes from a configuration and becomes a path that root writes to.
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return fmt.Errorf("set LED: %q is no name of one", name)
 	}
@@ -35,15 +36,16 @@ func (c ledClass) set(name string, on, off time.Duration) error {
 	if err == nil {
 		return nil
 	}
+	// Dark rather than wrong: a LED that stayed as it was would show the state before.
 	if on > 0 {
-		put(dir, "brightness", "0") // if that fails as well, the first error says it
+		put(dir, "brightness", "0") // an error of this is the same as the first
 	}
 	return fmt.Errorf("set LED %s: %w", name, err)
 }
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-// brightest is what the driver calls full brightness; of many it is 1.
+// brightest is the driver's value for full brightness, often 1.
 func brightest(dir string) string {
 	b, err := os.ReadFile(filepath.Join(dir, "max_brightness"))
 	if s := strings.TrimSpace(string(b)); err == nil && s != "" {
@@ -52,7 +54,7 @@ func brightest(dir string) string {
 	return "1"
 }
 
-// put writes files, each with its value, until one fails. They are there already: the class makes them.
+// put writes a value into each file, until one fails. The kernel has made the files.
 func put(dir string, values ...string) error {
 	for i := 0; i < len(values); i += 2 {
 		f, err := os.OpenFile(filepath.Join(dir, values[i]), os.O_WRONLY|os.O_TRUNC, 0)
@@ -60,7 +62,7 @@ func put(dir string, values ...string) error {
 			return err
 		}
 		_, err = f.WriteString(values[i+1])
-		f.Close() // every write has been taken by then, or refused
+		f.Close() // sysfs has accepted or refused the write already
 		if err != nil {
 			return err
 		}

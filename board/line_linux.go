@@ -23,9 +23,10 @@ const (
 	lineBiasDisabled = 1 << 10
 )
 
+// Edges alone would not do: a chip behind USB or I2C that dies sends none, and the switch would stay unlocked.
 const (
 	lineDebounce = 20 * time.Millisecond // contacts of a switch bounce for less
-	lineReread   = 10 * time.Second      // a chip that no longer answers is noticed
+	lineReread   = 10 * time.Second      // to notice a chip that no longer answers
 )
 
 // watchLine is Board.WatchLine on the real machine.
@@ -40,7 +41,8 @@ func watchLine(ctx context.Context, l Line, tell func(active bool)) error {
 	return nil
 }
 
-// openLine takes a line for input and has the kernel queue its edges from then on.
+// openLine opens a line for input. The kernel queues its edges from then on. The chip is closed again, the line stays
+// requested by its own descriptor until that is closed: the kernel then lets nobody else change its bias.
 func openLine(l Line) (*os.File, error) {
 	chip, err := os.OpenFile(l.Chip, os.O_RDONLY, 0)
 	if err != nil {
@@ -58,6 +60,7 @@ func openLine(l Line) (*os.File, error) {
 	return os.NewFile(uintptr(request.Fd), l.Chip), nil
 }
 
+// The consumer's name is shown by gpioinfo, so that whoever finds the line taken knows by whom.
 func lineRequest(l Line) unix.GPIOV2LineRequest {
 	request := unix.GPIOV2LineRequest{Num_lines: 1}
 	request.Offsets[0] = l.Number
@@ -75,6 +78,8 @@ func lineRequest(l Line) unix.GPIOV2LineRequest {
 		request.Config.Flags |= lineBiasDisabled
 	}
 	request.Config.Num_attrs = 1
+	// By the kernel, which does it in software where the chip cannot: a bouncing contact would end and refuse sessions
+	// for nothing.
 	debounce := &request.Config.Attrs[0]
 	debounce.Mask = 1 // the first of the lines
 	debounce.Attr.Id = unix.GPIO_V2_LINE_ATTR_ID_DEBOUNCE
@@ -82,21 +87,22 @@ func lineRequest(l Line) unix.GPIOV2LineRequest {
 	return request
 }
 
-// lineValue reads whether a line is active, debounced.
+// lineValue reads whether a line is active, debounced. Active low is applied by the kernel, so every board means the
+// same by active.
 func lineValue(line *os.File) (active bool, err error) {
 	values := unix.GPIOV2LineValues{Mask: 1}
 	err = ioctl(line, unix.GPIO_V2_LINE_GET_VALUES_IOCTL, unsafe.Pointer(&values))
 	return values.Bits&1 != 0, err
 }
 
-// followLine reads the value at the start, at each edge and now and then, until ctx ends. What stands in an edge's record
-// does not matter: when several are queued only the present value counts.
+// followLine reads the value at the start, at each edge and every 10 s, until ctx ends. It ignores the content of the
+// records, since after several edges only the present value counts.
 func followLine(ctx context.Context, line *os.File, value func() (bool, error), tell func(active bool)) error {
 	defer line.Close()
 	defer context.AfterFunc(ctx, func() { line.Close() })()
-	edges := make([]byte, 16*unsafe.Sizeof(unix.GPIOV2LineEvent{})) // as many as the kernel queues
+	edges := make([]byte, 16*unsafe.Sizeof(unix.GPIOV2LineEvent{})) // the kernel queues as many
 	for {
-		err := line.SetReadDeadline(time.Now().Add(lineReread)) // before anything is told: it fails where edges cannot be awaited
+		err := line.SetReadDeadline(time.Now().Add(lineReread)) // before the first tell: it fails if the file cannot wait for edges
 		var active bool
 		if err == nil {
 			active, err = value()
@@ -114,7 +120,7 @@ func followLine(ctx context.Context, line *os.File, value func() (bool, error), 
 	}
 }
 
-// ioctl does not use File.Fd, which would make reads of the file block for ever.
+// ioctl does not use File.Fd, which would set the file to blocking, so that Close would not end a Read.
 func ioctl(f *os.File, request uintptr, argument unsafe.Pointer) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

@@ -1,20 +1,23 @@
 package board
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// LinkUp calls up each time that a network may have come: an interface got its
-// carrier, or an address. It blocks until ctx ends and then returns nil; an
-// error says that the kernel does not tell.
+// LinkUp calls up each time that a network may have come up: an interface got a carrier, or an address, or the default
+// routes whose interfaces have a carrier are others than before, which is so when one of two uplinks goes. It blocks until
+// ctx ends and then returns nil. An error means that the kernel sends no such messages. Without it a gateway whose cable
+// was out would wait for the end of its back-off, up to a minute.
 func (b *Board) LinkUp(ctx context.Context, up func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -22,24 +25,34 @@ func (b *Board) LinkUp(ctx context.Context, up func()) error {
 	}
 	f := os.NewFile(uintptr(fd), "netlink")
 	defer f.Close()
-	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR)
+	groups := uint32(unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE)
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		return fmt.Errorf("watch links: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { f.Close() })()
-	seen := linksNow()
+	// After the bind: a change between the two would be neither in the state nor in a message.
+	seen, out := linksNow(), ways{}
+	b.waysChanged(&out)
 	buf := make([]byte, 64<<10) // more than the kernel puts into one message
 	for {
 		n, err := f.Read(buf)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
-		case err != nil: // ENOBUFS: some messages were lost, so anything may have come up
-			up()
-		case seen.cameUp(buf[:n]):
+		}
+		// A flood of messages must not end the watch for the rest of the run, and one attempt too many costs little.
+		lost := err != nil // ENOBUFS: messages were lost, and one may have been about a link
+		came := !lost && seen.cameUp(buf[:n])
+		another := (lost || mayChangeWays(buf[:n])) && b.waysChanged(&out)
+		if lost || came || another {
 			up()
 		}
 	}
+}
+
+// waysChanged looks at the routes. Routes that cannot be read are no news: a carrier and an address still are.
+func (b *Board) waysChanged(w *ways) bool {
+	now, err := b.Routes()
+	return err == nil && w.changed(now)
 }
 
 // links knows which interfaces have a carrier, and which addresses there are:
@@ -49,8 +62,8 @@ type links struct {
 	addrs   map[netip.Addr]bool
 }
 
-// linksNow is how it is at the start. Without it, the first word of each counts
-// as news: one try too many.
+// linksNow is the state at the start. Without it the first message about each
+// interface would count as a change, and cost one attempt to connect.
 func linksNow() links {
 	l := links{map[int32]bool{}, map[netip.Addr]bool{}}
 	list, _ := net.Interfaces()
@@ -66,8 +79,8 @@ func linksNow() links {
 	return l
 }
 
-// cameUp reads route messages (RFC 3549 §3) and reports whether one of them
-// says that a network has come.
+// cameUp reads route messages (RFC 3549 §3) and reports whether a network came up
+// with one of them.
 func (l links) cameUp(b []byte) bool {
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
@@ -85,7 +98,7 @@ func (l links) cameUp(b []byte) bool {
 	return up
 }
 
-// link books a link message: family and type (4 bytes), index, flags (4 each,
+// link handles a link message: family and type (4 bytes), index, flags (4 each,
 // in the machine's byte order).
 func (l links) link(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < unix.SizeofIfInfomsg {
@@ -97,12 +110,14 @@ func (l links) link(m syscall.NetlinkMessage) bool {
 		delete(l.running, index)
 		return false
 	}
+	// Up alone is what the administrator wants; running and lower up say that the cable is in.
 	has := flags&unix.IFF_RUNNING != 0 && flags&unix.IFF_LOWER_UP != 0
 	l.running[index] = has
 	return has && !had
 }
 
-// addr books an address message.
+// addr handles an address message. An address counts for itself: DHCP brings it seconds after the carrier, and a dial
+// in between only fails.
 func (l links) addr(m syscall.NetlinkMessage) bool {
 	addr, ok := addressOf(m.Data)
 	if !ok {
@@ -117,22 +132,52 @@ func (l links) addr(m syscall.NetlinkMessage) bool {
 	return !had
 }
 
-// addressOf finds IFA_ADDRESS among the attributes behind the header: length
-// and type (2 bytes each), value, padding to 4. The parser of package syscall
-// panics where the last one is cut.
+// addressOf finds IFA_ADDRESS among the attributes behind the header.
 func addressOf(b []byte) (netip.Addr, bool) {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return netip.Addr{}, false
 	}
-	for b = b[unix.SizeofIfAddrmsg:]; len(b) >= unix.SizeofRtAttr; {
-		n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
-		if n < unix.SizeofRtAttr || n > len(b) {
-			break
-		}
+	for kind, value := range attributes(b[unix.SizeofIfAddrmsg:]) {
 		if kind == unix.IFA_ADDRESS {
-			return netip.AddrFromSlice(b[unix.SizeofRtAttr:n])
+			return netip.AddrFromSlice(value)
 		}
-		b = b[min((n+3)&^3, len(b)):]
 	}
 	return netip.Addr{}, false
+}
+
+// ways are the live default routes, sorted.
+type ways []Route
+
+// changed takes the routes as they are now, and reports whether there is another way out than before. Whoever has lost
+// his only one has to wait, so that is no such change.
+func (w *ways) changed(now []Route) bool {
+	live := slices.DeleteFunc(slices.Clone(now), func(r Route) bool { return !r.Live })
+	slices.SortFunc(live, func(a, b Route) int {
+		return cmp.Or(cmp.Compare(a.Interface, b.Interface), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Metric, b.Metric),
+			a.Gateway.Compare(b.Gateway), cmp.Compare(a.family(), b.family()))
+	})
+	before := *w
+	*w = live
+	return len(live) > 0 && !slices.Equal(live, before)
+}
+
+// family is a number that sorts.
+func (r Route) family() int {
+	if r.IPv6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// mayChangeWays reports whether route messages are about links, addresses or default routes. An interface that goes down
+// takes its routes with it, and the kernel says nothing of these.
+func mayChangeWays(b []byte) bool {
+	messages, err := syscall.ParseNetlinkMessage(b)
+	return err != nil || slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
+		switch m.Header.Type {
+		case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+			return isDefault(m.Data)
+		}
+		return true
+	})
 }

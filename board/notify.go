@@ -8,14 +8,16 @@ import (
 	"time"
 )
 
-// A Notifier tells systemd how the service is (sd_notify(3)). A nil *Notifier does nothing, so callers need not know
-// what started them. It holds no socket between messages and may be used from several goroutines.
+// A Notifier reports to systemd (sd_notify(3)). A nil *Notifier does nothing, so callers need not know whether systemd has
+// started them. It keeps no socket open between messages and may be used from several goroutines. Written here, because
+// the protocol is one datagram of text, and a library would be one more in the agent.
 type Notifier struct {
 	socket   string
 	interval time.Duration
 }
 
-// notifyTimeout bounds a message: the state machine must not hang on a service manager that does not read.
+// notifyTimeout bounds a message, since a service manager that does not read must not block the state machine. The
+// socket is a datagram one, and blocks when systemd's queue is full.
 const notifyTimeout = time.Second
 
 // NewNotifier takes the values of the variables NOTIFY_SOCKET and WATCHDOG_USEC, which the caller reads from the
@@ -46,13 +48,14 @@ func (n *Notifier) Interval() time.Duration {
 	return n.interval
 }
 
-// Ready says that the service is up: units that wait for it start, and the watchdog begins to count.
+// Ready reports that the service is up: systemd starts units that wait for it, and its watchdog.
 func (n *Notifier) Ready() error { return n.send("READY=1") }
 
-// Stopping says that the service is on its way down.
+// Stopping reports that the service is stopping.
 func (n *Notifier) Stopping() error { return n.send("STOPPING=1") }
 
-// Watchdog says that the service has made progress. Call it from what must not hang, never from a bare timer.
+// Watchdog reports progress. A timer that calls it by itself would go on when the service hangs, so the caller must have
+// seen progress.
 func (n *Notifier) Watchdog() error { return n.send("WATCHDOG=1") }
 
 // Status sets the line that `systemctl status` shows. A newline would begin another variable, so control characters
@@ -66,6 +69,7 @@ func (n *Notifier) Status(text string) error {
 	}, text))
 }
 
+// send opens a socket for each message: there are few, and systemd may have been started anew in between.
 func (n *Notifier) send(message string) error {
 	if n == nil {
 		return nil

@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// Where a DHCP client leaves the time servers that the site named (DHCP option 42): a file that the image's udhcpc script
-// writes, one address a line, and what systemd-networkd notes of each lease, on a line NTP=.
+// Where DHCP clients store the site's time servers (DHCP option 42): a file that the image's udhcpc script writes, with
+// one address a line, and the lease files of systemd-networkd, with a line NTP=.
 const (
 	ntpFile   = "run/hawser/ntp"
 	ntpLeases = "run/systemd/netif/leases/*"
 )
 
-// maxTimeServers bounds what TimeServers returns: the site has a say, and no majority (time §6.2).
+// maxTimeServers bounds what TimeServers returns; the site must not have the majority (time §6.2).
 const maxTimeServers = 2
 
-// TimeServers returns the time servers that the site's DHCP named, where that is known: at most 2 addresses, those of
-// the first network first. Names are not taken, nor addresses that no server of a site has. It reads files anew each time.
+// TimeServers returns the time servers from the site's DHCP, as far as they are known: at most 2, those of the first
+// network first. It takes addresses only, and none that no server can have. Each call reads the files again. Addresses
+// only, since whoever gives the lease gives the DNS too, and a name could be another server at each look-up.
 func (b *Board) TimeServers() (list []netip.Addr) {
 	text, _ := readFile(b.Root, ntpFile, maxHintFile)
 	named := string(text)

@@ -37,7 +37,9 @@ func openWatchdog(device string, timeout time.Duration) (Watchdog, error) {
 }
 
 // armWatchdog asks an open device for a timeout, in whole seconds. Some drivers have only the one that they began with.
+// The timeout that the driver has set is what counts: feeding by the one that was asked for could be too late.
 func armWatchdog(dev *os.File, timeout time.Duration, set func(s int) error, get func() (s uint32, err error)) (Watchdog, error) {
+	// Its failure alone does not count: get says which timeout there is.
 	setErr := set(int(timeout / time.Second))
 	s, err := get()
 	if err == nil && s == 0 {

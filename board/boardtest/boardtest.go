@@ -1,4 +1,4 @@
-// Package boardtest makes boards for tests: a gateway that has just booted, with its wall clock where the test wants it.
+// Package boardtest makes boards for tests: a gateway that has just booted, with any time on its wall clock.
 package boardtest
 
 import (
@@ -25,14 +25,14 @@ type Clock struct {
 	slewed []time.Duration
 }
 
-// Give puts c in the place of b's clock, which goes on from where it is.
+// Give replaces b's clock by c, which starts at the same time.
 func (c *Clock) Give(b *board.Board) {
 	c.wall = b.Now
 	b.Now, b.SetClock, b.SlewClock = c.now, c.setTo, c.slew
 	b.ClockKept = func() (bool, error) { return c.Kept, nil }
 }
 
-// Moves lists to what the clock was set, and by what it was slewed.
+// Moves lists the times to which the clock was set, and the corrections by which it was slewed.
 func (c *Clock) Moves() (set []time.Time, slewed []time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +67,8 @@ func (c *Clock) slew(by time.Duration) error {
 
 // New returns a gateway that boots at this moment with its wall clock at wall; both its clocks then run with time.Now,
 // which in a synctest bubble is fake. It has an uplink wan0, whose networks are not LAN, and a LAN of 192.168.10.0/24
-// and 2001:db8:10::/64 on lan0, and no other devices. Fields may be replaced before use. LANPrefixes answers on Linux alone, as ever.
+// and 2001:db8:10::/64 on lan0, and no other devices. Fields may be replaced before use. LANPrefixes works on Linux
+// only, as always.
 func New(wall time.Time) *board.Board {
 	boot := time.Now()
 	uptime := func() time.Duration { return time.Since(boot) }
@@ -76,6 +77,7 @@ func New(wall time.Time) *board.Board {
 		Now:        func() time.Time { return wall.Add(uptime()) },
 		Uptime:     uptime,
 		Interfaces: interfaces,
+		Routes:     routes,
 
 		OpenWatchdog: noWatchdog,
 		SetLED:       noLED,
@@ -85,7 +87,7 @@ func New(wall time.Time) *board.Board {
 	return b
 }
 
-// root is fresh each time, so that a test may add to it.
+// root returns a new file system each time, so that a test may add files to it.
 func root() fstest.MapFS {
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
 	return fstest.MapFS{
@@ -94,9 +96,6 @@ func root() fstest.MapFS {
 		"sys/class/net/lan0/address":                 file("02:00:00:00:00:01\n"),
 		"sys/class/net/lan0/device/uevent":           file(""),
 		"etc/machine-id":                             file("00112233445566778899aabbccddeeff\n"),
-		"proc/self/net/route": file("Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n" +
-			"wan0\t00000000\t0100007F\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
-			"lan0\t000AA8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"),
 	}
 }
 
@@ -106,6 +105,10 @@ func interfaces() ([]board.Interface, error) {
 		{Name: "wan0", Up: true, Prefixes: prefixes("198.51.100.7/24", "fe80::7/64")},
 		{Name: "lan0", Up: true, Prefixes: prefixes("192.168.10.1/24", "2001:db8:10::1/64", "fe80::1/64")},
 	}, nil
+}
+
+func routes() ([]board.Route, error) {
+	return []board.Route{{Interface: "wan0", Table: 254, Gateway: netip.MustParseAddr("198.51.100.1"), Live: true}}, nil
 }
 
 func prefixes(list ...string) (all []netip.Prefix) {

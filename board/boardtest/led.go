@@ -18,7 +18,7 @@ type LEDs struct {
 	sets  int
 }
 
-// Give fits b with LEDs of these names.
+// Give adds LEDs with these names to b.
 func (l *LEDs) Give(b *board.Board, names ...string) {
 	l.names, l.shown = names, map[string][2]time.Duration{}
 	b.SetLED = func(name string, on, off time.Duration) error {
@@ -37,14 +37,14 @@ func noLED(name string, _, _ time.Duration) error {
 	return fmt.Errorf("set LED %s: %w", name, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist})
 }
 
-// Shown is what a LED shows: how long it is on and off in turn; off 0: steady, on 0: dark.
+// Shown is how long a LED is on and off in turn; off 0: always on, on 0: dark.
 func (l *LEDs) Shown(name string) (on, off time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.shown[name][0], l.shown[name][1]
 }
 
-// Sets is how often one of them was set.
+// Sets is how often any of them was set.
 func (l *LEDs) Sets() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,7 +18,7 @@ type Switch struct {
 	told   chan struct{} // closed when something has changed
 }
 
-// Give puts s on a line of b.
+// Give connects s to a line of b.
 func (s *Switch) Give(b *board.Board, line board.Line) {
 	s.told = make(chan struct{})
 	b.WatchLine = func(ctx context.Context, l board.Line, tell func(bool)) error {
@@ -39,7 +39,7 @@ func (s *Switch) Set(active bool) { s.change(func() { s.active = active }) }
 // Fail makes the line fail, and every attempt to open it again; nil: it works.
 func (s *Switch) Fail(err error) { s.change(func() { s.err = err }) }
 
-// Opened is how often it was tried to open the line.
+// Opened is the number of attempts to open the line.
 func (s *Switch) Opened() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

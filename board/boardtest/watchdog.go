@@ -9,7 +9,7 @@ import (
 	"hawser/board"
 )
 
-// Watchdog is a hardware watchdog for a Board of tests. It resets nothing: it notes that it would have. It is safe for
+// Watchdog is a hardware watchdog for a Board of tests. It resets nothing, but records that it would have. It is safe for
 // concurrent use. Its fields are set before use.
 type Watchdog struct {
 	Longest time.Duration // that the driver takes; 0: any
@@ -68,20 +68,20 @@ func (w *Watchdog) Stop() error {
 	return nil
 }
 
-// note begins the timeout anew; too late is too late for ever.
+// note starts the timeout again, unless it has run out before.
 func (w *Watchdog) note() {
 	w.bitten = w.bitten || w.armed && !w.fed.IsZero() && time.Since(w.fed) >= w.timeout
 	w.fed = time.Now()
 }
 
-// Feeds is how often it was fed, and Armed whether it would bite if it were not.
+// Feeds is how often it was fed, and Armed whether it is armed.
 func (w *Watchdog) Feeds() (n int, armed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.feeds, w.armed
 }
 
-// Bitten reports whether it has reset the machine by now.
+// Bitten reports whether it would have reset the machine by now.
 func (w *Watchdog) Bitten() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

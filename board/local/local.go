@@ -1,8 +1,7 @@
-// Package local is how programs of one machine talk to each other: over a Unix socket, on Windows over a named pipe. No
-// other user but the administrators can connect, and nobody from another machine.
+// Package local connects programs on one machine: over a Unix socket, on Windows over a named pipe. Only the same user and
+// administrators can connect, and nobody from another machine.
 //
-// A server serves one address at a time: Listen takes over what a dead server left behind, and refuses to take it from
-// one that lives (ErrTaken).
+// An address has one server: Listen takes it over from a server that has died, and returns ErrTaken while one is alive.
 package local
 
 import "errors"
@@ -11,6 +10,6 @@ import "errors"
 var (
 	// ErrTaken: another process serves the address.
 	ErrTaken = errors.New("another hawser-agent is running")
-	// ErrStranger: an ordinary user's process serves the address. A Unix socket's directory keeps such out.
+	// ErrStranger: the process of another ordinary user serves the address. With Unix sockets their directory prevents it.
 	ErrStranger = errors.New("served by another user, who is no administrator")
 )

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Listen opens the socket address, a path, with mode 0600; its directory is made when it is missing.
+// Listen opens the socket address, a path, with mode 0600. It makes the directory if it is missing. A socket whose
+// server died is still there as a file: only a connection tells whether somebody serves it.
 func Listen(address string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(address), 0o755); err != nil {
 		return nil, err
@@ -31,6 +32,7 @@ func Listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The umask of whoever starts the agent decides otherwise.
 	if err := os.Chmod(address, 0o600); err != nil {
 		l.Close()
 		return nil, err
@@ -38,7 +40,7 @@ func Listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// Dial connects to whoever listens at address. The error is fs.ErrPermission where this user may not.
+// Dial connects to the server at address. The error is fs.ErrPermission if this user may not.
 func Dial(ctx context.Context, address string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", address)
 }

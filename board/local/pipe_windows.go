@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// pipeDACL lets in SYSTEM, Administrators and who runs the server. FA holds the right to make another instance of the
-// pipe; whom it is not given to cannot answer in the server's place.
+// pipeDACL gives access to SYSTEM, Administrators and the user of the server. FA includes the right to make another
+// instance of the pipe, so nobody else can answer in the server's place.
 const pipeDACL = "D:P(A;;FA;;;SY)(A;;FA;;;BA)(A;;FA;;;OW)"
 
 const pipeBuffer = 64 << 10 // bytes: an answer that fits is written without waiting for the reader
@@ -28,8 +28,8 @@ func In(dir string) string {
 	return fmt.Sprintf(`\\.\pipe\hawser-agent-%x`, sum[:8])
 }
 
-// Listen makes the named pipe address. Its name may be anybody's, so the first instance is made only where there is none
-// (ErrTaken), and from then on Accept keeps one there: nobody can come in between.
+// Listen makes the named pipe address. Any user may take a free name, so the first instance is made only if there is none
+// (ErrTaken), and from then on Accept always keeps one, so that the name is never free.
 func Listen(address string) (net.Listener, error) {
 	l := &listener{address: address}
 	var err error
@@ -70,7 +70,7 @@ func (l *listener) instance(flags uint32) (windows.Handle, error) {
 	}
 	sddl := pipeDACL
 	if windows.GetCurrentProcessToken().IsElevated() {
-		sddl = "O:BA" + sddl // whichever administrator it is, the others' clients believe him
+		sddl = "O:BA" + sddl // so that clients of one administrator accept the server of another
 	}
 	sd, err := windows.SecurityDescriptorFromString(sddl)
 	if err != nil {
@@ -82,8 +82,8 @@ func (l *listener) instance(flags uint32) (windows.Handle, error) {
 		windows.PIPE_TYPE_BYTE|windows.PIPE_REJECT_REMOTE_CLIENTS, windows.PIPE_UNLIMITED_INSTANCES, pipeBuffer, pipeBuffer, 0, sa)
 }
 
-// Accept waits on a thread of its own: the runtime's poller takes only what it has begun itself, so it is given the pipe
-// when the client is there.
+// Accept waits in a blocking call. The runtime's poller can wait only for operations that it has started, so it gets the
+// pipe after the client has connected.
 func (l *listener) Accept() (net.Conn, error) {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
@@ -91,7 +91,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 	err := l.await()
-	for errors.Is(err, windows.ERROR_NO_DATA) { // a client came and went
+	for errors.Is(err, windows.ERROR_NO_DATA) { // the client has closed already
 		windows.DisconnectNamedPipe(l.next)
 		err = l.await()
 	}
@@ -130,7 +130,7 @@ func (l *listener) await() error {
 	return err
 }
 
-// Close ends an Accept that waits, and gives the name free.
+// Close ends an Accept that waits, and frees the name.
 func (l *listener) Close() error {
 	l.wake.Do(func() { windows.SetEvent(l.closing) })
 	l.accepting.Lock()
@@ -144,11 +144,11 @@ func (l *listener) Close() error {
 
 func (l *listener) Addr() net.Addr { return pipeAddr(l.address) }
 
-// dialPatience bounds how long all instances of a pipe may be taken: a moment, unless somebody keeps them.
+// dialPatience bounds the wait for an instance of the pipe that is not in use, which is short unless somebody holds them.
 const dialPatience = 2 * time.Second
 
-// Dial connects to whoever serves address, when that is SYSTEM, an administrator or this user. The error is
-// ErrStranger when it is not, fs.ErrPermission where this user may not, and fs.ErrNotExist when nobody serves it.
+// Dial connects to the server at address, if it runs as SYSTEM, an administrator or this user. The error is ErrStranger if
+// it does not, fs.ErrPermission if this user may not connect, and fs.ErrNotExist if there is no server.
 func Dial(ctx context.Context, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
@@ -171,7 +171,7 @@ func Dial(ctx context.Context, address string) (net.Conn, error) {
 	return newConn(h, address), nil
 }
 
-// openPipe shows the server no identity that it could take on.
+// openPipe does not let the server impersonate the client.
 func openPipe(address string) (windows.Handle, error) {
 	name, err := windows.UTF16PtrFromString(address)
 	if err != nil {
@@ -181,7 +181,7 @@ func openPipe(address string) (windows.Handle, error) {
 		windows.FILE_FLAG_OVERLAPPED|windows.SECURITY_SQOS_PRESENT|windows.SECURITY_ANONYMOUS, 0)
 }
 
-// servedByOurs: while no agent runs, anybody may give a pipe the agent's name, and would be believed.
+// servedByOurs checks who serves the pipe: while no agent runs, any user may make a pipe with its name.
 func servedByOurs(h windows.Handle) error {
 	sd, err := windows.GetSecurityInfo(h, windows.SE_KERNEL_OBJECT, windows.OWNER_SECURITY_INFORMATION)
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/windows/svc/mgr"
 )
 
-// A control on Windows does what kardianos/service leaves out: that registers one recovery action, and none unless asked,
-// and its stop waits for ever for a service that does not stop.
+// A control adds to kardianos/service what it lacks on Windows: it registers one recovery action, and only if asked, and
+// its stop does not return while the service does not stop.
 type completedControl struct{ kardianos.Service }
 
 func completed(s kardianos.Service) kardianos.Service { return completedControl{s} }
 
-// forgetFailures is after how many seconds without a failure the next one is the first again.
+// forgetFailures is the number of seconds without a failure after which the next one counts as the first.
 const forgetFailures = 3600
 
 // recovery is what Windows does at the first, the second and every later failure.
@@ -29,7 +29,7 @@ func recovery() (actions []mgr.RecoveryAction) {
 	return actions
 }
 
-// Install leaves nothing behind when it fails.
+// Install removes the service again when it fails.
 func (c completedControl) Install() error {
 	if err := c.Service.Install(); err != nil {
 		return err
@@ -52,8 +52,8 @@ func (c completedControl) Install() error {
 
 func setRecovery(s *mgr.Service) error { return s.SetRecoveryActions(recovery(), forgetFailures) }
 
-// delayStart puts the start after that of the network's services, so that none need be named as a dependency. A service
-// manager that knows no such thing, as Wine's, starts it with the others.
+// delayStart starts the service after those of the network, so that none must be named as a dependency. A service manager
+// without that feature, such as Wine's, starts it together with the others.
 func delayStart(s *mgr.Service) error {
 	delayed := windowsapi.SERVICE_DELAYED_AUTO_START_INFO{IsDelayedAutoStartUp: 1}
 	err := windowsapi.ChangeServiceConfig2(s.Handle, windowsapi.SERVICE_CONFIG_DELAYED_AUTO_START_INFO, (*byte)(unsafe.Pointer(&delayed)))
@@ -63,7 +63,7 @@ func delayStart(s *mgr.Service) error {
 	return err
 }
 
-// Stop orders a stop and waits for it for at most stopPatience. A service that does not run is stopped.
+// Stop stops the service and waits for that, at most stopPatience. It is no error if the service does not run.
 func (completedControl) Stop() error {
 	return withService(windowsapi.SERVICE_STOP|windowsapi.SERVICE_QUERY_STATUS, func(s *mgr.Service) error {
 		_, err := s.Control(svc.Stop)
@@ -80,7 +80,7 @@ func (completedControl) Stop() error {
 	})
 }
 
-// Restart takes no longer than Stop.
+// Restart blocks at most as long as Stop.
 func (c completedControl) Restart() error {
 	if err := c.Stop(); err != nil {
 		return err
@@ -88,8 +88,8 @@ func (c completedControl) Restart() error {
 	return c.Start()
 }
 
-// withService opens the service with no more rights than access, so that who is no administrator may do what the
-// service's own list allows.
+// withService opens the service with the rights of access only, so that other users than administrators may do what the
+// access list of the service allows them.
 func withService(access uint32, f func(*mgr.Service) error) error {
 	manager, err := windowsapi.OpenSCManager(nil, nil, windowsapi.SC_MANAGER_CONNECT)
 	if err != nil {

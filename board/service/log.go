@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A kind of event has its number as event id, too.
+// A kind is the severity of an event; its number is also the event id.
 type kind uint32
 
 const (
@@ -18,11 +18,11 @@ const (
 // A report writes one event; it may be called from several goroutines.
 type report func(k kind, text string) error
 
-// An eventHandler makes one event of each record: the constant message and the keys as text. The time and the level are
-// the event's own.
+// An eventHandler makes one event of each record, with the message and the keys as text. Time and level are fields of the
+// event.
 type eventHandler struct {
 	level slog.Leveler
-	text  [failure]slog.Handler // by kind, from information on
+	text  [failure]slog.Handler // by kind, from information upwards
 }
 
 func newEventHandler(r report, level slog.Leveler) *eventHandler {
@@ -73,7 +73,7 @@ func (h *eventHandler) each(f func(slog.Handler) slog.Handler) *eventHandler {
 	return with
 }
 
-// An eventWriter makes one event of each Write.
+// An eventWriter makes one event from each Write.
 type eventWriter struct {
 	report report
 	kind   kind
@@ -91,8 +91,8 @@ func (w eventWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// spaced parts each % from a digit behind it, as in the zone of an IPv6 address: the viewer would put another text there.
-// A NUL, which would end the text, is left out.
+// spaced puts a space between % and a digit, as in the zone of an IPv6 address, because the viewer replaces such a pair by
+// another text. It drops NULs, which would end the text.
 func spaced(s string) string {
 	var b strings.Builder
 	for i := range len(s) {

@@ -2,9 +2,9 @@ package service
 
 import "strings"
 
-// PackagedUnit renders the systemd unit that a package owns. It is the one that Install writes, but for what only a package
-// can bring: a user of its own, who is given what systemd makes for the service; and it is not started at all while nobody
-// has enrolled, since a package starts its service at once.
+// PackagedUnit renders the systemd unit of a package. It differs from the one that Install writes in two things: a package
+// can make a user, who then owns the directories that systemd makes for the service; and the unit does not start before
+// the gateway is enrolled, because a package starts its service at once.
 func PackagedUnit() (string, error) {
 	unit, err := launch{executable: packagedProgram}.unit()
 	return strings.NewReplacer(
@@ -13,9 +13,9 @@ func PackagedUnit() (string, error) {
 	).Replace(unit), err
 }
 
-// PackagedInit renders the init script of the OpenWrt package. It is the one that Install writes, but that it asks the
-// shell file rendered for the path of the configuration, which may come out of UCI: procd starts the agent anew when that
-// file has changed, and looks when UCI has.
+// PackagedInit renders the init script of the OpenWrt package. It differs from the one that Install writes in that a shell
+// file gives the path of the configuration, which may be rendered from UCI. Procd restarts the agent when that file has
+// changed, and checks it when UCI has.
 func PackagedInit(rendered string) string {
 	script := launch{executable: packagedProgram, configFile: "@CONFIG@"}.initScript()
 	return strings.NewReplacer(

@@ -3,9 +3,9 @@ package service
 import "strings"
 
 // initScript renders the init script of OpenWrt. Its numbers: 3600 s, within which an exit counts as a crash; 5 s until
-// the next start; 0: never give up. START and STOP are those of the links that kardianos/service makes, or `disable`
-// would not find them. When the WAN is back, the agent is told by SIGHUP to dial at once: by a command of the script's own,
-// because `reload` is what an operator says who has changed the configuration.
+// the next start; 0: never give up. START and STOP are those of the links that kardianos/service makes, so that `disable`
+// finds them. When the WAN is back, SIGHUP makes the agent dial at once. There is a separate command for it, because
+// people use `reload` after they have changed the configuration.
 func (l launch) initScript() string {
 	words := []string{shellQuote(l.executable)}
 	for _, arg := range l.arguments() {
@@ -14,7 +14,7 @@ func (l launch) initScript() string {
 	return strings.ReplaceAll(initText, "@EXEC@", strings.Join(words, " "))
 }
 
-// shellQuote makes one word of s, in which the shell finds nothing to do.
+// shellQuote quotes s, so that the shell reads it as one word without expansion.
 func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

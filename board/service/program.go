@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	kardianos "github.com/kardianos/service"
@@ -23,7 +24,7 @@ func newProgram(ctx context.Context, f func(context.Context) error) *program {
 	return p
 }
 
-// Start lets f run; run or Stop waits for it.
+// Start starts f; run or Stop waits for it.
 func (p *program) Start(kardianos.Service) error {
 	go func() {
 		defer close(p.done)
@@ -32,7 +33,8 @@ func (p *program) Start(kardianos.Service) error {
 	return nil
 }
 
-// Stop ends f's context and waits for f, but no longer than stopGrace: the process then ends with f in it.
+// Stop ends f's context and waits for f, at most stopGrace; then the process ends while f still runs. That is as long
+// as systemd waits before it kills.
 func (p *program) Stop(kardianos.Service) error {
 	close(p.stopping)
 	p.cancel()
@@ -44,8 +46,8 @@ func (p *program) Stop(kardianos.Service) error {
 	}
 }
 
-// run serves the service manager until it has stopped the service or f has ended by itself; in the second case serve is
-// left behind, because only the end of the process ends it.
+// run serves the service manager until it has stopped the service, or f has returned by itself. In the second case serve
+// goes on running, since only the end of the process ends it.
 func (p *program) run(serve func() error) error {
 	defer p.cancel()
 	served := make(chan error, 1)
@@ -61,4 +63,24 @@ func (p *program) run(serve func() error) error {
 	default:
 		return p.err
 	}
+}
+
+// The agent has stopGrace to stop, and needs a second or two; commands that stop it wait longer than that.
+const (
+	stopGrace    = 15 * time.Second // as TimeoutStopSec in the unit
+	stopPatience = 30 * time.Second
+	stopPoll     = 50 * time.Millisecond
+)
+
+var errStillRunning = errors.New("it was told to stop, and still runs")
+
+// awaitStop polls until the service has stopped, for at most stopPatience. Its clock and pauses are the package time's,
+// so that a test in a bubble takes no time.
+func awaitStop(stopped func() (bool, error)) error {
+	for begin := time.Now(); time.Since(begin) < stopPatience; time.Sleep(stopPoll) {
+		if done, err := stopped(); done || err != nil {
+			return err
+		}
+	}
+	return errStillRunning
 }

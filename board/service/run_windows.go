@@ -12,12 +12,11 @@ import (
 	"golang.org/x/sys/windows/svc/eventlog"
 )
 
-// Run calls f and returns its error. Under the service manager, ctx ends when that orders a stop. When f ends by itself
-// Run returns although the service manager was told nothing: the process then ends as if it had crashed, which is what
-// makes Windows start it again.
+// Run calls f and returns its error. Under the service manager, ctx ends when that stops the service. When f returns by
+// itself, Run returns without reporting to the service manager: to Windows the process has crashed, and it starts it again.
 //
-// The service manager is told at once that the service runs, whatever f does first: after 30 s it would give up. A
-// service begins in system32, where nothing of the agent's may end up; Run leaves that for the program's directory.
+// Run reports at once that the service runs, whatever f does first, because the service manager gives up after 30 s. It
+// changes from system32, in which services start, to the program's directory, so that no file ends up there.
 func Run(ctx context.Context, f func(context.Context) error) error {
 	if kardianos.Interactive() {
 		return f(ctx)
@@ -41,8 +40,8 @@ func leaveSystem32() error {
 	return os.Chdir(filepath.Dir(self))
 }
 
-// Log returns the handler for what the agent logs: lines on w; under the service manager the Event Log, where Install has
-// made the agent known.
+// Log returns the handler for the agent's log: lines on w; under the service manager the Event Log, with the source that
+// Install has registered.
 func Log(w io.Writer, level slog.Leveler) slog.Handler {
 	if r := eventLog(); r != nil {
 		return newEventHandler(r, level)
@@ -58,7 +57,7 @@ func Errors(w io.Writer) io.Writer {
 	return w
 }
 
-// eventLog returns nil where there is somebody to read stderr. What it opens stays open until the process ends.
+// eventLog returns nil if the process has a stderr that is read. The log stays open until the process ends.
 func eventLog() report {
 	if kardianos.Interactive() {
 		return nil

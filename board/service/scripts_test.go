@@ -32,7 +32,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// plain is what an operator has who named only a config file.
+// plain is what somebody has who named only a config file.
 var plain = launch{executable: "/usr/bin/hawser-agent", configFile: "/etc/hawser/agent.yaml"}
 
 // awkward has paths that each quoting rule bites on.

@@ -1,16 +1,16 @@
 // Package service installs the agent as a service of systemd, procd (OpenWrt) or Windows, controls it, and runs under
 // it.
 //
-// kardianos/service talks to the service managers. What it would write by itself does not suit an unattended gateway, so
-// the unit and the init script are this package's own, rendered here and handed over as finished text:
+// kardianos/service talks to the service managers. Its unit and init script do not suit an unattended gateway, so this
+// package renders both and passes them on as finished text:
 //
-//   - its procd script gives up for good after five quick crashes, and is bound to no interface;
-//   - its systemd unit waits 120 s between starts, stops after ten, and knows neither readiness, watchdog nor sandbox;
-//   - since its version 1.3 a script is a template in a language of its own, whose quoting knows no '%', '$' or '\';
-//   - on Windows it registers one action on failure, and none unless asked, whatever its documentation says; its stop can
-//     wait for ever; and a service starts in system32.
+//   - its procd script gives up after five quick crashes, and does not start the agent when the WAN comes up;
+//   - its systemd unit waits 120 s between starts, stops after ten, and has neither readiness, watchdog nor sandbox;
+//   - since its version 1.3 scripts are templates whose quoting does not handle '%', '$' and '\';
+//   - on Windows it registers no action on failure by default, and only one if asked; its stop may never return; and a
+//     service starts in system32.
 //
-// Other service managers are refused (ErrUnsupported): under them nothing would start a crashed agent again.
+// Other service managers are refused (ErrUnsupported), because they would not start a crashed agent again.
 package service
 
 import (
@@ -35,16 +35,16 @@ var (
 	ErrUnsupported = errors.New("no supported service manager")
 )
 
-// A State is what a service manager says of the service.
+// A State is the state of the service, as its manager reports it.
 type State string
 
 // The states.
 const (
-	Running State = "running" // or on its way there
+	Running State = "running" // or starting
 	Stopped State = "stopped"
 )
 
-// Options say how the service is to start the agent. Relative paths are made absolute, since a service starts in another
+// Options say how the service starts the agent. Relative paths are made absolute, since a service starts in another
 // directory.
 type Options struct {
 	Executable string // empty: the program that runs now
@@ -53,7 +53,7 @@ type Options struct {
 }
 
 // A Service is the agent's service on this machine. Its methods block until the service manager has answered, which
-// for Stop and Restart takes as long as the agent does to stop; on Windows it is an error after 30 s.
+// for Stop and Restart is when the agent has stopped; on Windows they fail after 30 s.
 type Service struct {
 	control  kardianos.Service
 	packaged []string // where a package would have put the unit; see Install
@@ -67,7 +67,7 @@ const (
 	windows = "windows-service"
 )
 
-// New prepares the service; it changes nothing on the machine.
+// New prepares the service and changes nothing on the machine.
 func New(o Options) (*Service, error) {
 	l, err := newLaunch(o)
 	if err != nil {
@@ -88,11 +88,11 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// isRoot is true on Windows, which has no user 0 and decides for itself.
+// isRoot is true on Windows, which has no user 0 and checks rights itself.
 func isRoot() bool { return os.Geteuid() <= 0 }
 
-// Install makes the service known and lets it start with the machine; it does not start it now. It refuses when a
-// package already brought a unit, which a second one would shadow through every later update.
+// Install registers the service to start with the machine; it does not start it now. It returns an error if a package has
+// installed a unit, which the new one would hide, also after updates of the package.
 func (s *Service) Install() error {
 	for _, unit := range s.packaged {
 		if _, err := os.Stat(unit); err == nil {
@@ -102,10 +102,10 @@ func (s *Service) Install() error {
 	return s.do("install", s.control.Install)
 }
 
-// Uninstall stops the service and makes it unknown. The agent's identity and configuration stay.
+// Uninstall stops the service and removes it. The agent's identity and configuration stay.
 func (s *Service) Uninstall() error {
 	return s.do("uninstall", func() error {
-		// The service managers forget a service that runs, and leave it running.
+		// Service managers remove a running service without stopping it.
 		if state, err := s.control.Status(); err == nil && state == kardianos.StatusRunning {
 			if err := s.control.Stop(); err != nil {
 				return err
@@ -124,7 +124,7 @@ func (s *Service) Stop() error { return s.do("stop", s.control.Stop) }
 // Restart stops the service, if it runs, and starts it.
 func (s *Service) Restart() error { return s.do("restart", s.control.Restart) }
 
-// Status asks how the service is. It needs no rights. A service in systemd's state "failed" is an error.
+// Status returns the state of the service. Every user may call it. The state "failed" of systemd is an error.
 func (s *Service) Status() (State, error) {
 	status, err := s.control.Status()
 	switch {
@@ -138,7 +138,7 @@ func (s *Service) Status() (State, error) {
 	return Stopped, nil
 }
 
-// do adds to an error what to do about it.
+// do adds advice to an error.
 func (s *Service) do(verb string, action func() error) error {
 	if !s.root() {
 		return fmt.Errorf("%s service %s: %w: run it as root, for instance with sudo", verb, Name, fs.ErrPermission)
@@ -158,6 +158,8 @@ type launch struct {
 	executable, configFile, data string // the last two may be empty
 }
 
+// newLaunch refuses paths that a template, a unit or a script could take for something else: they are written into
+// files that root runs.
 func newLaunch(o Options) (launch, error) {
 	l := launch{executable: o.Executable, configFile: o.Config, data: o.Data}
 	if l.executable == "" {
@@ -183,7 +185,7 @@ func newLaunch(o Options) (launch, error) {
 	return l, nil
 }
 
-// arguments follow the executable.
+// arguments are those of the command line, after the executable.
 func (l launch) arguments() []string {
 	args := []string{"run"}
 	if l.configFile != "" {
@@ -195,7 +197,7 @@ func (l launch) arguments() []string {
 	return args
 }
 
-// config is what kardianos/service is told for a platform.
+// config is the configuration of kardianos/service for a platform.
 func (l launch) config(platform string) (*kardianos.Config, error) {
 	c := &kardianos.Config{
 		Name:        Name,

@@ -91,7 +91,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// A service starts in another directory than the operator's shell, on Windows in system32.
+// A service starts in another directory than the shell of its installer, on Windows in system32.
 func TestPathsBecomeAbsolute(t *testing.T) {
 	l, err := newLaunch(Options{Config: "agent.yaml", Data: "state"})
 	if err != nil {

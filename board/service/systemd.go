@@ -6,11 +6,14 @@ import (
 	"strings"
 )
 
-// unit renders the systemd unit (systemd.exec(5) tells what each line keeps out).
+// unit renders the systemd unit (systemd.exec(5) explains what each line forbids).
 //
-// The agent starts again after 5 s whatever happened, for ever, but for exit status 2: a configuration that is wrong is
-// as wrong after a restart. It runs as root without a single capability: root owns its files, and can do no more than
-// that. What sets the clock or opens a device needs a drop-in (docs/install.md §1.1).
+// systemd starts the agent again 5 s after every end, without limit, except after exit status 2: a wrong configuration is
+// still wrong after a restart. The agent runs as root, which owns its files, without any capability. Setting the clock and
+// opening devices needs a drop-in (docs/install.md §1.1).
+//
+// Of what looks like too much: AF_NETLINK is what LinkUp hears, AF_UNIX is for sd_notify and the status, and
+// ProcSubset=pid leaves /proc/self, from which routes are read.
 func (l launch) unit() (string, error) {
 	home, extra := "yes", ""
 	for _, path := range []string{l.executable, l.configFile, l.data} {
@@ -36,7 +39,7 @@ func (l launch) unit() (string, error) {
 	).Replace(unitText), nil
 }
 
-// within tells whether path is one of dirs or below it.
+// within reports whether path is one of dirs or below it.
 func within(path string, dirs ...string) bool {
 	for _, dir := range dirs {
 		if path == dir || strings.HasPrefix(path, dir+string(filepath.Separator)) {
@@ -46,7 +49,7 @@ func within(path string, dirs ...string) bool {
 	return false
 }
 
-// quote makes one word of s: in quotes, without escapes and specifiers (systemd.syntax(7), systemd.unit(5)).
+// quote quotes s as one word, and escapes backslashes and specifiers (systemd.syntax(7), systemd.unit(5)).
 func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%").Replace(s) + `"`
 }

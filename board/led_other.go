@@ -1,7 +1,0 @@
-//go:build !linux
-
-package board
-
-import "time"
-
-func setLED(string, time.Duration, time.Duration) error { return ErrNoDevice }

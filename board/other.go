@@ -1,0 +1,24 @@
+//go:build !linux
+
+package board
+
+import (
+	"context"
+	"time"
+)
+
+// The devices of the board have drivers on Linux only.
+
+func setLED(string, time.Duration, time.Duration) error    { return ErrNoDevice }
+func watchLine(context.Context, Line, func(bool)) error    { return ErrNoDevice }
+func openWatchdog(string, time.Duration) (Watchdog, error) { return nil, ErrNoDevice }
+
+// Routes are read on Linux only. LANPrefixes does not rely on them elsewhere: without routes every network would be a
+// LAN.
+func defaultRoutes() ([]Route, error) { return nil, nil }
+
+// LinkUp blocks until ctx ends: there is no implementation for this platform.
+func (b *Board) LinkUp(ctx context.Context, _ func()) error {
+	<-ctx.Done()
+	return nil
+}
