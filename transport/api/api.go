@@ -1,0 +1,289 @@
+// Package api holds the bodies of the Access Server's HTTP API (access §6): plain types, for the server that answers and
+// the Manager that asks. There is no HTTP in it.
+//
+// A time that is not known is left out of the JSON. The strings of an answer are the server's word: whoever prints them
+// filters them first.
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/wire"
+)
+
+// Prefix is what all paths begin with.
+const Prefix = "/api/v1"
+
+// Limits of access §6.
+const (
+	MaxBodyBytes = 64 << 10 // of a request
+	DefaultLimit = 100      // entries in one answer, when the request has no `limit`
+	MaxLimit     = 1000     // the most that a request may ask for
+)
+
+// The parameters of a list's query: at most `limit` entries, those that follow the cursor `after`. Devices can be chosen by
+// `state` and by `query`, a part of the name or the begin of the UID.
+const (
+	ParamLimit = "limit"
+	ParamAfter = "after"
+	ParamState = "state"
+	ParamQuery = "query"
+	ParamNode  = "node" // of an audit chain
+)
+
+// LoginRequest asks for a user's certificate by a login code: POST /login (access §6).
+type LoginRequest struct {
+	Code string `json:"code"`
+	User string `json:"user"`
+	CSR  []byte `json:"csr"` // DER
+}
+
+// LoginAnswer is a user's first certificate, and where the Access Servers are.
+type LoginAnswer struct {
+	Chain  string           `json:"chain"` // PEM: leaf, issuing, root
+	Domain string           `json:"domain"`
+	User   string           `json:"user"`
+	Hosts  []string         `json:"hosts"`
+	Ports  []transport.Port `json:"ports"`
+}
+
+// RenewRequest asks for a new certificate for the key of the present one: POST /renew (access §3).
+type RenewRequest struct {
+	CSR []byte `json:"csr"` // DER
+}
+
+// RenewAnswer is the new certificate.
+type RenewAnswer struct {
+	Chain string `json:"chain"` // PEM
+}
+
+// AddRequest makes a device or a relay: POST /devices and POST /relays (access §6).
+type AddRequest struct {
+	Name string `json:"name"`
+}
+
+// NewDevice is a device that waits for its gateway.
+type NewDevice struct {
+	UID     identity.UID `json:"uid"`
+	Name    string       `json:"name"`
+	Code    string       `json:"code"` // the activation code, shown once
+	Expires time.Time    `json:"expires"`
+}
+
+// NewRelay is a relay that waits for its machine.
+type NewRelay struct {
+	Name    string    `json:"name"`
+	Code    string    `json:"code"` // the activation code, shown once
+	Expires time.Time `json:"expires"`
+}
+
+// Device is DEVICE of access §6.
+type Device struct {
+	UID      identity.UID      `json:"uid"`
+	Name     string            `json:"name"`
+	Domain   string            `json:"domain"`
+	State    DeviceState       `json:"state"`
+	Online   bool              `json:"online"`
+	Address  string            `json:"address"`        // of its control connection; empty when offline
+	Since    time.Time         `json:"since,omitzero"` // of its control connection
+	Created  time.Time         `json:"created"`
+	NotAfter time.Time         `json:"not_after,omitzero"` // of its certificate
+	SPKI     identity.SPKI     `json:"spki_sha256"`
+	Hints    map[string]string `json:"hints"` // what it says of its hardware; never null
+}
+
+// DeviceState is where a device is in its life.
+type DeviceState string
+
+// The states of a device (access §6).
+const (
+	StatePending  DeviceState = "pending"  // waits for its gateway
+	StateEnrolled DeviceState = "enrolled" // has a key
+	StateRevoked  DeviceState = "revoked"  // shut out for good
+)
+
+// Devices is a page of the devices of a domain, ordered by name: GET /devices.
+type Devices struct {
+	Devices []Device `json:"devices"`
+	Next    string   `json:"next"` // the cursor of what follows; empty: that was all
+}
+
+// Relays is a page of the relays that are online, ordered by name: GET /relays.
+type Relays struct {
+	Relays []wire.Relay `json:"relays"`
+	Next   string       `json:"next"` // the cursor of what follows; empty: that was all
+}
+
+// Measurements is what the caller's Manager has measured: POST /measurements (wire §4.8).
+type Measurements = wire.Measurements
+
+// SessionRequest asks for a session: POST /sessions (access §5.1).
+type SessionRequest struct {
+	Device         string `json:"device"`          // UID or name
+	SessionVersion int    `json:"session_version"` // that the Manager speaks (session §1)
+}
+
+// MoveRequest asks for a session to go on at another relay: POST /sessions/{session}/move (access §5.2).
+type MoveRequest struct {
+	Epoch  int              `json:"epoch"`  // the one that was lost
+	Reason transport.Reason `json:"reason"` // why, for the audit log
+}
+
+// SessionAnswer is the Manager's offer for a session that was opened or moved.
+type SessionAnswer struct {
+	Offer wire.Offer `json:"offer"`
+}
+
+// Record is RECORD of access §7: one entry of the audit log. Its hash is that of its JSON without `hash`, so the order
+// of the members is part of the format, and none but the hash may be left out. The server and the Manager once had a
+// type each, which had begun to differ: one could leave domain out, over which the hash is taken.
+type Record struct {
+	Seq    int64     `json:"seq"` // within the node's chain, from 1
+	Time   time.Time `json:"time"`
+	Node   string    `json:"node"`
+	Domain string    `json:"domain"` // whose users may read it; empty for the infrastructure's own
+	Actor  string    `json:"actor"`  // a name URI, or the address of somebody without one
+	Action string    `json:"action"`
+	Object string    `json:"object"`
+	Result string    `json:"result"` // ok, or a reason
+	Detail string    `json:"detail"`
+	Prev   string    `json:"prev"` // hash of the node's record before it; empty for the first
+	Hash   string    `json:"hash,omitempty"`
+}
+
+// Records is a page of the audit log, newest last: GET /audit. The first page has the newest records, the page after it
+// those before them.
+type Records struct {
+	Records []Record `json:"records"`
+	Next    string   `json:"next"` // the cursor of older records; empty: that was all
+}
+
+// Sum returns the hash that belongs into the record: SHA-256 over its JSON without `hash`, in hex (access §7).
+func (r Record) Sum() (string, error) {
+	r.Hash = ""
+	b, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("hash audit record: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// AuditHead is where the audit chain of one node begins and ends (access §7).
+type AuditHead struct {
+	Node        string `json:"node"`
+	Seq         int64  `json:"seq"` // of the last record; 0: there is none
+	Hash        string `json:"hash"`
+	BeginsSeq   int64  `json:"begins_seq"` // of the last record that was removed for its age, or to make room; 0: none was
+	BeginsHash  string `json:"begins_hash"`
+	BeginsProof []byte `json:"begins_proof"` // the audit head (identity §14) that the node signed when it removed them
+}
+
+// AuditHeads is every node's: GET /audit/heads.
+type AuditHeads struct {
+	Heads []AuditHead `json:"heads"`
+}
+
+// AuditLink is one record of a node's chain. Of a record that is not the caller's to read there is only what links it to
+// its neighbours.
+type AuditLink struct {
+	Seq    int64   `json:"seq"`
+	Prev   string  `json:"prev"`
+	Hash   string  `json:"hash"`
+	Record *Record `json:"record"` // null: another domain's
+}
+
+// AuditChain is a piece of the chain of one node, in order: GET /audit/chain?node=NODE&after=SEQ (access §7).
+type AuditChain struct {
+	Links []AuditLink `json:"links"`
+}
+
+// Verify reports the first link that was changed, left out or added, after a record that is known by its seq and hash.
+// It returns the place of the last one. Links of other domains have no content to check; that their hashes follow each
+// other is what can be said of them.
+func (c AuditChain) Verify(node string, seq int64, hash string) (lastSeq int64, lastHash string, err error) {
+	for _, l := range c.Links {
+		if l.Seq != seq+1 || l.Prev != hash {
+			return seq, hash, fmt.Errorf("audit record %d of %s does not follow record %d", l.Seq, node, seq)
+		}
+		if r := l.Record; r != nil {
+			sum, err := r.Sum()
+			if err != nil || sum != l.Hash || r.Hash != l.Hash || r.Seq != l.Seq || r.Prev != l.Prev || r.Node != node {
+				return seq, hash, fmt.Errorf("audit record %d of %s was changed", l.Seq, node)
+			}
+		}
+		seq, hash = l.Seq, l.Hash
+	}
+	return seq, hash, nil
+}
+
+// Decision is DECISION of access §8: which relay carries a session with a device, and why.
+// GET /devices/{device}/relays answers with it.
+type Decision struct {
+	Device    identity.UID  `json:"device"`
+	At        time.Time     `json:"at"`
+	Chosen    string        `json:"chosen"`    // empty: no relay can carry the session
+	Incumbent string        `json:"incumbent"` // chosen by the decision before; empty: there was none
+	Relays    []RelayChoice `json:"relays"`    // best first
+}
+
+// RelayChoice is what a Decision says of one relay.
+type RelayChoice struct {
+	Name    string    `json:"name"`
+	Manager *Measured `json:"manager"` // nil: not measured
+	Runtime *Measured `json:"runtime"` // nil: not measured
+	Pipes   int       `json:"pipes"`   // sessions that it carries
+	Max     int       `json:"max"`     // that it can carry
+	ScoreMS float64   `json:"score_ms"`
+	Verdict Verdict   `json:"verdict"`
+	Reason  string    `json:"reason"` // why it is not chosen; empty for the chosen one
+}
+
+// Verdict is how a relay fared in a Decision.
+type Verdict string
+
+// The verdicts of access §8.
+const (
+	VerdictChosen Verdict = "chosen"
+	VerdictLost   Verdict = "lost" // another one is better
+	VerdictOut    Verdict = "out"  // not compared at all
+)
+
+// Measured is M of access §8: what one end has measured of a relay, or the reason why it could not.
+type Measured struct {
+	RTTMS    float64          `json:"rtt_ms"`
+	JitterMS float64          `json:"jitter_ms"`
+	LossPct  int              `json:"loss_pct"`
+	Port     transport.Port   `json:"port"`
+	Way      string           `json:"way"`
+	Reason   transport.Reason `json:"reason"` // empty: measured
+	At       time.Time        `json:"at"`
+}
+
+// Problem is the body of every answer that is an error: a problem document (RFC 9457) with our stable code (access §6).
+type Problem struct {
+	Type   string           `json:"type"` // always about:blank
+	Title  string           `json:"title"`
+	Status int              `json:"status"`
+	Detail string           `json:"detail"`
+	Code   transport.Reason `json:"code"` // a reason of wire §7, or one of the codes below
+}
+
+// ProblemType is the media type of a Problem.
+const ProblemType = "application/problem+json"
+
+// The codes of access §6 beside the reasons of wire §7. Both stand in the same place of a transport.Error.
+const (
+	BadRequest       transport.Reason = "bad-request"
+	NotFound         transport.Reason = "not-found"
+	MethodNotAllowed transport.Reason = "method-not-allowed"
+	NameTaken        transport.Reason = "name-taken"
+	NotLoggedIn      transport.Reason = "not-logged-in"
+	TooLarge         transport.Reason = "too-large"
+)
