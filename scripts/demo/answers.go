@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// infrastructure is the answer of hawser-server init (cli §1).
+// infrastructure is the answer of hawser-server init (cli §1). The programs' own types are not imported here: a member
+// that is renamed there has to break the demo, as it breaks a user's script.
 type infrastructure struct {
 	Dir        string `json:"dir"`
 	RootFile   string `json:"root_file"`
@@ -125,7 +126,7 @@ const (
 	onlinePrefix  = "online "  // of hawser-agent run (cli §2)
 	forwardPrefix = "forward " // of hawser connect (cli §3)
 	upPrefix      = "session up via relay "
-	refusedPrefix = "connection to " // of the same, when a Tool cannot be carried
+	refusedPrefix = "connection to " // of the same, when a tool cannot be carried
 )
 
 // parseOnline reads "online UID via HOST:PORT".
@@ -143,7 +144,7 @@ func parseUp(line string) (relay string, ok bool) {
 	return relay, ok && relay != ""
 }
 
-// forward is where a Tool connects, and where that leads from the gateway.
+// forward is where a tool connects, and where that leads from the gateway.
 type forward struct{ local, target netip.AddrPort }
 
 // parseForward reads "forward 127.0.0.1:PORT -> HOST:PORT".

@@ -11,7 +11,7 @@ import (
 )
 
 // patience bounds everything up to the last step: a demo that hangs proves nothing.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 var errInterrupted = errors.New("interrupted")
 
@@ -21,7 +21,8 @@ type options struct {
 	keep  bool
 }
 
-// demo is one run: what was asked for, and what the steps have found out so far for those after them.
+// demo is one run: what was asked for, and what the steps have found out so far for those after them. Steps fill in
+// what later ones need; none is skipped, so a field that a step reads has been set.
 type demo struct {
 	options
 	out     *screen
@@ -45,6 +46,7 @@ type step struct {
 	do    func(ctx context.Context) (proof string, err error)
 }
 
+// A list and no code that calls: the numbers on the screen, the time-out and the error of a step are in one place.
 func (d *demo) steps() []step {
 	return []step{
 		{"Server: make an infrastructure", d.initServer},
@@ -52,11 +54,11 @@ func (d *demo) steps() []step {
 		{"Server: run it", d.runServer},
 		{"Technician: log in", d.login},
 		{"Technician: add three relays", d.addRelays},
-		{"Relays: enrol, each with its code", d.enrollRelays},
+		{"Relays: enroll, each with its code", d.enrollRelays},
 		{"Relays: run them", d.runRelays},
 		{"Technician: add the device " + deviceName, d.addDevice},
 		{"Machine: a simulated PLC speaks Modbus/TCP", d.startPLC},
-		{"Gateway: enrol with the activation code", d.enroll},
+		{"Gateway: enroll with the activation code", d.enroll},
 		{"Gateway: the owner decides what a session may reach", d.writePolicy},
 		{"Gateway: run, and dial out", d.runAgent},
 		{"Technician: see the device", d.listDevices},
@@ -151,7 +153,7 @@ func (d *demo) call(ctx context.Context, name string, args ...string) (string, e
 }
 
 // launch shows a command and starts it under a name; it runs until the demo ends. What ended under that name before gives
-// it its place.
+// it its place. The order of running is that of the start, and the end goes backward through it.
 func (d *demo) launch(name, file string, args ...string) (*program, error) {
 	d.out.command(file, args...)
 	p, err := start(d.path(name+".log"), d.program(file), args...)

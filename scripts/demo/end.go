@@ -11,11 +11,13 @@ import (
 )
 
 const (
-	endPatience = 10 * time.Second // for one program to end after SIGTERM
-	tailLines   = 15               // of each log after a failure
+	endPatience = time.Minute // for one program to end after SIGTERM
+	tailLines   = 15          // of each log after a failure
 )
 
-// end is the last step: those who dial end before those who are dialled.
+// end is the last step: those who dial end before those who are dialled. The other way round a gateway would log a lost
+// server, and search for it while it should end. An exit code other than 0 fails the demo: an end that loses something
+// is a bug as well.
 func (d *demo) end(context.Context) (string, error) {
 	for _, p := range slices.Backward(d.running) {
 		if d.keep && p.ended() && d.isRelay(p) {

@@ -11,12 +11,12 @@ import (
 
 const (
 	// failoverPatience is far more than it takes: what it took is measured and printed.
-	failoverPatience = 15 * time.Second
-	// retryPause is how long the Tool waits before it connects again. It is in the measured time.
+	failoverPatience = time.Minute
+	// retryPause is how long the tool waits before it connects again. It is in the measured time.
 	retryPause = 20 * time.Millisecond
 )
 
-// killRelay takes the relay in use away while a Tool uses it, and wants the Tool served again at the same local address.
+// killRelay takes the relay in use away while a tool uses it, and wants the tool served again at the same local address.
 func (d *demo) killRelay(ctx context.Context) (string, error) {
 	victim := d.relayNamed(d.via)
 	if victim == nil {
@@ -33,6 +33,7 @@ func (d *demo) killRelay(ctx context.Context) (string, error) {
 	d.out.note(fmt.Sprintf("the session runs over %s, and a tool has a connection in it", d.via))
 	d.out.command("kill", "-9", fmt.Sprint(victim.program.pid()))
 	begin := time.Now()
+	// SIGKILL, on which nobody says goodbye: an orderly end of a relay would be told to both ends by TLS.
 	victim.program.kill()
 	r, broken, err := d.readAgain(ctx, c)
 	if err != nil {
@@ -55,8 +56,8 @@ func (d *demo) killRelay(ctx context.Context) (string, error) {
 	return proof, nil
 }
 
-// readAgain reads through c until it succeeds, and connects anew after each failure, as Tools do: broken says whether it
-// had to. A wrong reading ends it.
+// readAgain reads through c until it succeeds, and connects anew after each failure, as tools do: broken says whether
+// it had to. A wrong reading ends it: another try would hide that bytes were mixed up.
 func (d *demo) readAgain(ctx context.Context, c *modbus.ModbusClient) (r reading, broken bool, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, failoverPatience, fmt.Errorf("no reading within %v of the kill", failoverPatience))
 	defer cancel()

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// printUsage says how to use what KEEP=1 leaves running.
+// printUsage says how to use what KEEP=1 leaves running. The directory is a variable of the shell, so that the lines
+// are short and can be copied as they are.
 func (d *demo) printUsage() {
 	d.out.text(fmt.Sprintf(`
 It keeps running until ^C. To copy into another terminal, the first line first:

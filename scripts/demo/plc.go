@@ -43,6 +43,7 @@ func (r reading) String() string {
 }
 
 // plc is a simulated PLC: a Modbus/TCP server and a press that makes a part with every stroke. Safe for concurrent use.
+// The press runs by the clock and has no goroutine: what it holds at a moment can be computed and compared.
 type plc struct {
 	addr   netip.AddrPort
 	server *modbus.ModbusServer
@@ -70,7 +71,8 @@ func startPLC(host string) (*plc, error) {
 
 func (p *plc) stop() { _ = p.server.Stop() }
 
-// freeAddr finds a port for a library that cannot tell which one it was given.
+// freeAddr finds a port for a library that cannot tell which one it was given. Between the two somebody else can take
+// it; then the start fails and says so.
 func freeAddr(host string) (netip.AddrPort, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
@@ -137,7 +139,8 @@ func (p *plc) HandleDiscreteInputs(*modbus.DiscreteInputsRequest) ([]bool, error
 	return nil, modbus.ErrIllegalFunction
 }
 
-// closedDoor is a second service of the machine, which the owner did not allow. It notices who comes.
+// closedDoor is a second service of the machine, which the owner did not allow. It notices who comes. That a tool is
+// refused does not prove that nothing arrived.
 type closedDoor struct{ *net.TCPListener }
 
 func openClosedDoor(host string) (*closedDoor, error) {

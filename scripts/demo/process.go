@@ -16,7 +16,7 @@ import (
 )
 
 // callPatience bounds a command that is expected to end by itself.
-const callPatience = 20 * time.Second
+const callPatience = time.Minute
 
 // call runs a program to its end and returns its standard output. The error holds what it said on standard error.
 func call(ctx context.Context, file string, args ...string) (string, error) {
@@ -26,6 +26,7 @@ func call(ctx context.Context, file string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, file, args...)
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &stdout, &stderr, attributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	// A command that does not hear SIGTERM, or whose child holds the pipe, is killed then.
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
 	if cause := context.Cause(ctx); cause != nil && err != nil {
@@ -37,7 +38,8 @@ func call(ctx context.Context, file string, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// program is one that runs until it is stopped. All that it prints goes to logFile.
+// program is one that runs until it is stopped. All that it prints goes to logFile. Stdout and stderr share one pipe,
+// so that the log has them in the order in which they were printed.
 type program struct {
 	name    string // of its log, which tells three relays apart
 	logFile string
@@ -130,7 +132,8 @@ func (p *program) kill() {
 }
 
 // stop sends SIGTERM and waits; SIGKILL follows when that is not heard. A program that does not end with exit code 0
-// is an error, and so is one that had ended before.
+// is an error, and so is one that had ended before. SIGTERM first, as a service manager does: that a program ends in
+// order is one of the things shown.
 func (p *program) stop(patience time.Duration) error {
 	if p.ended() {
 		return p.endedEarly()

@@ -108,7 +108,8 @@ func (d *demo) showRelays(ctx context.Context) error {
 	return err
 }
 
-// awaitPool asks until the answer is as wanted.
+// awaitPool asks until the answer is as wanted. There is no command that waits for a pool, so it polls; each try is a
+// program's start, so the pause costs nothing more.
 func (d *demo) awaitPool(ctx context.Context, wanted func(decision) bool) (found decision, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("the relays were not as they should be within %v", startPatience))
 	defer cancel()

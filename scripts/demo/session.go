@@ -14,8 +14,8 @@ import (
 	"github.com/simonvetter/modbus"
 )
 
-// toolPatience bounds one exchange of a Tool.
-const toolPatience = 10 * time.Second
+// toolPatience bounds one exchange of a tool.
+const toolPatience = time.Minute
 
 var errDiffers = errors.New("not what the PLC holds")
 
@@ -62,7 +62,8 @@ func (d *demo) connect(ctx context.Context) (string, error) {
 	return "Any tool can now use these local addresses as if it stood beside the machine.", nil
 }
 
-// tool is a Modbus client as a technician has it: it knows an address and nothing of Hawser.
+// tool is a Modbus client as a technician has it: it knows an address and nothing of Hawser. Its time-out is long: what
+// ends a connection must be Hawser or the PLC, and not the patience of the library.
 func tool(addr netip.AddrPort) (*modbus.ModbusClient, error) {
 	c, err := modbus.NewClient(&modbus.ClientConfiguration{
 		URL: "tcp://" + addr.String(), Timeout: toolPatience, Logger: log.New(io.Discard, "", 0),
@@ -146,7 +147,7 @@ func (d *demo) writePLC(context.Context) (string, error) {
 	return "Both directions work: the PLC holds what the tool wrote.", nil
 }
 
-// tryClosedDoor wants the Tool's connection to end at once, for the owner's reason, and the machine to see nothing of it.
+// tryClosedDoor wants the tool's connection to end at once, for the owner's reason, and the machine to see nothing of it.
 func (d *demo) tryClosedDoor(ctx context.Context) (string, error) {
 	closed := d.forwards[1]
 	err := knock(ctx, closed.local)
@@ -165,7 +166,7 @@ func (d *demo) tryClosedDoor(ctx context.Context) (string, error) {
 	return "The gateway refused it, and at the machine nothing arrived: the owner's word holds.", d.closed.untouched()
 }
 
-// knock returns the error with which a connection ends on which the Tool says nothing; the reset may come as early as
+// knock returns the error with which a connection ends on which the tool says nothing; the reset may come as early as
 // in connect.
 func knock(ctx context.Context, addr netip.AddrPort) error {
 	conn, err := (&net.Dialer{Timeout: toolPatience}).DialContext(ctx, "tcp", addr.String())

@@ -41,7 +41,8 @@ func (p policy) load() error {
 	return pipe(p.ruleset(), "ip", "netns", "exec", "site", "nft", "-f", "-")
 }
 
-// parsePolicy reads the clauses of a command line. They all hold together.
+// parsePolicy reads the clauses of a command line. They all hold together. All of it is parsed before anything is
+// loaded: half a policy would be a site that nobody asked for.
 func parsePolicy(words []string) (p policy, err error) {
 	if len(words) == 0 {
 		return p, fmt.Errorf("no clause: %s", firewallUsage)
@@ -134,6 +135,7 @@ func divertRules(ports, to string) ([]string, error) {
 		port = ":" + port
 	}
 	h, ok := find(options{relays: maxRelays}.hosts(), name)
+	// A host behind the firewall would answer past it, and the test would show nothing of the firewall.
 	if !ok || h.cables[0].segment.name != "wan" {
 		return nil, fmt.Errorf("divert to %q: no such host on the WAN", to)
 	}

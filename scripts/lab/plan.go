@@ -14,7 +14,7 @@ type segment struct {
 	v4, v6 string // prefixes without the host's number; v6 may be empty
 }
 
-// The addresses are set apart for documentation (RFC 5737, RFC 3849), but for the two networks that are private in life
+// The addresses are set apart for documentation (RFC 5737, RFC 3849), except those of the two networks that are private in life
 // as well: those behind the customer's firewall.
 func segments() []segment {
 	return []segment{

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	serverPatience = 5 * time.Second // until a server has its port
+	serverPatience = time.Minute // until a server has its port; what waits so long has failed
 	serverPoll     = 5 * time.Millisecond
 )
 

@@ -61,7 +61,8 @@ func listHosts(w io.Writer) error {
 	return table.Flush()
 }
 
-// execOn becomes the command on the host. It returns only if that fails.
+// execOn becomes the command on the host. It returns only if that fails. It becomes the command instead of starting it,
+// so that signals and the exit code need no hands in between.
 func execOn(args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: lab exec HOST COMMAND ARG…")

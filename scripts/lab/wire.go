@@ -72,7 +72,8 @@ func hostLines(h host) []string {
 	return lines
 }
 
-// ipBatch runs ip(8) commands on a host, or at the switches for "".
+// ipBatch runs ip(8) commands on a host, or at the switches for "". One process for all lines: a lab has some twenty
+// hosts with several lines each.
 func ipBatch(host string, lines []string) error {
 	args := []string{"-batch", "-"}
 	if host != "" {

@@ -37,7 +37,8 @@ type packing struct {
 	*release
 	pack
 	contents []content
-	err      error // the first one; what comes after it does nothing
+	// A package is some thirty calls in a row: an error that each of them returned would hide what is in it.
+	err error // the first one; what comes after it does nothing
 }
 
 // add takes a file that is there.
@@ -68,7 +69,11 @@ func (p *packing) file(name string) string {
 				directory = "systemd-tmpfiles --create " + p.name + ".conf >/dev/null 2>&1 || :\n"
 			}
 		}
-		words = append(words, "@STATE@", s.state, "@DIRECTORY@\n", line(directory), "@ERASE@\n", line(s.erase))
+		sysctl := ""
+		if s.sysctl != "" {
+			sysctl = "sysctl -q -p " + sysctlDir + s.sysctl + " >/dev/null 2>&1 || true" // a container may not
+		}
+		words = append(words, "@STATE@", s.state, "@DIRECTORY@\n", line(directory), "@ERASE@\n", line(s.erase), "@SYSCTL@\n", line(sysctl))
 	}
 	return strings.NewReplacer(words...).Replace(string(text))
 }
@@ -96,6 +101,7 @@ func (p *packing) collect() error {
 	case p.format == "apk":
 		if p.daemon != nil {
 			p.addFile("alpine/hawser-server.initd", "/etc/init.d/hawser-server", 0o755)
+			p.collectSysctl()
 		}
 		p.collectShells("/usr/share/zsh/site-functions/")
 	case p.format == "rpm":
@@ -111,6 +117,8 @@ func (p *packing) collect() error {
 	return p.err
 }
 
+// collectOpenWrt leaves out completions, man page and licences: on a router they would take flash that the agent needs.
+// The notices lie beside the packages (makeSBOMs). The configuration says whom the owner lets in, and to what: 0600.
 func (p *packing) collectOpenWrt() {
 	p.addText(service.PackagedInit(uciScript), "/etc/init.d/hawser-agent", 0o755)
 	p.addFile("openwrt/uci.sh", uciScript, 0o644)
@@ -121,6 +129,7 @@ func (p *packing) collectOpenWrt() {
 
 // collectSystemd adds the unit, and the user for systems that make it of such files alone.
 func (p *packing) collectSystemd() {
+	// The technician's program has no service and needs no user.
 	if p.daemon == nil {
 		return
 	}
@@ -140,9 +149,20 @@ func (p *packing) collectSystemd() {
 	if p.daemon.tmpfiles != "" {
 		p.addText(p.daemon.tmpfiles, "/usr/lib/tmpfiles.d/"+p.name+".conf", 0o644)
 	}
+	p.collectSysctl()
 }
 
-// collectShells adds what shells complete with, and the man page: both say what the program says.
+// sysctlDir has what the kernel is set to when the machine starts.
+const sysctlDir = "/usr/lib/sysctl.d/"
+
+func (p *packing) collectSysctl() {
+	if p.daemon.sysctl != "" {
+		p.addFile("sysctl.conf", sysctlDir+p.daemon.sysctl, 0o644)
+	}
+}
+
+// collectShells adds what shells complete with, and the man page: both say what the program says. The program of the
+// machine that packs is asked, since those of other platforms do not run here; what they say is the same.
 func (p *packing) collectShells(zsh string) {
 	native := filepath.Join(p.bin, "linux-"+runtime.GOARCH, p.name)
 	for shell, path := range map[string]string{

@@ -153,11 +153,11 @@ func TestOpenWrtPackagesSayWhatTheyAre(t *testing.T) {
 func TestOtherPackagesHaveTheirFiles(t *testing.T) {
 	t.Attr("id", "I2")
 	for pattern, want := range map[string][]string{
-		"hawser-server_*-r1_x86_64.apk":  {"usr/bin/hawser-server", "etc/init.d/hawser-server", "pre-install"},
+		"hawser-server_*-r1_x86_64.apk":  {"usr/bin/hawser-server", "etc/init.d/hawser-server", "usr/lib/sysctl.d/60-hawser-server.conf", "pre-install"},
 		"hawser-server_*-r1_aarch64.apk": {"usr/bin/hawser-server", "etc/init.d/hawser-server"},
 		"hawser_*-r1_x86_64.apk":         {"usr/bin/hawser", "usr/share/man/man1/hawser.1.gz"},
 		"hawser-server-*.x86_64.rpm": {"usr/bin/hawser-server", "usr/lib/systemd/system/hawser-server.service",
-			"usr/lib/sysusers.d/hawser-server.conf", "usr/lib/tmpfiles.d/hawser-server.conf"},
+			"usr/lib/sysusers.d/hawser-server.conf", "usr/lib/tmpfiles.d/hawser-server.conf", "usr/lib/sysctl.d/60-hawser-server.conf"},
 		"hawser-0*.aarch64.rpm": {"usr/bin/hawser", "usr/share/man/man1/hawser.1.gz"},
 	} {
 		found := listed(t, made(t, "packages/"+pattern))

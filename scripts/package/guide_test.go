@@ -104,7 +104,7 @@ func TestGuidesDoWhatTheySay(t *testing.T) {
 	d.wantGone("/var/lib/hawser-server/root")
 	follow(blocks(t, "technician.md", "**1. Log in**"), "LOGIN-CODE", value(t, made, "admin code"), "ROOT-SHA256", pin)
 	added := follow(blocks(t, "technician.md", "**2. Add"))
-	status := follow(blocks(t, "technician.md", "**3. Enrol"), "ACTIVATION-CODE", value(t, added, "code"), "ROOT-SHA256", pin)
+	status := follow(blocks(t, "technician.md", "**3. Enroll"), "ACTIVATION-CODE", value(t, added, "code"), "ROOT-SHA256", pin)
 	if !strings.Contains(status, "state     attached") {
 		t.Errorf("status of the gateway: %s", status)
 	}

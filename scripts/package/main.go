@@ -6,6 +6,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -34,7 +35,8 @@ func main() {
 	}
 }
 
-// nfpmVersion is that of scripts/setup, which installs it.
+// nfpmVersion is that of scripts/setup, which installs it. 2.47.0 has a module that cannot be fetched. As a dependency
+// of ours it would bring hundreds of others along.
 const nfpmVersion = "v2.45.0"
 
 // A release is what one run makes.
@@ -48,7 +50,8 @@ type release struct {
 	stage          string    // where the files that are not there as such are written
 }
 
-// make makes everything, or the part of it that -only asks for.
+// make makes everything, or the part of it that -only asks for. The directory is emptied first: SHA256SUMS must not
+// vouch for a file of an earlier run.
 func (r *release) make() (err error) {
 	if r.stage, err = os.MkdirTemp("", "hawser-package-"); err != nil {
 		return err
@@ -65,6 +68,7 @@ func (r *release) make() (err error) {
 	return nil
 }
 
+// addFiles comes before the sums, so that SHA256SUMS covers what came along.
 func (r *release) addFiles() error {
 	if r.add == "" {
 		return nil
@@ -72,9 +76,27 @@ func (r *release) addFiles() error {
 	return os.CopyFS(r.out, os.DirFS(r.add))
 }
 
+// makeSums writes SHA256SUMS, for `sha256sum --check`, over all that was made.
+func (r *release) makeSums() error {
+	entries, err := os.ReadDir(r.out)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(r.out, e.Name()))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256(text), e.Name())
+	}
+	return os.WriteFile(filepath.Join(r.out, "SHA256SUMS"), []byte(b.String()), 0o644)
+}
+
 // A version is one of semver, in the parts that each format of packages joins in its own way.
 type version struct{ base, pre string }
 
+// String has the "~" with which dpkg and rpm sort a version before the one that has nothing there.
 func (v version) String() string {
 	if v.pre == "" {
 		return v.base
@@ -92,6 +114,7 @@ func (r *release) readVersion(next bool) error {
 		}
 		r.when = time.Unix(unix, 0).UTC()
 	}
+	// A version is made of the commit's time: one second is enough for package managers to take it for newer.
 	if next {
 		r.when = r.when.Add(time.Second)
 	}
@@ -118,6 +141,7 @@ func versionOf(described string, when time.Time) (version, error) {
 	if !after {
 		return version{base: tag}, nil
 	}
+	// A commit after v1.2.3 is a first look at v1.2.4. It has to be newer than the one and older than the other.
 	if rest != "" {
 		n++
 	}

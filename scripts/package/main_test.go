@@ -157,8 +157,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// patience bounds every wait, on a machine that is busy with other tests.
-const patience = time.Minute
+// patience bounds every wait; what waits so long has failed.
+const patience = 2 * time.Minute
 
 // native is a program for this machine.
 func native(name string) string {

@@ -36,7 +36,7 @@ func manualOf(page *strings.Builder, file string, words []string, depth int) err
 	return nil
 }
 
-// commandsIn reads the names below "Available Commands:", but for those that every program has.
+// commandsIn reads the names below "Available Commands:", without those that every program has.
 func commandsIn(help string) (names []string) {
 	_, list, _ := strings.Cut(help, "Available Commands:\n")
 	list, _, _ = strings.Cut(list, "\n\n")

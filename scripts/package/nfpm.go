@@ -40,7 +40,7 @@ func (r *release) makePackages() error {
 	return errors.Join(errs...)
 }
 
-// makePackage gives nfpm a description in JSON, which is YAML as well.
+// makePackage gives nfpm a description in JSON, which is YAML as well. So no template has to quote for YAML.
 func (r *release) makePackage(p pack) error {
 	w := &packing{release: r, pack: p}
 	if err := w.collect(); err != nil {
@@ -76,6 +76,7 @@ func (p *packing) describe() object {
 	case p.openWrt():
 		d[p.format] = object{"arch": p.openwrt}
 	case p.format == "rpm":
+		// rpm writes the name of the machine that built into each package, unless it is told another one.
 		d["rpm"] = object{"summary": p.summary, "buildhost": "localhost", "packager": p.maintainer}
 	}
 	if p.daemon != nil && (p.format == "deb" || p.format == "rpm") {

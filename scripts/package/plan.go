@@ -15,7 +15,10 @@ type daemon struct {
 	state     string // its directory; the user is called as the program
 	directory string // shell: makes the directory at installation, where something has to be put into it before the first start
 	tmpfiles  string // the same, as tmpfiles.d(5)
-	erase     string // shell: what `purge` does
+	sysctl    string // a file of /usr/lib/sysctl.d that the package brings; empty: none
+	// Only Debian has such a word. The others leave the state alone: who removes a package may be about to install it
+	// again.
+	erase string // shell: what `purge` does
 }
 
 var programs = []program{
@@ -37,6 +40,7 @@ var programs = []program{
 			"what they say.",
 		daemon: &daemon{
 			state:     "/var/lib/hawser-server",
+			sysctl:    "60-hawser-server.conf",
 			directory: "	install -d -m 0700 -o hawser-server -g hawser-server /var/lib/hawser-server",
 			tmpfiles:  "d /var/lib/hawser-server 0700 hawser-server hawser-server -\n",
 			// Who loses the root loses every gateway: purge is too easily said for that.

@@ -62,7 +62,8 @@ type (
 )
 
 // makeSBOMs describes every program that has gone into a package, each for its platform, and puts beside it the notices
-// for which small packages have no room.
+// for which small packages have no room. One for each program and platform, since build tags give each platform other
+// libraries.
 func (r *release) makeSBOMs() error {
 	packs, err := plan(r.only)
 	if err != nil {
@@ -107,6 +108,7 @@ func (r *release) describeProgram(file, name string) (d spdxDocument, err error)
 	if err != nil {
 		return d, fmt.Errorf("read modules of %s: %w", file, err)
 	}
+	// The program's own hash names the document: no random UUID, so that the same commit makes the same bytes.
 	sum := sha256.Sum256(program)
 	digest := hex.EncodeToString(sum[:])
 	const root = "SPDXRef-Program"

@@ -90,10 +90,12 @@ func TestUCIValuesArriveAsTheyAre(t *testing.T) {
 			u.list("allow", values...)
 			u.list("time_servers", values...)
 			u.option("log", "it's $(touch pwned): #")
+			u.option("budget_mb_per_month", "5}, log: 'x")
 			r := u.render(t, shell...)
 			var got struct {
 				Access, Allow []string
 				Log           string
+				Heartbeat     map[string]string
 				Time          struct {
 					Servers []string
 					Set     string `yaml:"set_system_clock"`
@@ -106,6 +108,9 @@ func TestUCIValuesArriveAsTheyAre(t *testing.T) {
 				if !slices.Equal(list, values) {
 					t.Errorf("%s arrived as %q", key, list)
 				}
+			}
+			if budget := got.Heartbeat["budget_mb_per_month"]; len(got.Heartbeat) != 1 || budget != "5}, log: 'x" {
+				t.Errorf("the budget arrived as %q", got.Heartbeat)
 			}
 			if got.Log != "it's $(touch pwned): #" || got.Time.Set != "never" || r.log != "" {
 				t.Errorf("%+v, log %q", got, r.log)
@@ -151,12 +156,15 @@ func TestAgentTakesWhatUCISays(t *testing.T) {
 	u.list("dns_servers", "192.0.2.53")
 	u.list("time_servers", "ntp.example.com")
 	u.option("set_system_clock", "auto")
+	u.list("proxy", "http://ann:it's%20me@proxy.example:3128", "socks5://192.0.2.9")
+	u.option("budget_mb_per_month", "5")
 	u.option("private_infrastructure", "1")
 	u.option("allow_nothing", "1")
 	u.option("log", "debug")
 	r := u.render(t, "busybox", "sh")
 	const want = "access: ['hawser.example.com', '192.0.2.10:8443']\nports: [443, 8443]\ndns: {servers: ['192.0.2.53']}\n" +
-		"time: {servers: ['ntp.example.com'], set_system_clock: 'auto'}\nallow: []\nprivate_infrastructure: true\nlog: 'debug'\n"
+		"time: {servers: ['ntp.example.com'], set_system_clock: 'auto'}\nallow: []\n" +
+		"proxy: ['http://ann:it''s%20me@proxy.example:3128', 'socks5://192.0.2.9']\nheartbeat: {budget_mb_per_month: '5'}\nprivate_infrastructure: true\nlog: 'debug'\n"
 	if r.yaml != want {
 		t.Errorf("rendered\n%s, want\n%s", r.yaml, want)
 	}

@@ -13,6 +13,10 @@
 //
 //	{"Action":"check","Test":"size linux/arm/7","Passed":true,"ID":"A1-size","Note":"6.1 MiB"}
 //
+// A step of scripts/test says how long it took, by the clock and in CPU time, in seconds:
+//
+//	{"Action":"step","Test":"lint","Elapsed":40,"CPU":55}
+//
 // The run fails when a test or check failed, when a test was skipped, when a promised id has no passing case, and when
 // a test carries an id that nobody promised: a table that could not turn red would say nothing.
 package main

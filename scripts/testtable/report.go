@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// event is one line of `go test -json` (cmd/test2json), or one line of ours: Action "check" with the last four fields.
+// event is one line of `go test -json` (cmd/test2json), or one line of ours: Action "check" with the last three fields, or
+// "step" with Test, Elapsed and CPU.
 type event struct {
 	Action  string
 	Package string
@@ -23,6 +24,7 @@ type event struct {
 	Key     string
 	Value   string
 	Elapsed float64 // seconds
+	CPU     float64 // seconds
 
 	ID     string
 	Passed bool
@@ -44,6 +46,7 @@ type test struct {
 type report struct {
 	out            io.Writer
 	table          table
+	times          times
 	open           map[testKey]*test
 	perPackage     map[string]*tally
 	packages       int
@@ -93,6 +96,8 @@ func (r *report) line(line []byte) {
 		r.perPackage[e.Package] = &tally{}
 	case "check":
 		r.check(e)
+	case "step":
+		r.times.steps = append(r.times.steps, timed{e.Test, seconds(e.Elapsed), seconds(e.CPU)})
 	case "output":
 		r.output(e)
 	case "attr":
@@ -123,6 +128,7 @@ func (r *report) output(e event) {
 	t.output = append(t.output, e.Output)
 }
 
+// attr takes a number of cases that cannot be read for none: the id then fails, instead of standing for one.
 func (r *report) attr(e event) {
 	t := r.test(e)
 	switch e.Key {
@@ -149,6 +155,9 @@ func (r *report) endTest(e event) {
 		r.table.add(id, t.cases, ok)
 	}
 	r.bookCounts(e, t)
+	if !strings.Contains(e.Test, "/") {
+		r.times.tests = append(r.times.tests, timed{name: e.Package + " " + e.Test, wall: seconds(e.Elapsed)})
+	}
 	n := r.tally(e.Package)
 	n.tests++
 	if ok {
@@ -175,7 +184,7 @@ func (r *report) bookCounts(e event, t *test) {
 }
 
 // endPackage prints the line of a package; when it failed, first whatever its unfinished tests had said: a process that
-// died in the middle ends none of them.
+// died in the middle ends none of them. Their ids count as failed.
 func (r *report) endPackage(e event) {
 	n := r.tally(e.Package)
 	delete(r.perPackage, e.Package)
@@ -198,7 +207,7 @@ func (r *report) endPackage(e event) {
 		delete(r.open, key)
 	}
 	r.packages++
-	took := time.Duration(e.Elapsed * float64(time.Second)).Round(10 * time.Millisecond)
+	took := seconds(e.Elapsed).Round(10 * time.Millisecond)
 	switch e.Action {
 	case "pass":
 		fmt.Fprintf(r.out, "ok    %-44s %8s  %d tests\n", e.Package, took, n.tests)
@@ -258,6 +267,7 @@ func (r *report) finish() bool {
 	for _, pkg := range slices.Sorted(maps.Keys(r.perPackage)) {
 		r.fail(pkg + " (began and never ended)")
 	}
+	// A stream that was cut off, or a build that failed, must not look like a run without failures.
 	if r.packages == 0 {
 		r.fail("no package was tested")
 	}
@@ -271,6 +281,7 @@ func (r *report) finish() bool {
 		}
 	}
 	r.table.write(r.out)
+	r.times.write(r.out)
 	fmt.Fprintf(r.out, "\n%d passed, %d failed\n", r.passed, r.failed)
 	return r.failed == 0
 }

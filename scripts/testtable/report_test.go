@@ -45,6 +45,23 @@ func TestReportOfAGoodRun(t *testing.T) {
 	}
 }
 
+func TestReportSaysWhereTheTimeWent(t *testing.T) {
+	stream := strings.ReplaceAll(one, `"pass","Package":"p","Test":"TestA"`, `"pass","Package":"p","Test":"TestA","Elapsed":2.5`) +
+		`{"Action":"pass","Package":"p","Test":"TestA/part","Elapsed":2}
+{"Action":"pass","Package":"p","Test":"TestB","Elapsed":61}
+{"Action":"step","Test":"go test","Elapsed":65,"CPU":90}
+{"Action":"step","Test":"lint","Elapsed":5,"CPU":8}
+`
+	text, _ := run(t, stream, "K5")
+	_, text, _ = strings.Cut(text, "step")
+	for _, want := range []string{"wall    CPU\n", "go test   1m5s  1m30s\n", "lint     5s     8s\n", "all  1m10s  1m38s\n",
+		"slowest tests\n    1m1s  p TestB\n    2.5s  p TestA\n\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("output lacks %q:\n%s", want, text)
+		}
+	}
+}
+
 // TestReportTurnsRed takes the good stream and breaks one thing in each row.
 func TestReportTurnsRed(t *testing.T) {
 	swap := func(old, new string) string {

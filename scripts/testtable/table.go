@@ -12,8 +12,8 @@ import (
 	"text/tabwriter"
 )
 
-// idRow matches a row of the ids file: a Markdown table row whose first cell is an id.
-var idRow = regexp.MustCompile(`^\|\s*([A-Z][0-9]+(?:-[a-z0-9]+)*)\s*\|\s*(.*?)\s*\|\s*$`)
+// idRow matches a row of the ids file: a Markdown table row whose first cell is an id, such as K1, A1-bytes or S-kill.
+var idRow = regexp.MustCompile(`^\|\s*([A-Z](?:[0-9]+(?:-[a-z0-9]+)*|(?:-[a-z0-9]+)+))\s*\|\s*(.*?)\s*\|\s*$`)
 
 // parseIDs gives the promised ids in the order of the file. An id without a line saying what it shows, or one that
 // stands there twice, is an error; so is a file that promises nothing.

@@ -11,6 +11,7 @@ func TestParseIDs(t *testing.T) {
 		want       string // ids joined by a space, or the error after "!"
 	}{
 		{"rows in order", "| id | shows |\n|---|---|\n| K5 | b |\n| A1-bytes | a |\n", "K5 A1-bytes"},
+		{"ids without a number", "| S-kill | a |\n| W-mtu | b |\n| S | c |\n| OK | d |\n", "S-kill W-mtu"},
 		{"prose is ignored", "# Tests\nA1-bytes is an id.\n| A1-size | small |", "A1-size"},
 		{"empty file", "", "!no id is listed"},
 		{"twice", "| K5 | a |\n| K5 | b |\n", "!id K5: listed twice"},

@@ -25,12 +25,12 @@ if errorlevel 1 goto failed
 
 :start
 if /i "%~1"=="/nostart" goto done
-if not exist "%ProgramData%\Hawser\identity.pem" goto enrol
+if not exist "%ProgramData%\Hawser\identity.pem" goto enroll
 "%AGENT%" service start
 if errorlevel 1 goto failed
 goto done
 
-:enrol
+:enroll
 echo Installed in %TARGET%. Give the agent its identity, then start it:
 echo   cd /d "%TARGET%"
 echo   hawser-agent enroll --access HOST --code CODE --pin SHA256

@@ -33,6 +33,7 @@ func readLog(r io.ReaderAt) ([]note, error) {
 		return nil, err
 	}
 	count, size := binary.LittleEndian.Uint64(head[16:]), int64(binary.LittleEndian.Uint32(head[24:]))
+	// The bounds are there for a LOG that is something else: its numbers would be sizes to allocate.
 	if binary.LittleEndian.Uint64(head) != logMagic || size < sectorUnit || size > 1<<16 || count > 1<<20 {
 		return nil, errors.New("no log of writes")
 	}

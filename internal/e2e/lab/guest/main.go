@@ -35,7 +35,8 @@ func main() {
 	}
 }
 
-// call is a command and, on the way back, what came of it. Both are one line of JSON.
+// call is a command and, on the way back, what came of it. Both are one line of JSON. The ID tells an answer from one
+// of before a reset: a board that is cut off in the middle may still have some of it on the line.
 type call struct {
 	ID      int
 	Command string `json:",omitempty"`

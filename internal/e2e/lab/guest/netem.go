@@ -22,7 +22,8 @@ const (
 	createOrChange = syscall.NLM_F_REQUEST | syscall.NLM_F_ACK | syscall.NLM_F_CREATE | syscall.NLM_F_REPLACE
 )
 
-// netem is `tc qdisc replace dev DEV root netem delay DELAY loss LOSS%`, without tc and the libraries it needs.
+// netem is `tc qdisc replace dev DEV root netem delay DELAY loss LOSS%`, without tc and the libraries it needs, which
+// the image does not have.
 func netem(args []string) error {
 	if len(args) != 3 {
 		return fmt.Errorf("want DEV DELAY LOSS, not %q", args)

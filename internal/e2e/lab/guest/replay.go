@@ -28,7 +28,8 @@ type outcome struct {
 type replayer struct {
 	disk, dir string // a block device, and where it is mounted
 	program   []string
-	known     map[[sha256.Size]byte]outcome // by what the directory holds: PROGRAM sees nothing else
+	// Most writes are of the journal and change no file, and starting PROGRAM for each takes an emulated board long.
+	known map[[sha256.Size]byte]outcome // by what the directory holds: PROGRAM sees nothing else
 }
 
 // replay puts each state that the disk of LOG had onto DISK, from the file BASE on: after each write, everything before it

@@ -23,6 +23,8 @@ hawser_config() {
 	hawser_nested dns servers dns_servers
 	hawser_time
 	hawser_allow
+	hawser_list proxy
+	hawser_budget
 	hawser_bool private_infrastructure
 	hawser_option log
 	[ -z "$bad" ] || { hawser_say "/etc/config/hawser: $bad" && return 1; }
@@ -107,6 +109,14 @@ hawser_time() {
 	hawser_text "${value:-never}"
 	hawser_items time_servers hawser_text
 	hawser_line time "{servers: [$items], set_system_clock: $scalar}"
+}
+
+hawser_budget() {
+	local option=budget_mb_per_month value='' scalar=''
+	config_get value agent "$option"
+	[ -n "$value" ] || return 0
+	hawser_text "$value"
+	hawser_line heartbeat "{$option: $scalar}"
 }
 
 # No list is the default policy, an empty one lets nobody in, and UCI cannot say the second.
