@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// Authority is a CA of ours: the root, or an issuing CA under it (identity §4). Its methods may be called
-// concurrently when its Key may.
+// Authority is a CA of ours: the root, or an issuing CA under it (identity §4). Its methods may be called concurrently
+// when its Key may. It holds no serial numbers and no list: certificates are found by their key's hash, and revoked in
+// the registry.
 type Authority struct {
 	Cert  *x509.Certificate
 	Key   crypto.Signer
@@ -32,7 +33,8 @@ func NewRoot(key crypto.Signer, now time.Time) (*Authority, error) {
 	return &Authority{Cert: cert, Key: key}, nil
 }
 
-// NewIssuing certifies an issuing CA. Only the root can: the fault is [FaultRefused] for another authority.
+// NewIssuing certifies an issuing CA. Only the root can: the fault is [FaultRefused] for another authority. So the
+// root's key signs a handful of certificates in its life and can lie in a safe.
 func (a *Authority) NewIssuing(key crypto.Signer, now time.Time) (*Authority, error) {
 	if !a.isRoot() {
 		return nil, refuse(FaultRefused, "certify issuing CA: only the root does")
@@ -86,6 +88,7 @@ func (a *Authority) CertifyGrantKey(access Name, pub crypto.PublicKey, now time.
 	return a.certifyServerKey(access, usageGrant, pub, now)
 }
 
+// certifyServerKey is the root's alone: an issuing CA that was stolen can make identities, but neither time nor grants.
 func (a *Authority) certifyServerKey(access Name, use usage, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
 	if !a.isRoot() {
 		return nil, refuse(FaultRefused, "certify server key: only the root does")
@@ -131,6 +134,7 @@ func (a *Authority) sign(template *x509.Certificate, pub crypto.PublicKey) (*x50
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)
 	}
+	// Parsed again, so that what is handed out is what a verifier will see and not the template.
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate: %w", err)

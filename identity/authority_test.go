@@ -34,9 +34,20 @@ func TestProfilesAreThoseOfTheSpec(t *testing.T) {
 	}
 	if leaf.IsCA || leaf.KeyUsage != x509.KeyUsageDigitalSignature || !leaf.BasicConstraintsValid ||
 		!slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}) ||
-		len(leaf.UnknownExtKeyUsage) != 1 || !leaf.UnknownExtKeyUsage[0].Equal(asn1.ObjectIdentifier{2, 25, 1978995369, 3}) ||
+		len(leaf.UnknownExtKeyUsage) != 1 || !leaf.UnknownExtKeyUsage[0].Equal(asn1.ObjectIdentifier{2, 25, 261407892, 3}) ||
 		len(leaf.URIs) != 1 || leaf.URIs[0].String() != "hawser:///relay/r1" {
 		t.Error("leaf: not its profile")
+	}
+}
+
+// Parsers of others read an arc of four bytes at most, and refuse every extension of a certificate that has a longer one.
+func TestUsagesCanBeReadByOthers(t *testing.T) {
+	for u := usageDevice; u <= usageGrant; u++ {
+		for _, arc := range u.oid() {
+			if arc >= 1<<28 {
+				t.Errorf("%v: arc %d needs more than four bytes", u.oid(), arc)
+			}
+		}
 	}
 }
 

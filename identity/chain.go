@@ -7,6 +7,7 @@ import (
 )
 
 const (
+	// A stranger sends chains: both limits are checked before a certificate is parsed.
 	pemCert       = "CERTIFICATE" // RFC 7468 §5
 	maxChainBytes = 64 << 10      // identity §4
 	maxChainCerts = 8             // identity §4, §5
@@ -63,7 +64,8 @@ func parsePEM(b []byte, blockType string, maxBytes, maxBlocks int) ([][]byte, er
 	return blocks, nil
 }
 
-// normalLines drops blank lines and the space at either end of a line, such as a CR.
+// normalLines drops blank lines and the space at either end of a line, such as a CR. Files are copied through Windows
+// editors and mails.
 func normalLines(b []byte) []byte {
 	out := make([]byte, 0, len(b)+1)
 	for line := range bytes.Lines(b) {

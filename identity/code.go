@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// The format of identity §7.
+// The format of identity §7. The check symbols that a shell would expand are never given out: a code is pasted into a
+// command line.
 const (
 	codeAlphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ" // Crockford's base32
 	checkSymbols = codeAlphabet + "*~$=U"             // one for each remainder modulo 37
@@ -19,13 +20,15 @@ const (
 	maxCodeInput = 128 // bytes, with all that is ignored
 )
 
-// Code is an activation or login code: a lookup id and a secret (identity §7). String shows all of it; logs get
-// only the word redacted. The zero Code is none.
+// Code is an activation or login code: a lookup id and a secret (identity §7). String shows all of it; logs get only
+// the word redacted. The zero Code is none. It is a type of its own: what was parsed once is a code everywhere after
+// that.
 type Code struct {
 	chars string // codeChars characters of codeAlphabet
 }
 
-// NewCode returns a random code. Who stores it makes sure that its lookup id is unused.
+// NewCode returns a random code. Who stores it makes sure that its lookup id is unused. Only the lookup id is drawn
+// again: a secret is never thrown away for its check character, which would make it a little less random.
 func NewCode() Code {
 	chars := randomChars()
 	for {
@@ -56,7 +59,7 @@ func ParseCode(s string) (Code, error) {
 	return c, nil
 }
 
-// String returns the code as it is shown once, to who is to type it: XXXX-…-XXXXC.
+// String returns the code as a person reads and types it: XXXX-…-XXXXC.
 func (c Code) String() string {
 	if c.chars == "" {
 		return ""
@@ -75,7 +78,7 @@ func (c Code) String() string {
 // LogValue keeps the code out of logs.
 func (c Code) LogValue() slog.Value { return slog.StringValue("redacted") }
 
-// LookupID returns the first 6 characters: what a server finds the code by. It is no secret.
+// LookupID returns the first 6 characters, by which a server finds the code. It is no secret.
 func (c Code) LookupID() string {
 	if c.chars == "" {
 		return ""
@@ -83,12 +86,14 @@ func (c Code) LookupID() string {
 	return c.chars[:lookupChars]
 }
 
-// Hash returns what a server stores instead of the secret.
+// Hash returns what a server stores instead of the secret. A slow hash would protect nothing: 130 random bits cannot be
+// tried.
 func (c Code) Hash() [32]byte {
 	return sha256.Sum256([]byte(codeContext + strings.TrimPrefix(c.chars, c.LookupID())))
 }
 
-// check returns the check character: the number modulo 37.
+// check returns the check character: the number modulo 37. It finds each single wrong character and each swap of two
+// neighbours, as 37 is a prime: people type codes from paper.
 func (c Code) check() byte {
 	rest := 0
 	for i := range len(c.chars) {

@@ -25,8 +25,9 @@ func NewCSR(key crypto.Signer) ([]byte, error) {
 	return der, nil
 }
 
-// ParseCSR returns the public key whose possession a request proves, and takes nothing else from it (identity §3).
-// The faults are [FaultMalformed], [FaultWrongKey], [FaultCSRName] and [FaultBadSignature].
+// ParseCSR returns the public key whose possession a request proves, and takes nothing else from it (identity §3). The
+// faults are [FaultMalformed], [FaultWrongKey], [FaultCSRName] and [FaultBadSignature]. The signature is checked last,
+// because it costs most.
 func ParseCSR(der []byte) (crypto.PublicKey, error) {
 	if len(der) > maxCSRBytes {
 		return nil, refuse(FaultMalformed, "parse certificate request: too long")

@@ -37,19 +37,20 @@ func (r FloorReset) Sign(root *Authority) ([]byte, error) {
 	if r.UID.IsZero() {
 		return nil, refuse(FaultWrongUID, "sign floor reset: for no device")
 	}
-	ns := r.To.UnixNano()
-	if ns < 0 || !time.Unix(0, ns).Equal(r.To) { // UnixNano wraps after 2262
+	ns, ok := nanoseconds(r.To)
+	if !ok {
 		return nil, errors.New("sign floor reset: outside 1970 to 2262")
 	}
 	b := append([]byte(resetContext), r.UID[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(ns))
+	b = binary.BigEndian.AppendUint64(b, ns)
 	b = binary.BigEndian.AppendUint64(b, r.Sequence)
 	signature, err := root.Key.Sign(rand.Reader, b, crypto.Hash(0)) // Ed25519 hashes by itself
 	return append(b, signature...), err
 }
 
 // VerifyFloorReset reads a reset for uid that a pinned root has signed itself. Dates of the root do not count: whoever
-// needs a reset has no time to judge them by. The error is an [*Error].
+// needs a reset has no time to judge them by. The error is an [*Error]. The root itself signs, and no server key: what
+// a stolen server could sign would let it lower any floor.
 func VerifyFloorReset(b []byte, roots *Roots, uid UID) (FloorReset, error) {
 	rest, ok := bytes.CutPrefix(b, []byte(resetContext))
 	if !ok || len(b) != FloorResetBytes {

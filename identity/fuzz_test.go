@@ -143,3 +143,19 @@ func FuzzVerifySignedTime(f *testing.F) {
 		}
 	})
 }
+
+func FuzzVerifyAuditHead(f *testing.F) {
+	var roots *Roots
+	signed := map[string]bool{}
+	seeds(f, "audit", func(v vector) {
+		roots = v.roots(f)
+		f.Add(v.hex(f, "head"))
+		signed[string(v.hex(f, "head"))] = v.fields["expect"] == "success"
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := VerifyAuditHead(b, roots)
+		if !refused(t, err) && !signed[string(b)] {
+			t.Errorf("took %v, which nobody signed", got)
+		}
+	})
+}

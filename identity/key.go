@@ -16,7 +16,8 @@ const (
 	maxKeyBytes = 4 << 10       // identity §2
 )
 
-// NewKey makes an Ed25519 key (identity §2).
+// NewKey makes an Ed25519 key (identity §2). Ed25519 has no parameters to get wrong, needs no random number to sign,
+// and its keys and signatures are short; P-256 is read for keys in hardware.
 func NewKey() (crypto.Signer, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -58,7 +59,8 @@ func ParseKey(b []byte) (crypto.Signer, error) {
 	return key, nil
 }
 
-// checkKey accepts the kinds of key of identity §2.
+// checkKey accepts the kinds of key of identity §2. RSA is left out for its size on the wire, and because a peer could
+// choose a key whose check takes as long as he likes.
 func checkKey(pub crypto.PublicKey) error {
 	switch pub := pub.(type) {
 	case ed25519.PublicKey:

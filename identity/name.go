@@ -17,8 +17,9 @@ const (
 	KindAccess Kind = "access"
 )
 
-// Name is who the holder of a certificate is (identity §1). It is comparable. A Name made by hand may be
-// none; one from [ParseName] or [Verify] always is.
+// Name is who the holder of a certificate is (identity §1). It is comparable. A Name made by hand may be none; one from
+// [ParseName] or [Verify] always is. Labels are a subset of what DNS allows, in lower case only: two spellings of one
+// name would be two keys in a map.
 type Name struct {
 	Kind   Kind
 	Domain string // a label; empty for relays and access servers
@@ -105,27 +106,27 @@ func CheckLabel(s string) error {
 
 const maxDisplayNameLen = 64 // characters, identity §1
 
-// CheckDisplayName tells whether s may be what an operator calls a device (identity §1). The fault is
-// [FaultBadName].
+// CheckDisplayName tells whether s may be a device's display name (identity §1). The fault is [FaultBadName].
+// It goes to terminals, tables, spreadsheets and command lines, so that it is letters, digits and a few harmless signs.
 func CheckDisplayName(s string) error {
 	if s == "" || utf8.RuneCountInString(s) > maxDisplayNameLen {
 		return refuse(FaultBadName, "check display name: not 1 to 64 characters")
 	}
 	for _, r := range s { // a broken encoding yields U+FFFD, which is no letter
-		if !isDisplayLetter(r) && !strings.ContainsRune(" ._-,", r) {
+		if !IsDisplayLetter(r) && !strings.ContainsRune(" ._-,", r) {
 			return refuse(FaultBadName, "check display name: only letters, digits, space and . _ - , are allowed")
 		}
 	}
 	// A spreadsheet reads a first '-' as a formula, a command line as a flag.
-	if first, _ := utf8.DecodeRuneInString(s); !isDisplayLetter(first) || strings.HasSuffix(s, " ") {
+	if first, _ := utf8.DecodeRuneInString(s); !IsDisplayLetter(first) || strings.HasSuffix(s, " ") {
 		return refuse(FaultBadName, "check display name: must begin with a letter or digit and not end with a space")
 	}
 	return nil
 }
 
-// isDisplayLetter allows left-to-right scripts only: letters of the others reorder what stands beside them.
+// IsDisplayLetter allows left-to-right scripts only: letters of the others reorder what stands beside them.
 // Some fillers count as letters but are invisible.
-func isDisplayLetter(r rune) bool {
+func IsDisplayLetter(r rune) bool {
 	return '0' <= r && r <= '9' ||
 		unicode.IsLetter(r) && !unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) &&
 			unicode.In(r, unicode.Latin, unicode.Greek, unicode.Cyrillic,

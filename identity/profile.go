@@ -12,15 +12,16 @@ import (
 
 // Lifetimes of identity §4. Leaves live as long as the caller says.
 const (
-	year          = 365 * 24 * time.Hour
+	year = 365 * 24 * time.Hour
+	// Machines run for decades, and a gateway must still know the root that it pinned.
 	rootLife      = 30 * year
 	issuingLife   = 15 * year
 	serverKeyLife = 5 * year       // time and grant keys
 	backdate      = 24 * time.Hour // for verifiers whose clock is a little behind
 )
 
-// usageArc is 2.25.N with a random N that fits an int of 32 bits (identity §4).
-const usageArc = 1978995369
+// usageArc is 2.25.N with a random N below 2²⁸: what parsers read that keep an arc in four groups of seven bits (identity §4).
+const usageArc = 261407892
 
 // usage is one of our extended key usages: the last number of its OID. Never reuse one.
 type usage int
@@ -38,7 +39,8 @@ func (u usage) oid() asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{2, 25, usageArc, int(u)}
 }
 
-// usageOf returns the usage of a kind's leaves, or 0 for no kind.
+// usageOf returns the usage of a kind's leaves, or 0 for no kind. A usage says by itself of which kind a certificate
+// is: a device's is never taken for a server's, whatever its name says.
 func usageOf(k Kind) usage {
 	switch k {
 	case KindDevice:
@@ -102,7 +104,7 @@ func leafTemplate(name Name, use usage, notBefore, notAfter time.Time) (*x509.Ce
 	}, nil
 }
 
-// newSerial returns 128 random bits.
+// newSerial returns 128 random bits. Random, so that several servers issue under one root without asking each other.
 func newSerial() *big.Int {
 	var b [16]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the process instead

@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// Roots are the pinned roots: 1 to 8 self-signed CAs (identity §5). They are never changed once made. A nil *Roots
-// pins nothing, so that no chain is verified by it.
+// Roots are the pinned roots: 1 to 8 self-signed CAs (identity §5). They are never changed once made. A nil *Roots pins
+// nothing, so that no chain is verified by it. There may be several so that a new root can be introduced while the old
+// one still counts.
 type Roots struct {
 	certs []*x509.Certificate
 }
@@ -39,7 +40,8 @@ func ParseRoots(b []byte) (*Roots, error) {
 }
 
 // PinnedRoot finds in a chain the self-signed CA whose SPKI hash is pin, and pins it (identity §5). It verifies nothing
-// else of the chain. The fault is [FaultWrongRoot] when there is none.
+// else of the chain. The fault is [FaultWrongRoot] when there is none. That is how somebody begins who was given no
+// file but 64 hex digits, on paper or in a command line.
 func PinnedRoot(chain []*x509.Certificate, pin SPKI) (*Roots, error) {
 	if len(chain) == 0 || len(chain) > maxChainCerts {
 		return nil, refuse(FaultBadChain, "pin root: not 1 to 8 certificates")
@@ -52,12 +54,28 @@ func PinnedRoot(chain []*x509.Certificate, pin SPKI) (*Roots, error) {
 	return nil, refuseChain(FaultWrongRoot, "the chain does not hold the pinned root", chain[0])
 }
 
+// ShownRoot finds in a chain the self-signed CA that it leads to, and pins it: for somebody who does not know yet whom to
+// trust, and wants to see who answers. It proves nothing: anybody can show a chain that is good by itself. The fault is
+// [FaultWrongRoot] when there is none.
+func ShownRoot(chain []*x509.Certificate) (*Roots, error) {
+	if len(chain) == 0 || len(chain) > maxChainCerts {
+		return nil, refuse(FaultBadChain, "show root: not 1 to 8 certificates")
+	}
+	for _, cert := range slices.Backward(chain) {
+		if checkRoot(cert) == nil {
+			return NewRoots(cert)
+		}
+	}
+	return nil, refuseChain(FaultWrongRoot, "the chain does not hold its root", chain[0])
+}
+
 // Certificates returns the pinned certificates; the slice is the caller's, the certificates are shared.
 func (r *Roots) Certificates() []*x509.Certificate { return slices.Clone(r.certs) }
 
 // PEM returns what [ParseRoots] reads.
 func (r *Roots) PEM() []byte { return MarshalChain(r.certs) }
 
+// checkRoot wants it signed by itself: a CA under somebody else's root would make that one the root.
 func checkRoot(cert *x509.Certificate) error {
 	if err := checkKey(cert.PublicKey); err != nil {
 		return err

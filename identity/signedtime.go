@@ -14,14 +14,15 @@ import (
 
 // The layout of identity §6: context, nonce, time, SPKI hash, UID, sequence; signature; certificate.
 const (
-	timeContext      = "hawser signed time v1\x00"
-	timeMessageBytes = len(timeContext) + 32 + 8 + 32 + 16 + 8
-	timeFixedBytes   = timeMessageBytes + ed25519.SignatureSize
-	maxTimeCertBytes = 2 << 10
+	timeContext       = "hawser signed time v1\x00"
+	timeMessageBytes  = len(timeContext) + 32 + 8 + 32 + 16 + 8
+	timeFixedBytes    = timeMessageBytes + ed25519.SignatureSize
+	maxServerKeyBytes = 2 << 10
 )
 
 // SignedTime is an Access Server's answer to the question what time it is (identity §6). It says nothing about how old
-// it is: judge that by how long the answer to Nonce took.
+// it is: judge that by how long the answer to Nonce took. Server binds it to the TLS connection on which it was asked
+// for: somebody in the middle who relays the question cannot use the answer.
 type SignedTime struct {
 	Nonce    [32]byte
 	Time     time.Time // nanoseconds; 1970 to 2262
@@ -36,7 +37,7 @@ func (t SignedTime) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 	if !ok || !pub.Equal(cert.PublicKey) {
 		return nil, refuse(FaultWrongKey, "sign time: not the certified Ed25519 key")
 	}
-	if len(cert.Raw) > maxTimeCertBytes {
+	if len(cert.Raw) > maxServerKeyBytes {
 		return nil, refuse(FaultMalformed, "sign time: certificate too long")
 	}
 	message, err := t.message()
@@ -52,9 +53,10 @@ func (t SignedTime) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, err
 
 // VerifySignedTime reads an answer to nonce, given on the connection of server, to uid (zero: none). Of server its Name
 // and SPKI count. The time key is verified at the signed time itself, and it must be server's own (identity §6). The
-// error is an [*Error].
+// error is an [*Error]. It cannot be verified at the asker's time, which is what the answer is to mend; that its key
+// was certified for that moment is all that can be said.
 func VerifySignedTime(b []byte, roots *Roots, nonce [32]byte, server Peer, uid UID) (SignedTime, error) {
-	if len(b) <= timeFixedBytes || len(b) > timeFixedBytes+maxTimeCertBytes {
+	if len(b) <= timeFixedBytes || len(b) > timeFixedBytes+maxServerKeyBytes {
 		return SignedTime{}, refuse(FaultMalformed, "verify signed time: wrong length")
 	}
 	message, signature, der := b[:timeMessageBytes], b[timeMessageBytes:timeFixedBytes], b[timeFixedBytes:]
@@ -101,14 +103,14 @@ func (t SignedTime) answers(nonce [32]byte, server SPKI, uid UID) error {
 
 // message encodes what is signed.
 func (t SignedTime) message() ([]byte, error) {
-	ns := t.Time.UnixNano()
-	if ns < 0 || !time.Unix(0, ns).Equal(t.Time) { // UnixNano wraps after 2262
+	ns, ok := nanoseconds(t.Time)
+	if !ok {
 		return nil, errors.New("sign time: outside 1970 to 2262")
 	}
-	b := make([]byte, 0, timeFixedBytes+maxTimeCertBytes)
+	b := make([]byte, 0, timeFixedBytes+maxServerKeyBytes)
 	b = append(b, timeContext...)
 	b = append(b, t.Nonce[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(ns))
+	b = binary.BigEndian.AppendUint64(b, ns)
 	b = append(b, t.Server[:]...)
 	b = append(b, t.UID[:]...)
 	return binary.BigEndian.AppendUint64(b, t.Sequence), nil
@@ -132,4 +134,11 @@ func parseTimeMessage(b []byte) (SignedTime, error) {
 	}
 	t.Time = time.Unix(0, ns).UTC()
 	return t, nil
+}
+
+// nanoseconds is a time as all that is signed here has it: since 1970. ok is false before that and after 2262, where
+// UnixNano wraps.
+func nanoseconds(t time.Time) (ns uint64, ok bool) {
+	n := t.UnixNano()
+	return uint64(n), n >= 0 && time.Unix(0, n).Equal(t)
 }

@@ -67,7 +67,7 @@ func TestVerifySignedTimeRefuses(t *testing.T) {
 		return sign(m, s.key, s.cert)
 	}
 	good := sign(someTime, s.key, s.cert)
-	long := slices.Concat(good, make([]byte, maxTimeCertBytes))
+	long := slices.Concat(good, make([]byte, maxServerKeyBytes))
 	context := slices.Clone(good)
 	context[20] = '2' // "v2"
 	negative := slices.Clone(good)

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
+	"strings"
 )
 
 // SPKI is the SHA-256 of a SubjectPublicKeyInfo: it names a key (identity §2). The zero SPKI stands for none.
@@ -37,6 +39,26 @@ func ParseSPKI(s string) (SPKI, error) {
 		return SPKI{}, refuse(FaultBadName, "parse SPKI hash: zero is none")
 	}
 	return h, nil
+}
+
+// maxPinBytes bounds a pin that somebody types: 64 digits, with a colon and a space at each.
+const maxPinBytes = 256
+
+// ParsePin reads an SPKI hash as a person types or pastes it: in either case, with colons, hyphens, spaces and line ends
+// between the digits, which other programs print there (identity §2). Peers get no such leniency: see [ParseSPKI]. The
+// fault is [FaultBadName].
+func ParsePin(s string) (SPKI, error) {
+	if len(s) > maxPinBytes {
+		return SPKI{}, refuse(FaultBadName, "parse pin: too long")
+	}
+	digits := strings.ToLower(strings.NewReplacer(":", "", "-", "", " ", "", "\t", "", "\r", "", "\n", "").Replace(s))
+	if strings.Trim(digits, "0123456789abcdef") != "" {
+		return SPKI{}, refuse(FaultBadName, "parse pin: want 64 hex digits, and there is something else in it")
+	}
+	if want := hex.EncodedLen(len(SPKI{})); len(digits) != want {
+		return SPKI{}, refuse(FaultBadName, fmt.Sprintf("parse pin: want %d hex digits, got %d", want, len(digits)))
+	}
+	return ParseSPKI(digits)
 }
 
 // String returns 64 lower-case hex digits.

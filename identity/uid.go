@@ -6,7 +6,7 @@ import (
 	"errors"
 )
 
-// UID names a device for ever; 128 random bits (identity §1). The zero UID stands for none.
+// UID names a device and never changes: 128 random bits (identity §1). The zero UID stands for none.
 type UID [16]byte
 
 // NewUID returns a new random UID.

@@ -144,3 +144,13 @@ func TestFloorResetVectors(t *testing.T) {
 		}
 	})
 }
+
+func TestAuditHeadVectors(t *testing.T) {
+	eachVector(t, "audit", 8, func(t *testing.T, v vector) {
+		got, err := VerifyAuditHead(v.hex(t, "head"), v.roots(t))
+		if v.expect(t, err) && (got.Node != v.get(t, "node") || fmt.Sprint(got.Seq) != v.get(t, "seq") ||
+			got.Hash != [32]byte(v.hex(t, "hash")) || got.Time.Format(time.RFC3339Nano) != v.get(t, "time")) {
+			t.Errorf("got %v", got)
+		}
+	})
+}

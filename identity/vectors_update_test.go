@@ -37,6 +37,8 @@ func TestUpdateVectors(t *testing.T) {
 	writeChains(t, s.infra)
 	writeTimes(t, s)
 	writeResets(t, s.infra)
+	grantKey := newKey(t)
+	writeAuditHeads(t, auditor{s.infra, grantKey, must(s.root.CertifyGrantKey(AccessName("a"), grantKey.Public(), testNow))(t)})
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
@@ -195,4 +197,26 @@ func writeResets(tb testing.TB, in infra) {
 	write("context", append([]byte("H"), good[1:]...), FaultMalformed, someReset.UID, someReset)
 	write("uid", good, FaultWrongUID, UID{1}, someReset)
 	write("no-uid", good, FaultWrongUID, UID{}, someReset)
+}
+
+func writeAuditHeads(tb testing.TB, s auditor) {
+	good := must(someHead.Sign(s.key, s.cert))(tb)
+	write := func(name string, b []byte, expect Fault) {
+		writeVector(tb, "audit-"+name, nil, expect, "roots", "roots.pem", "head", hex.EncodeToString(b), "node", someHead.Node,
+			"seq", fmt.Sprint(someHead.Seq), "hash", hex.EncodeToString(someHead.Hash[:]), "time", someHead.Time.Format(time.RFC3339Nano))
+	}
+	flipped := slices.Clone(good)
+	flipped[30] ^= 1
+	late := someHead
+	late.Time = s.cert.NotAfter.Add(1)
+	strange := newAuditor(tb)
+	timeCert := must(s.root.CertifyTimeKey(AccessName("a"), s.key.Public(), testNow))(tb)
+	write("good", good, "")
+	write("flipped", flipped, FaultBadSignature)
+	write("truncated", good[:len(good)-1], FaultMalformed)
+	write("short", good[:auditFixedBytes], FaultMalformed)
+	write("context", append([]byte("H"), good[1:]...), FaultMalformed)
+	write("late", must(late.Sign(s.key, s.cert))(tb), FaultExpired)
+	write("time-key", must(someHead.Sign(s.key, timeCert))(tb), FaultWrongKind)
+	write("other-root", must(someHead.Sign(strange.key, strange.cert))(tb), FaultWrongRoot)
 }

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Peer is whom a verified chain proves.
+// Peer is whom a verified chain proves. The name says who; the SPKI says which key, and is what registries compare: a
+// certificate is renewed, its key stays.
 type Peer struct {
 	Name Name
 	SPKI SPKI              // of Leaf's key: what is pinned and revoked
@@ -78,8 +79,9 @@ func verifyServerKey(cert *x509.Certificate, roots *Roots, now time.Time, use us
 	return name, nil
 }
 
-// verifyPath is steps 1 to 7 of identity §5. It follows the chain as presented instead of searching a path, so that
-// no certificate can be in it that plays no part; the library's own validation then has the last word.
+// verifyPath is steps 1 to 7 of identity §5. It follows the chain as presented instead of searching a path, so that no
+// certificate can be in it without a part; then crypto/x509 validates the path as well. The library searches any path
+// that works; a second path that nobody has looked at would be a way in.
 func verifyPath(chain []*x509.Certificate, roots *Roots, now *time.Time) error {
 	if len(chain) == 0 || len(chain) > maxChainCerts {
 		return refuse(FaultBadChain, "verify chain: not 1 to 8 certificates")
@@ -94,6 +96,7 @@ func verifyPath(chain []*x509.Certificate, roots *Roots, now *time.Time) error {
 			return err
 		}
 	}
+	// Otherwise an issuing CA could appear as a device.
 	if leaf.IsCA {
 		return refuse(FaultBadChain, "verify chain: the leaf is a CA")
 	}
@@ -144,6 +147,7 @@ func signedBy(cert, issuer *x509.Certificate) error {
 }
 
 // checkDates is step 5 of identity §5, apart from the library's validation because that does not tell early from late.
+// A gateway without a clock has to know which it is: "not yet valid" means wait for the time, "expired" means renew.
 func checkDates(path []*x509.Certificate, now time.Time) error {
 	for i, cert := range path {
 		what := "an issuer"
