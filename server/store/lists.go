@@ -1,0 +1,109 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+
+	"hawser/identity"
+)
+
+// DeviceFilter selects devices of a domain, in the order of their names.
+type DeviceFilter struct {
+	Domain string
+	Query  string // part of the name, or how the UID begins, in any case of the letters A to Z; empty: all
+	State  string // pending, enrolled or revoked; empty: all
+	After  DevicePlace
+	Limit  int // 1 or more
+}
+
+// minUIDPart is how many digits of a UID are enough to look for one. One digit is how every 16th UID begins.
+const minUIDPart = 4
+
+// DevicePlace is where a device stands in the list of its domain.
+type DevicePlace struct{ Name, ID string }
+
+// Devices returns the devices that f selects, at most f.Limit. Those whose rows are not what was written are among them:
+// a device that vanished from the list could not be revoked.
+func (t *Tx) Devices(f DeviceFilter) ([]Member, error) {
+	// The rows are found in an index alone, which is small, and only those that are shown are read: they have a chain.
+	tail, args := " WHERE id IN (SELECT id FROM devices WHERE domain=?", []any{f.Domain}
+	if f.Query != "" {
+		part := likeEscaper().Replace(lowerASCII(f.Query))
+		id := part + "%"
+		if len(f.Query) < minUIDPart { // every other UID begins with it
+			id = ""
+		}
+		tail += " AND (lower(name) LIKE ? ESCAPE '!' OR id LIKE ? ESCAPE '!')"
+		args = append(args, "%"+part+"%", id)
+	}
+	switch f.State {
+	case "pending":
+		tail += " AND revoked=0 AND enrolled=0"
+	case "enrolled":
+		tail += " AND revoked=0 AND enrolled<>0"
+	case "revoked":
+		tail += " AND revoked<>0"
+	}
+	if f.After != (DevicePlace{}) {
+		tail += " AND (name,id)>(?,?)"
+		args = append(args, f.After.Name, f.After.ID)
+	}
+	return rows(t, Member{Kind: identity.KindDevice}, tail+" ORDER BY name, id LIMIT ?) ORDER BY name, id", append(args, f.Limit),
+		func(*Member, error) {})
+}
+
+// lowerASCII lowers what lower() of both engines lowers. They leave other letters alone: SQLite knows ASCII only, and
+// with the "C" collation PostgreSQL does the same.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+func likeEscaper() *strings.Replacer { return strings.NewReplacer("!", "!!", "%", "!%", "_", "!_") }
+
+// DeviceByName returns the device of a domain that has a name; of several the one that is not revoked, else the newest.
+// A name is free again when its device was revoked (access §1.1), so several may have had it.
+func (t *Tx) DeviceByName(domain, name string) (Member, error) {
+	var damage error
+	list, err := rows(t, Member{Kind: identity.KindDevice},
+		" WHERE domain=? AND name=? ORDER BY CASE WHEN revoked=0 THEN 0 ELSE 1 END, created DESC LIMIT 1", []any{domain, name},
+		func(_ *Member, err error) { damage = err })
+	switch {
+	case err != nil:
+		return Member{}, err
+	case len(list) == 0:
+		return Member{}, fmt.Errorf("read devices %s: %w", keyText([]any{domain, name}), ErrNotFound)
+	}
+	return list[0], damage
+}
+
+// UserKeys returns the keys of a user that can be read. A bad row of a key shuts out that key: it cannot be listed as
+// one that is good.
+func (t *Tx) UserKeys(domain, user string) ([]UserKey, error) {
+	return rows(t, UserKey{}, " WHERE domain=? AND user_name=? ORDER BY login, spki", []any{domain, user}, nil)
+}
+
+// Revoked returns all revoked keys, those whose rows are bad too. A key that may be revoked is refused.
+func (t *Tx) Revoked() ([]RevokedKey, error) {
+	return rows(t, RevokedKey{}, "", nil, func(*RevokedKey, error) {})
+}
+
+// OpenSessions returns the sessions that have not ended and can be read. A bad row shuts out its session (access §1.5).
+func (t *Tx) OpenSessions() ([]Session, error) {
+	return rows(t, Session{}, " WHERE ended=0 ORDER BY created, id", nil, nil)
+}
+
+// OpenSessionsOf returns those with one device.
+func (t *Tx) OpenSessionsOf(device identity.UID) ([]Session, error) {
+	return rows(t, Session{}, " WHERE ended=0 AND device=? ORDER BY created, id", []any{device.String()}, nil)
+}
+
+// RelaysElsewhere returns which relays are attached to other nodes.
+func (t *Tx) RelaysElsewhere(node string) ([]Presence, error) {
+	prefix := identity.RelayName("").String()
+	return rows(t, Presence{}, " WHERE node<>? AND name>? AND name<?", []any{node, prefix, prefix + "\x7f"}, nil)
+}

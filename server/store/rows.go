@@ -1,0 +1,247 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+)
+
+// The rows of access §1, one type a table. A zero time is one that has not been.
+type (
+	// Domain is whose users and devices belong together. Infrastructure marks the one that came with the
+	// infrastructure: its users run it.
+	Domain struct {
+		Name           string
+		Created        time.Time
+		Infrastructure bool
+	}
+	// User is who may log in.
+	User struct {
+		Domain, Name     string
+		Created, Revoked time.Time
+	}
+	// UserKey is one machine on which a user logged in. NotAfter is that of the newest certificate.
+	UserKey struct {
+		Domain, User    string
+		SPKI            identity.SPKI
+		Login, NotAfter time.Time
+	}
+	// Member is a device or a relay: what enrolls by activation code. A device's ID is its UID, in its domain; a
+	// relay's ID is its name, and it has no domain.
+	Member struct {
+		Kind             identity.Kind // which table
+		ID, Domain, Name string
+		Created          time.Time
+		Code             string // lookup id of the code that it was made with
+		CodeHash         Hash
+		CodeExpires      time.Time
+		SPKI             identity.SPKI // zero: not enrolled
+		Chain            string        // PEM; the newest one
+		Enrolled         time.Time     // renewals leave it
+		NotAfter         time.Time
+		Hints            map[string]string
+		Revoked          time.Time
+	}
+	// Code is what an activation or login code is for. Used and UsedAt are of login codes alone.
+	Code struct {
+		Lookup  string
+		Kind    identity.Kind
+		Domain  string
+		Subject string // a member's ID, or a user's name
+		Hash    Hash
+		Expires time.Time
+		Used    identity.SPKI
+		UsedAt  time.Time
+	}
+	// RevokedKey is a key that nobody accepts any more.
+	RevokedKey struct {
+		SPKI identity.SPKI
+		Name string // URI
+		When time.Time
+	}
+	// Session is one session between a user and a device.
+	Session struct {
+		ID             string
+		Epoch          int
+		Domain         string
+		Device         identity.UID
+		User           string
+		Relay          string
+		Lost           string // the relay that its last move left
+		Instance       string // the Runtime's process that holds it
+		Created, Ended time.Time
+		Reason         transport.Reason
+	}
+	// Measured is what one end knows of the relays; Key says which end, Relays is JSON.
+	Measured struct {
+		Key    string
+		At     time.Time
+		Relays json.RawMessage
+	}
+	// Decision is the last relay choice for a device and user; Choice is JSON.
+	Decision struct {
+		Device identity.UID
+		User   string
+		At     time.Time
+		Choice json.RawMessage
+	}
+	// Node is an Access Server that may take part: its name, the SPKI of its issuing CA, and where it answers others.
+	Node struct {
+		Name  string
+		CA    identity.SPKI
+		Hosts []string
+		Ports []transport.Port
+	}
+	// Presence says to which node a device or relay is attached. Name is a URI, Body is JSON.
+	Presence struct {
+		Name, Node, Run string
+		Since           time.Time
+		Body            json.RawMessage
+	}
+)
+
+// Hash is a SHA-256, in hex where it is written. Codes are stored as hashes: a copy of the database enrolls nobody.
+type Hash [sha256.Size]byte
+
+// MarshalText returns hex.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText reads hex.
+func (h *Hash) UnmarshalText(b []byte) error {
+	if hex.DecodedLen(len(b)) != len(h) {
+		return errors.New("parse hash: wrong length")
+	}
+	_, err := hex.Decode(h[:], b)
+	return err
+}
+
+// IsEnrolled reports whether the member has an identity.
+func (m *Member) IsEnrolled() bool { return !m.Enrolled.IsZero() }
+
+// Identity returns the name that the member's certificate carries.
+func (m *Member) Identity() identity.Name {
+	if m.Kind == identity.KindRelay {
+		return identity.RelayName(m.ID)
+	}
+	return identity.Name{Kind: identity.KindDevice, Domain: m.Domain, ID: m.ID}
+}
+
+// UID returns a device's UID; zero for a relay.
+func (m *Member) UID() identity.UID {
+	if m.Kind == identity.KindRelay {
+		return identity.UID{}
+	}
+	uid, err := identity.ParseUID(m.ID)
+	if err != nil { // no row has been written with such an ID
+		return identity.UID{}
+	}
+	return uid
+}
+
+// DeviceIdentity returns the name of the Runtime that a session is with.
+func (s *Session) DeviceIdentity() identity.Name { return identity.DeviceName(s.Domain, s.Device) }
+
+// tables are the tables of access §1 that rows live in.
+type tables struct {
+	domains, users, userKeys, devices, relays, codes, revoked, sessions, measurements, decisions, nodes, presence, audit *table
+}
+
+var schema = newSchema()
+
+// newSchema names the columns in the order of the seals, which are over all values of a row: a column that moves, or is
+// added in the middle, makes every old row bad.
+func newSchema() tables {
+	member := []string{"id", "domain", "name", "created", "code", "code_hash", "code_expires", "spki", "chain", "enrolled", "not_after", "hints", "revoked"}
+	t := tables{
+		domains:      newTable("domains", 1, func() Row { return new(Domain) }, "name", "created", "infrastructure"),
+		users:        newTable("users", 2, func() Row { return new(User) }, "domain", "name", "created", "revoked"),
+		userKeys:     newTable("user_keys", 3, func() Row { return new(UserKey) }, "domain", "user_name", "spki", "login", "not_after"),
+		devices:      newTable("devices", 1, func() Row { return &Member{Kind: identity.KindDevice} }, member...),
+		relays:       newTable("relays", 1, func() Row { return &Member{Kind: identity.KindRelay} }, member...),
+		codes:        newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at"),
+		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
+		sessions:     newTable("sessions", 1, func() Row { return new(Session) }, "id", "epoch", "domain", "device", "user_name", "relay", "lost", "instance", "created", "ended", "reason"),
+		measurements: newTable("measurements", 1, func() Row { return new(Measured) }, "subject", "at", "relays"),
+		decisions:    newTable("decisions", 2, func() Row { return new(Decision) }, "device", "user_name", "at", "choice"),
+		nodes:        newTable("nodes", 1, func() Row { return new(Node) }, "name", "ca", "hosts", "ports"),
+		presence:     newTable("presence", 1, func() Row { return new(Presence) }, "name", "node", "run", "since", "body"),
+		audit:        newTable("audit", 2, func() Row { return new(Record) }, "node", "seq", "at", "domain", "actor", "action", "object", "result", "detail", "prev", "hash"),
+	}
+	// Presence changes with each connection, and two nodes would meet in its sums all day; a row that is lost comes
+	// back when its device connects again.
+	t.presence.noSums = true
+	return t
+}
+
+// all lists the tables, the audit last.
+func (t *tables) all() []*table {
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.revoked, t.sessions, t.measurements,
+		t.decisions, t.nodes, t.presence, t.audit}
+}
+
+func (*Domain) table() *table { return schema.domains }
+func (d *Domain) fields() []any {
+	return []any{&d.Name, &d.Created, &d.Infrastructure}
+}
+
+func (*User) table() *table { return schema.users }
+func (u *User) fields() []any {
+	return []any{&u.Domain, &u.Name, &u.Created, &u.Revoked}
+}
+
+func (*UserKey) table() *table { return schema.userKeys }
+func (k *UserKey) fields() []any {
+	return []any{&k.Domain, &k.User, &k.SPKI, &k.Login, &k.NotAfter}
+}
+
+func (m *Member) table() *table {
+	if m.Kind == identity.KindRelay {
+		return schema.relays
+	}
+	return schema.devices
+}
+func (m *Member) fields() []any {
+	return []any{&m.ID, &m.Domain, &m.Name, &m.Created, &m.Code, &m.CodeHash, &m.CodeExpires,
+		&m.SPKI, &m.Chain, &m.Enrolled, &m.NotAfter, &m.Hints, &m.Revoked}
+}
+
+func (*Code) table() *table { return schema.codes }
+func (c *Code) fields() []any {
+	return []any{&c.Lookup, (*string)(&c.Kind), &c.Domain, &c.Subject, &c.Hash, &c.Expires, &c.Used, &c.UsedAt}
+}
+
+func (*RevokedKey) table() *table { return schema.revoked }
+func (k *RevokedKey) fields() []any {
+	return []any{&k.SPKI, &k.Name, &k.When}
+}
+
+func (*Session) table() *table { return schema.sessions }
+func (s *Session) fields() []any {
+	return []any{&s.ID, &s.Epoch, &s.Domain, &s.Device, &s.User, &s.Relay, &s.Lost, &s.Instance,
+		&s.Created, &s.Ended, (*string)(&s.Reason)}
+}
+
+func (*Measured) table() *table { return schema.measurements }
+func (m *Measured) fields() []any {
+	return []any{&m.Key, &m.At, &m.Relays}
+}
+
+func (*Decision) table() *table { return schema.decisions }
+func (d *Decision) fields() []any {
+	return []any{&d.Device, &d.User, &d.At, &d.Choice}
+}
+
+func (*Node) table() *table { return schema.nodes }
+func (n *Node) fields() []any {
+	return []any{&n.Name, &n.CA, &n.Hosts, &n.Ports}
+}
+
+func (*Presence) table() *table { return schema.presence }
+func (p *Presence) fields() []any {
+	return []any{&p.Name, &p.Node, &p.Run, &p.Since, &p.Body}
+}
