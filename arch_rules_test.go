@@ -8,8 +8,8 @@ import (
 // TestRulesBite gives each rule a small source that breaks it, and the same source mended: the first must draw the
 // complaint, the second none.
 func TestRulesBite(t *testing.T) {
-	headings := map[string]bool{"wire §4.2": true}
-	citations := func(files []source) []string { return checkCitations(files, headings) }
+	texts := map[string]string{"docs/spec/wire.md": "# Wire\n## 4.2 Hello\n"}
+	citations := func(files []source) []string { return checkCitations(files, texts) }
 	var long = strings.Repeat("\n", maxFuncLines)
 	for _, tt := range []struct {
 		name      string
@@ -42,6 +42,11 @@ func TestRulesBite(t *testing.T) {
 		{"long function", checkLengths, "a/a.go", "package a\nfunc f() {" + long + "}\n", "package a\nfunc f() {" + long[1:] + "}\n", "a function of 81 lines"},
 		{"long file", checkLengths, "a/a.go", "package a" + strings.Repeat("\n", maxFileLines+1), "package a" + strings.Repeat("\n", maxFileLines), "501 lines"},
 		{"nobody verifies", checkVerification, "a/a.go", "package a\nvar c = C{InsecureSkipVerify: true}\n", "package a\nvar c = C{InsecureSkipVerify: true, VerifyConnection: v}\n", "without VerifyConnection"},
+		{"goroutine in a pure package", checkGoroutines, "transport/wire/a.go", "package wire\nfunc f() { go f() }\n", "package wire\nfunc f() { f() }\n", "starts none"},
+		{"goroutine of a group", checkGoroutines, "server/grant/a.go", "package grant\nfunc f(wg W) { wg.Go(nil) }\n", "package grant\nfunc f(wg W) { wg.Wait() }\n", "starts none"},
+		{"init", checkInit, "a/a.go", "package a\nfunc init() {}\n", "package a\nfunc (T) init() {}\n", "runs before main"},
+		{"variable of the program", checkInit, "a/a.go", "package a\nvar mu sync.Mutex\n", "package a\nvar (\n\terrA = errors.New(\"a\")\n\t//go:embed a.txt\n\ttext string\n)\n", "of the whole program"},
+		{"sleep in real time", checkSleep, "a/a_test.go", "package a\nfunc f() { time.Sleep(1) }\n", "package a\nimport \"testing/synctest\"\nfunc f() { time.Sleep(1) }\n", "no bubbles"},
 		{"citation of nothing", citations, "a/a.go", "package a // wire §4.3\n", "package a // wire §4.2, RFC 5905 §7.3\n", "docs/spec/wire.md has no heading numbered 4.3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,6 +61,12 @@ func TestRulesBite(t *testing.T) {
 	}
 }
 
+func TestTableRuleBites(t *testing.T) {
+	if got := checkTable(nil); len(got) != len(mayImport) {
+		t.Errorf("%d complaints about a house without files, want one for each row", len(got))
+	}
+}
+
 // TestAgentRuleBites runs the closure rule over a closure that nothing real has.
 func TestAgentRuleBites(t *testing.T) {
 	type module = struct{ Path string }
@@ -63,14 +74,43 @@ func TestAgentRuleBites(t *testing.T) {
 		{ImportPath: "net/http", Standard: true},
 		{ImportPath: "golang.org/x/net/ipv4", Module: &module{"golang.org/x/net"}},
 		{ImportPath: "hawser/agent", Module: &module{"hawser"}, Imports: []string{"net/http"}},
-		{ImportPath: "github.com/nats-io/nkeys", Module: &module{"github.com/nats-io/nkeys"}},
+		{ImportPath: "github.com/jackc/pgx/v5", Module: &module{"github.com/jackc/pgx/v5"}},
 	}
 	got := checkAgent(deps)
-	if len(got) != 2 || !strings.Contains(got[0], "hawser/agent brings net/http") || !strings.Contains(got[1], "nkeys") {
-		t.Errorf("complaints %q, want one of net/http and one of nkeys", got)
+	if len(got) != 2 || !strings.Contains(got[0], "hawser/agent brings net/http") || !strings.Contains(got[1], "pgx") {
+		t.Errorf("complaints %q, want one of net/http and one of pgx", got)
 	}
 	if got := checkAgent(deps[:2]); len(got) != 0 {
 		t.Errorf("complaints %q about a good closure", got)
+	}
+}
+
+// TestDocumentRulesBite is TestRulesBite for the rules about documents.
+func TestDocumentRulesBite(t *testing.T) {
+	cite := func(line string) int {
+		return len(checkCitations(nil, map[string]string{"docs/spec/wire.md": "## 4.2 Hello\n", "docs/spec/late.md": "## 1 First\n", "docs/a.md": line}))
+	}
+	for line, want := range map[string]int{"wire §4.2": 0, "late.md §1, wire §4.2": 0, "wire §4.3": 1, "late §2": 1, "nothing": 1, "early §3, wire §4.2": 0} {
+		if got := cite(line); got != want {
+			t.Errorf("%q: %d complaints, want %d", line, got, want)
+		}
+	}
+	for text, want := range map[string]int{"the own clock": 1, "its owner's clock": 0, "all but for one": 1, "all but one": 0, "It shall": 1} {
+		inGo := checkWords(one(t, "a/a.go", "package a\n\n// "+text+"\nvar shall = 1\n"), nil)
+		if inDocs := checkWords(nil, map[string]string{"docs/a.md": text}); len(inGo) != want || len(inDocs) != want {
+			t.Errorf("%q: complaints %q and %q, want %d", text, inGo, inDocs, want)
+		}
+	}
+	for file, want := range map[string]int{"a/a.go": 0, "b/b.go": 2, "a/b/b.go": 2, "cmd/x/x.go": 2, "a/atest/a.go": 1, "a.go": 1} {
+		if got := checkFolders(one(t, file, "package a\n"), map[string]string{"README.md": "| `a/` | the first |\n| `docs/` | texts |\n"}); len(got) != want {
+			t.Errorf("%s: complaints %q, want %d", file, got, want)
+		}
+	}
+	wide := strings.Repeat("ü", maxColumns+1)
+	for text, want := range map[string]int{wide: 1, wide[2:]: 0, "| " + wide: 0, "    " + wide: 0, "```\n" + wide + "\n```": 0, "```\n```\n" + wide: 1} {
+		if got := checkWidth(map[string]string{"docs/a.md": text}); len(got) != want {
+			t.Errorf("%q: complaints %q, want %d", text, got, want)
+		}
 	}
 }
 

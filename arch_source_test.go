@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -72,23 +71,29 @@ func sources(t *testing.T) []source {
 	return files
 }
 
-func complain(t *testing.T, complaints []string) {
-	t.Helper()
-	for _, c := range complaints {
-		t.Error(c)
-	}
-}
-
-func TestEveryPackageSaysItsJob(t *testing.T)        { complain(t, checkPackageDocs(sources(t))) }
-func TestEveryExportedNameIsDocumented(t *testing.T) { complain(t, checkExportedDocs(sources(t))) }
-func TestFilesAndFunctionsAreShort(t *testing.T)     { complain(t, checkLengths(sources(t))) }
-func TestSkippedVerificationIsReplaced(t *testing.T) { complain(t, checkVerification(sources(t))) }
-func TestCitedSectionsOfTheSpecExist(t *testing.T) {
-	files := sources(t)
-	headings := specHeadings(t)
-	complain(t, checkCitations(files, headings))
-	if len(citations(files)) == 0 {
-		t.Error("no file cites docs/spec: this test no longer finds what it checks")
+// TestHouse reads every file once and holds the rules against them.
+func TestHouse(t *testing.T) {
+	files, texts := sources(t), documents(t)
+	for name, rule := range map[string]func([]source) []string{
+		"imports follow the table":          checkImports,
+		"the table has no row for nothing":  checkTable,
+		"every package says its job":        checkPackageDocs,
+		"every exported name is documented": checkExportedDocs,
+		"files and functions are short":     checkLengths,
+		"skipped verification is replaced":  checkVerification,
+		"goroutines have an owner":          checkGoroutines,
+		"nothing runs before main":          checkInit,
+		"tests do not sleep in real time":   checkSleep,
+		"cited sections of the spec exist":  func(files []source) []string { return checkCitations(files, texts) },
+		"words are plain":                   func(files []source) []string { return checkWords(files, texts) },
+		"documents wrap at 120 columns":     func([]source) []string { return checkWidth(texts) },
+		"README names the folders":          func(files []source) []string { return checkFolders(files, texts) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, c := range rule(files) {
+				t.Error(c)
+			}
+		})
 	}
 }
 
@@ -224,62 +229,4 @@ func hasKey(lit *ast.CompositeLit, key string) bool {
 		}
 	}
 	return false
-}
-
-var (
-	// citation matches "wire §4.2" and "docs/spec/wire.md §4.2".
-	citation = regexp.MustCompile(`\b(wire|identity|access|cli|time|names)(?:\.md)? §([0-9]+(?:\.[0-9]+)*)`)
-	// heading matches "## 4 Frames", "## §4 Frames", "### 4.2. Hello".
-	heading = regexp.MustCompile(`(?m)^#{2,4} §?([0-9]+(?:\.[0-9]+)*)\.?\s`)
-)
-
-// citations maps "wire §4.2" to the first place that says so.
-func citations(files []source) map[string]string {
-	found := map[string]string{}
-	for _, f := range files {
-		if f.dir() == "." { // these tests cite by way of example
-			continue
-		}
-		for i, line := range strings.Split(f.text, "\n") {
-			for _, m := range citation.FindAllStringSubmatch(line, -1) {
-				key := m[1] + " §" + m[2]
-				if _, ok := found[key]; !ok {
-					found[key] = fmt.Sprintf("%s:%d", f.path, i+1)
-				}
-			}
-		}
-	}
-	return found
-}
-
-// checkCitations looks each citation up among the headings.
-func checkCitations(files []source, headings map[string]bool) (complaints []string) {
-	for cited, where := range citations(files) {
-		if !headings[cited] {
-			name, section, _ := strings.Cut(cited, " §")
-			complaints = append(complaints, fmt.Sprintf("%s: cites %s, and docs/spec/%s.md has no heading numbered %s", where, cited, name, section))
-		}
-	}
-	return complaints
-}
-
-// specHeadings reads the numbered headings of docs/spec as "wire §4.2".
-func specHeadings(t *testing.T) map[string]bool {
-	t.Helper()
-	files, err := filepath.Glob("docs/spec/*.md")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("docs/spec holds %d documents (%v)", len(files), err)
-	}
-	headings := map[string]bool{}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := strings.TrimSuffix(filepath.Base(file), ".md")
-		for _, m := range heading.FindAllStringSubmatch(string(text), -1) {
-			headings[name+" §"+m[1]] = true
-		}
-	}
-	return headings
 }

@@ -2,70 +2,83 @@ package agent
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/binary"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"hawser/agent/clock"
 	"hawser/board"
 	"hawser/identity"
+	"hawser/internal/wait"
 	"hawser/probe"
 	"hawser/transport"
 	"hawser/transport/control"
+	"hawser/transport/mux"
 )
 
-// Options is what an Agent is made of. Config and Board are needed; the rest
-// has defaults.
+// Options is what an Agent is made of. Config and Board are needed; the rest has defaults. They are fields and not
+// globals, so that a test has ten agents in one process.
 type Options struct {
 	Config  Config
 	Board   *board.Board
-	Build   time.Time // of this program: the least floor of the clock
+	Build   time.Time // of this program: the clock is never before it
 	Version string
 	Log     *slog.Logger // nil: discard
-	Out     io.Writer    // one line each time it becomes attached; nil: discard
+	Out     io.Writer    // gets a line each time the agent becomes attached; nil: discard
 	// Socket is the path of the status socket; empty: none.
 	Socket string
-	// Alive is told for how long from now the state machine vouches for itself,
-	// each time that it moves, and at most 2 min: what the watchdogs are fed from.
-	// It is called from several goroutines and must not block. Nil: the watchdogs
-	// alone are told.
+	// Alive is called each time the state machine moves, with the time, at most
+	// 2 min, within which it will do so again. The watchdogs are fed from the same
+	// calls. It is called from several goroutines and must not block. Nil: nobody.
 	Alive func(time.Duration)
 	// Service is the service manager's watchdog; nil: none. That of the hardware
 	// is in Config.
 	Service Feeder
-	// LinkUp tells that a network has come up: what waits or searches tries at
-	// once, and what is connected proves that it still is. Nil: never.
+	// LinkUp tells that a network has come up: waiting and dialling states try
+	// again at once; an attached one asks the server for a sign of life. Nil: never.
 	LinkUp <-chan struct{}
-	// DialContext is how everything leaves the machine; nil: net.Dialer.
+	// DialContext is how everything leaves the machine; nil: transport.SystemDial.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Agent is one Runtime. Run may be called once.
+// Agent is one Runtime. Run may be called once. It holds what never changes after New and a few parts that lock
+// themselves; there is no lock of the whole, because the state machine alone decides and all others only report to it.
 type Agent struct {
-	Options
-	board    *board.Board
-	log      *slog.Logger
+	config  Config
+	version string
+	board   *board.Board
+	log     *slog.Logger
+	out     io.Writer
+	socket  string
+	service Feeder
+	linkUp  <-chan struct{}
+	dialOut dialFunc
+	idleOut dialFunc // dialOut, counted unless it is for a session: what it costs to be reachable
+
 	store    *store
-	clock    *Clock
+	clock    *clock.Clock
 	resolver *probe.Resolver
+	// One for servers and sessions: which way out is open is learnt once for both.
 	dialer   *transport.Dialer
+	idle     idleLinks
+	meter    *meter
 	sessions *sessions
 	relays   *relays
-	instance string
+	instance string               // of this process, in the hello
 	self     atomic.Pointer[Self] // nil until enrolled
 	status   statusBoard
-	pulse    pulse
-	conn     *control.Conn // of link
-	link     *control.Link // from StateDial to StateAttached
+	liveness liveness
+	alive    func(time.Duration) // the state machine promises liveness, and Options.Alive, to move again within this time
 }
 
 // New opens the state directory and makes an Agent. It starts nothing and
-// touches no network.
+// touches no network. An error is that of the state directory. A damaged identity is none: Run finds it, tries again,
+// and status shows it.
 func New(o Options) (*Agent, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -74,39 +87,45 @@ func New(o Options) (*Agent, error) {
 		o.Out = io.Discard
 	}
 	if o.DialContext == nil {
-		o.DialContext = new(net.Dialer).DialContext
+		o.DialContext = transport.SystemDial
 	}
 	s, err := openStore(o.Config.Data, o.Config.Access)
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{Options: o, board: o.Board, log: o.Log, store: s, pulse: pulse{begin: time.Now()}, status: statusBoard{told: newBell()}}
-	a.Alive = a.pulse.tell(o.Alive)
+	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, socket: o.Socket, service: o.Service,
+		linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
+	// The resolver, SNTP and the dialer all go through the meter: an idle month once cost 36 MB, most of it unseen
+	// keepalives, and status can only show what is counted here.
+	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}
+	a.meter = new(meter)
+	a.idleOut = a.meter.counting(o.DialContext)
+	a.alive = a.liveness.tell(o.Alive)
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex
 	a.status.enter(StateBoot)
-	a.clock = newClock(o.Build, s.anchor(), o.Board.Now(), o.Board.Uptime, s.spent())
-	a.resolver = &probe.Resolver{Servers: o.Config.DNS, Dial: o.DialContext, Private: o.Config.Private, Logger: o.Log}
+	a.resolver = &probe.Resolver{Servers: o.Config.DNS, Dial: a.idleOut, Private: o.Config.Private, Logger: o.Log}
+	a.clock = clock.New(clock.Options{Build: o.Build, Board: o.Board, Store: s, Policy: o.Config.SystemClock, Sources: o.timeSources,
+		Resolve: a.resolver.Resolve, Dial: a.idleOut, Log: o.Log, Changed: a.status.told.Ring})
 	a.dialer = a.newDialer()
 	a.relays = newRelays()
-	a.sessions = &sessions{agent: a, running: map[string]*running{}, locked: o.Config.KeySwitch != nil}
+	a.sessions = &sessions{agent: a, memory: mux.NewBudget(streamMemory), running: map[string]*running{}, locked: o.Config.KeySwitch != nil}
 	return a, nil
 }
 
-// newDialer makes a Dialer, which is a memory of what failed lately. Measuring has
-// one of its own: a dead relay must not make the way to a living server slow.
-func (a *Agent) newDialer() *transport.Dialer {
-	return &transport.Dialer{Resolve: a.resolver.Resolve, Now: a.clock.Now, DialContext: a.DialContext,
-		Certificate: a.certificate, LastGood: a.store.lastGood, Good: a.store.good, Trace: a.trace}
+// timeSources are the SNTP sources of this gateway, as far as they are known now.
+func (o Options) timeSources() []string {
+	return clock.Sources(o.Config.Access, o.Config.Time, o.Board.TimeServers())
 }
 
-// random is uniform in [0, n).
-func random(n time.Duration) time.Duration {
-	if n <= 0 {
-		return 0
-	}
-	var b [8]byte
-	rand.Read(b[:])
-	return time.Duration(binary.BigEndian.Uint64(b[:]) % uint64(n))
+// newDialer makes a Dialer. It remembers candidates that failed, so measuring uses
+// another one: a dead relay must not slow down the search for a server. Both share the store: which addresses worked,
+// and that only small hellos pass, is true for either.
+func (a *Agent) newDialer() *transport.Dialer {
+	return &transport.Dialer{Resolve: a.resolver.Resolve, Now: a.clock.Now, DialContext: a.idleOut,
+		Certificate: a.certificate, Proxies: a.config.Proxy.Source(transport.ServiceProxies),
+		LastGood:  func(host string) []transport.Candidate { return a.store.lastGood(host, a.clock.Now()) },
+		OnlySmall: func() bool { return a.store.onlySmall(a.clock.Now()) },
+		Good:      func(c transport.Candidate) { a.store.good(c, a.clock.Now()) }, Trace: a.trace}
 }
 
 func (a *Agent) certificate() *tls.Certificate {
@@ -116,139 +135,62 @@ func (a *Agent) certificate() *tls.Certificate {
 	return nil
 }
 
-// client knows the Access Servers; self is nil before enrolment.
+// client returns a client of the Access Servers; self is nil before enrollment. A new one each time: it is a handful of
+// fields, and the identity may have been renewed or replaced since. Without an identity there is no UID that a floor
+// reset could be for.
 func (a *Agent) client(self *Self) *control.Client {
-	c := &control.Client{Dialer: a.dialer, Hosts: a.Config.Access, Ports: a.Config.Ports, Clock: a.clock}
+	c := &control.Client{Dialer: a.dialer, Hosts: a.config.Access, Ports: a.config.Ports, Clock: a.clock}
 	if self != nil {
-		c.Roots, c.UID, c.Reset = self.Roots, self.UID, a.resetFloor
+		c.Roots, c.UID, c.Reset = self.Roots, self.UID, a.clock.Reset
 	}
 	return c
 }
 
 func (a *Agent) trace(t transport.Attempt) {
-	if a.status.now() == StateDial { // else it is a session's, or a measurement's, and proves nothing
-		a.Alive(time.Minute)
+	if a.status.now() == StateDial { // an attempt of a session or a measurement does not show that the state machine moves
+		a.alive(time.Minute)
 	}
 	if t.Reason == "" {
-		a.log.Debug("way out open", "host", t.Host, "addr", t.Addr, "rtt", t.RTT, "took", t.Took)
+		a.log.Debug("way out open", "host", t.Host, "addr", t.Where(), "small", t.Small, "rtt", t.RTT, "took", t.Took)
 		return
 	}
-	a.log.Debug("way out closed", "host", t.Host, "addr", t.Addr, "reason", t.Reason, "issuer", t.Issuer, "err", t.Detail)
+	a.log.Debug("way out closed", "host", t.Host, "addr", t.Where(), "small", t.Small, "reason", t.Reason, "issuer", t.Issuer, "err", t.Detail)
 }
 
-// Run runs the state machine until ctx ends; then it ends all sessions, waits
-// for every goroutine it started and returns nil. It returns an error only when
-// it could not begin.
+// Run runs the state machine until ctx ends; then it ends all sessions, waits for every goroutine that it started and
+// returns nil. The only error is that of opening the status socket, before anything else was started. The order of the
+// end: the state machine says goodbye first, then the sessions end, then what only serves them; the watchdog is
+// disarmed last, so that an end that hangs resets the machine.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// First, because a socket that is taken means that another agent runs here.
 	stop, err := a.serveStatus(ctx)
 	if err != nil {
 		return err
 	}
 	var tasks sync.WaitGroup
 	a.sessions.ctx = ctx
-	tasks.Go(func() { a.keepTime(ctx) })
-	tasks.Go(func() { a.followClock(ctx) })
 	dog := a.openWatchdog()
-	tasks.Go(func() { a.feed(ctx, dog) })
-	tasks.Go(func() { a.showSignal(ctx) })
-	tasks.Go(func() { a.watchKey(ctx) })
-	a.machine(ctx)
+	if w := a.config.Warning(); w != "" {
+		a.log.Warn("configuration should be changed", "why", w)
+	}
+	for _, why := range a.dialer.Proxies().Notes {
+		a.log.Warn("proxy setting cannot be used", "why", why)
+	}
+	for _, run := range []func(context.Context){
+		a.clock.Run,
+		func(ctx context.Context) { a.feed(ctx, dog) },
+		a.showSignal,
+		a.watchKey,
+	} {
+		tasks.Go(func() { run(ctx) })
+	}
+	a.machine(ctx, &attachment{})
 	cancel()
 	a.sessions.wait()
 	tasks.Wait()
 	stop()
 	a.stopWatchdog(dog)
 	return nil
-}
-
-// machine is the only place that moves from one state to another.
-func (a *Agent) machine(ctx context.Context) {
-	a.log.Info("state", "state", StateBoot)
-	for state, failures := StateBoot, 0; ; {
-		a.enter(state)
-		if state == StateStopped {
-			a.hangUp()
-			return
-		}
-		begin := time.Now()
-		to, err := a.run(ctx, state)
-		if ctx.Err() != nil {
-			to, err = StateStopped, nil
-		}
-		if !allowed(state, to) {
-			a.log.Error("impossible transition", "state", state, "to", to)
-			to = state
-		}
-		if forgives(state, time.Since(begin)) {
-			failures = 0
-		}
-		if err != nil {
-			failures++
-			a.fail(ctx, to, failures, err)
-		}
-		state = to
-	}
-}
-
-// hangUp closes a control connection that no state serves any more.
-func (a *Agent) hangUp() {
-	if a.conn != nil {
-		a.conn.NetConn().Close()
-	}
-}
-
-func (a *Agent) run(ctx context.Context, s State) (State, error) {
-	switch s {
-	case StateBoot:
-		return a.boot(ctx)
-	case StateEnroll:
-		return a.awaitIdentity(ctx)
-	case StateDial:
-		return a.dial(ctx)
-	case StateAttached:
-		return a.attached(ctx)
-	case StateQuarantined:
-		return a.quarantined(ctx)
-	}
-	return StateStopped, nil
-}
-
-func (a *Agent) enter(s State) {
-	a.Alive(2 * time.Minute)
-	if a.status.enter(s) {
-		a.log.Info("state", "state", s)
-	}
-}
-
-// fail reports a failure and rests before state s is entered.
-func (a *Agent) fail(ctx context.Context, s State, failures int, err error) {
-	wait := backoff(failures, retryAfter(err), random)
-	a.status.failed(s, err)
-	a.log.Warn("will try again", "state", s, "reason", transport.ReasonOf(err), "err", err, "after", wait.Round(time.Millisecond))
-	timer, beat := time.NewTimer(wait), time.NewTicker(beatEvery)
-	defer timer.Stop()
-	defer beat.Stop()
-	for {
-		a.Alive(time.Minute)
-		select {
-		case <-beat.C:
-			continue
-		case <-timer.C:
-		case <-a.LinkUp:
-			a.resolver.Forget() // what failed without a network
-		case <-ctx.Done():
-		}
-		return
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

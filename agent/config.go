@@ -1,23 +1,27 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"gopkg.in/yaml.v3"
 
+	"hawser/agent/clock"
 	"hawser/identity"
+	"hawser/internal/credential"
+	"hawser/internal/strictyaml"
 	"hawser/transport"
 )
 
-const maxConfigBytes = 64 << 10
-
 // Config is a checked configuration. LoadConfig makes one; docs/agent.md says
-// what each key means.
+// what each key means. All of it is read once: a change needs a new start, so that no part of the agent runs on older
+// settings than another.
 type Config struct {
 	File    string   // absolute path it was read from; empty: none
 	Data    string   // the state directory
@@ -28,75 +32,94 @@ type Config struct {
 	Time    []string
 	Allow   []Rule // nil: the default policy; empty: nothing is allowed
 	Private bool   // the infrastructure lives on private addresses
+	Proxy   transport.ProxySetting
 	Log     slog.Level
+	Budget  int64 // bytes a month that an idle link may cost; 0: no limit
 
-	// SystemClock is auto when the file does not name it. The zero value is never:
-	// who makes a Config without a file must ask for a clock to be set.
-	SystemClock SystemClock
-	Watchdog    string // device file of the hardware's; empty: off
+	// SystemClock is auto when the file does not have the key. The zero value means
+	// never, so that a test which makes a Config does not set the machine's clock.
+	SystemClock clock.Policy
+	Watchdog    string // device file of the hardware's watchdog; empty: off
 	LEDs        LEDs
 	KeySwitch   *KeySwitch // nil: there is none
 }
 
-// LoadConfig reads and checks a configuration file. A relative path in it is
-// relative to the file. Errors are one line and name the file and, where it is
-// one line's fault, the line and the key. A missing file is fs.ErrNotExist.
-func LoadConfig(file string) (Config, error) {
+// LoadConfig reads and checks a configuration file. Paths in it are relative to the
+// file. An error is one line that names the file and, if one line is to blame, the
+// line and the key. A missing file is fs.ErrNotExist.
+func LoadConfig(file string) (Config, error) { return loadConfig(file, LoadRoots) }
+
+// DefaultConfig is what counts without a file. Enroll and netcheck work before there is a file; at a site where only a
+// proxy leads out they need it as well.
+func DefaultConfig() Config { return Config{Proxy: transport.AutoProxies()} }
+
+// LoadOpenConfig is LoadConfig for a command that does without the root when this user may not read it: Roots is nil
+// then. netcheck is such a command: whoever looks for the closed port is rarely root.
+func LoadOpenConfig(file string) (Config, error) {
+	return loadConfig(file, unlessDenied(LoadRoots))
+}
+
+// unlessDenied is a way to load roots that finds none where this user may not read them. Only that error: a root that
+// is damaged must be told to every user.
+func unlessDenied(load func(string) (*identity.Roots, error)) func(string) (*identity.Roots, error) {
+	return func(file string) (*identity.Roots, error) {
+		roots, err := load(file)
+		if errors.Is(err, fs.ErrPermission) {
+			err = nil
+		}
+		return roots, err
+	}
+}
+
+// The path is made absolute first: a service has another working directory than the shell in which it was tried.
+func loadConfig(file string, roots func(string) (*identity.Roots, error)) (Config, error) {
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return Config{}, err
 	}
-	b, err := readLimited(file, maxConfigBytes)
+	b, err := strictyaml.ReadFile(file)
 	if err != nil {
 		return Config{}, fmt.Errorf("read config: %w", err)
 	}
-	c, err := parseConfig(b, filepath.Dir(file))
+	c, err := parseConfig(b, file, roots)
 	if err != nil {
-		return Config{}, fmt.Errorf("config %s: %w", file, err)
+		return Config{}, err
 	}
 	c.File = file
 	return c, nil
 }
 
-// readLimited reads a file that may not be private, but must be small.
-func readLimited(file string, limit int64) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // reading from a pipe could wait for ever
-		return nil, fmt.Errorf("%s: not a regular file", file)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s: over %d KiB", file, limit>>10)
-	}
-	return b, err
-}
-
-// LoadRoots reads pinned roots (PEM) from a file of at most 64 KiB.
+// LoadRoots reads pinned roots (PEM) from a file of at most 64 KiB. Roots are public: the file may lie
+// anywhere, and others may read it.
 func LoadRoots(file string) (*identity.Roots, error) {
-	b, err := readLimited(file, maxConfigBytes)
+	roots, err := credential.LoadPublic(file, identity.ParseRoots)
 	if err != nil {
 		return nil, fmt.Errorf("read root: %w", err)
-	}
-	roots, err := identity.ParseRoots(b)
-	if err != nil {
-		return nil, fmt.Errorf("read root %s: %w", file, err)
 	}
 	return roots, nil
 }
 
-// FileFor returns the text of a new configuration file, as enroll writes it.
-func FileFor(access []string, ports []transport.Port, rootFile string) ([]byte, error) {
+// fileFor returns the text of a new configuration file, as enroll writes it. Ports are written even when they are the
+// defaults, so that an owner sees what his firewall has to let out; proxies only when there are some to name.
+func fileFor(c Config) ([]byte, error) {
+	var proxy []string
+	if c.Proxy.String() != transport.AutoProxies().String() {
+		proxy = c.Proxy.Words()
+	}
 	return yaml.Marshal(struct {
 		Access []string         `yaml:"access,flow"`
 		Ports  []transport.Port `yaml:"ports,flow"`
 		Root   string           `yaml:"root"`
-	}{access, ports, rootFile})
+		Proxy  []string         `yaml:"proxy,flow,omitempty"`
+	}{c.Access, c.Ports, filepath.Join(c.Data, rootFile), proxy})
+}
+
+// Warning is what an owner should change in a configuration that works: one line, or empty. Windows has access lists in
+// place of modes, which are not judged here.
+func (c Config) Warning() string {
+	info, err := os.Stat(c.File)
+	if c.File == "" || err != nil || runtime.GOOS == "windows" || !c.Proxy.HasLogin() || info.Mode().Perm()&0o004 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("every user of this machine can read the proxy's password in %s: chmod o-r %[1]s", c.File)
 }

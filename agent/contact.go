@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"hawser/identity"
 	"hawser/internal/durable"
@@ -14,41 +13,49 @@ import (
 )
 
 // FirstContact is what an operator types for the first contact. What is empty
-// is taken from the configuration file.
+// is taken from the configuration file. The fields are text as typed, so that an error can name
+// its flag.
 type FirstContact struct {
 	Access   []string // HOST or HOST:PORT
 	Ports    []uint
 	Code     string // activation code
 	RootFile string
-	Pin      string // SHA-256 of the root's public key, in hex
+	Pin      string   // SHA-256 of the root's public key, in hex
+	Proxy    []string // auto, none, or URLs without name and password
 }
 
-// Prepare checks f and merges it into cfg; its errors are the operator's to
-// mend. It reads the root certificate and touches no network.
+// Prepare checks f and merges it into cfg. An error is a mistake of the operator.
+// It reads the root certificate and uses no network.
 func (f FirstContact) Prepare(cfg *Config) (e EnrollOptions, err error) {
-	e.Code = f.Code
-	if _, err := identity.ParseCode(f.Code); err != nil {
+	if e.Code, err = identity.ParseCode(f.Code); err != nil {
 		return e, fmt.Errorf("--code: %w", err)
 	}
 	e.Pin, err = f.Reach(cfg)
 	return e, err
 }
 
-// Reach is Prepare without the code: where the servers are, and whom to trust.
+// Reach is Prepare without the code: it settles the servers and the root of trust.
 // The pin is zero when cfg has roots.
 func (f FirstContact) Reach(cfg *Config) (pin identity.SPKI, err error) {
+	// Flags replace the list of the file and do not add to it: a gateway that moves to another infrastructure must not
+	// keep an address of the old one.
 	if len(f.Access) > 0 {
-		cfg.Access = f.Access
+		cfg.Access = nil
+	}
+	for _, h := range f.Access {
+		host, err := transport.ParseHost(h)
+		if err != nil {
+			return pin, fmt.Errorf("--access: %w", err)
+		}
+		cfg.Access = append(cfg.Access, host)
 	}
 	if len(cfg.Access) == 0 {
 		return pin, errors.New("no Access Server is named: give --access HOST")
 	}
-	for _, h := range cfg.Access {
-		if _, _, err := transport.SplitHost(h); err != nil {
-			return pin, fmt.Errorf("--access: %w", err)
-		}
-	}
 	if err := f.ports(cfg); err != nil {
+		return pin, err
+	}
+	if err := f.proxy(cfg); err != nil {
 		return pin, err
 	}
 	return f.trust(cfg)
@@ -70,13 +77,30 @@ func (f FirstContact) ports(cfg *Config) error {
 	return nil
 }
 
+// proxy refuses what the agent would not find again: a file that is there stays as it is.
+func (f FirstContact) proxy(cfg *Config) error {
+	if len(f.Proxy) == 0 {
+		return nil
+	}
+	s, err := transport.ParseProxyFlag(f.Proxy, "agent.yaml (proxy: URL), a provisioning file (agent proxy: URL), or the environment of this command, as https_proxy")
+	if err == nil && cfg.File != "" && s.String() != cfg.Proxy.String() {
+		err = fmt.Errorf("--proxy: enroll leaves %s as it is, and the agent reads that: put proxy: %q into it", cfg.File, s.Words())
+	}
+	if err == nil {
+		cfg.Proxy = s
+	}
+	return err
+}
+
 func (f FirstContact) trust(cfg *Config) (pin identity.SPKI, err error) {
 	switch {
+	// A root wins over a pin: it is complete, while with a pin the root is whatever chain is shown that hashes to it.
 	case f.RootFile != "":
 		cfg.Roots, err = LoadRoots(f.RootFile)
+	// A pin that was typed beats the root of the file, since it was typed now.
 	case f.Pin != "":
 		cfg.Roots = nil
-		if pin, err = identity.ParseSPKI(f.Pin); err != nil {
+		if pin, err = identity.ParsePin(f.Pin); err != nil {
 			err = fmt.Errorf("--pin: %w", err)
 		}
 	case cfg.Roots == nil:
@@ -86,7 +110,8 @@ func (f FirstContact) trust(cfg *Config) (pin identity.SPKI, err error) {
 }
 
 // WriteConfig writes a configuration file for an agent that has just enrolled,
-// unless there is one already. The root is the one in the state directory.
+// unless there is one already. The root is the one in the state directory. An existing file is never touched: it is the
+// owner's, with his rules and comments.
 func WriteConfig(file string, cfg Config) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -94,19 +119,9 @@ func WriteConfig(file string, cfg Config) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	b, err := FileFor(cfg.Access, cfg.Ports, filepath.Join(cfg.Data, rootFile))
+	b, err := fileFor(cfg)
 	if err != nil {
 		return err
 	}
 	return durable.WriteFile(file, b, 0o644)
-}
-
-// BuildTime is when this program was made: the time of its commit as the
-// toolchain stamped it (RFC 3339), or else the date of the first release. It is
-// the least floor of the clock (time §6).
-func BuildTime(stamped string) time.Time {
-	if t, err := time.Parse(time.RFC3339, stamped); err == nil {
-		return t
-	}
-	return time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,15 +12,17 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
+	"hawser/internal/answer"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
 
 func TestFirstContactIsMergedIntoTheConfig(t *testing.T) {
-	in := newInfra(t, time.Now())
+	pki := identitytest.New(time.Now())
 	root := filepath.Join(t.TempDir(), "root.pem")
-	write(t, root, string(in.roots.PEM()), 0o644)
-	pin, code := identity.CertSPKI(in.root.Cert), identity.NewCode().String()
+	write(t, root, string(pki.Roots.PEM()), 0o644)
+	pin, code := pki.Pin(), identity.NewCode().String()
 	for name, tt := range map[string]struct {
 		f      FirstContact
 		cfg    Config
@@ -29,16 +32,47 @@ func TestFirstContactIsMergedIntoTheConfig(t *testing.T) {
 	}{
 		"root":                {FirstContact{Access: []string{"a.example"}, Code: code, RootFile: root}, Config{}, []string{"a.example"}, transport.DefaultPorts(), false},
 		"pin":                 {FirstContact{Access: []string{"a.example:443"}, Code: code, Pin: pin.String(), Ports: []uint{8443}}, Config{}, []string{"a.example:443"}, []transport.Port{8443}, true},
-		"all from the file":   {FirstContact{Code: code}, Config{Access: []string{"b.example"}, Ports: []transport.Port{80}, Roots: in.roots}, []string{"b.example"}, []transport.Port{80}, false},
-		"flags beat the file": {FirstContact{Access: []string{"a.example"}, Ports: []uint{443}, Code: code, Pin: pin.String()}, Config{Access: []string{"b.example"}, Ports: []transport.Port{80}, Roots: in.roots}, []string{"a.example"}, []transport.Port{443}, true},
+		"all from the file":   {FirstContact{Code: code}, Config{Access: []string{"b.example"}, Ports: []transport.Port{80}, Roots: pki.Roots}, []string{"b.example"}, []transport.Port{80}, false},
+		"flags beat the file": {FirstContact{Access: []string{"a.example"}, Ports: []uint{443}, Code: code, Pin: pin.String()}, Config{Access: []string{"b.example"}, Ports: []transport.Port{80}, Roots: pki.Roots}, []string{"a.example"}, []transport.Port{443}, true},
 	} {
 		cfg := tt.cfg
 		e, err := tt.f.Prepare(&cfg)
-		if err != nil || e.Code != code || !slices.Equal(cfg.Access, tt.access) || !slices.Equal(cfg.Ports, tt.ports) {
+		if err != nil || e.Code.String() != code || !slices.Equal(cfg.Access, tt.access) || !slices.Equal(cfg.Ports, tt.ports) {
 			t.Errorf("%s: %+v, %+v, %v", name, e, cfg, err)
 		}
 		if tt.pinned != (e.Pin == pin) || tt.pinned == (cfg.Roots != nil) {
 			t.Errorf("%s: pin %v, roots %v", name, e.Pin, cfg.Roots)
+		}
+	}
+}
+
+// The proxy of a command line goes where the agent finds it afterwards. A file that is there stays as it is, so that it must
+// say the same.
+func TestProxyOfTheFirstContactIsKept(t *testing.T) {
+	pki, dir := identitytest.New(time.Now()), t.TempDir()
+	write(t, filepath.Join(dir, rootFile), string(pki.Roots.PEM()), 0o600)
+	contact := FirstContact{Access: []string{"a.example"}, Code: identity.NewCode().String(), Pin: pki.Pin().String(),
+		Proxy: []string{"http://p.example:3128", "socks5://10.0.0.9"}}
+	for name, words := range map[string][]string{"urls": contact.Proxy, "none": {"none"}, "auto": nil} {
+		cfg, file := DefaultConfig(), filepath.Join(dir, name, "agent.yaml")
+		cfg.Data = dir
+		contact.Proxy = words
+		if _, err := contact.Prepare(&cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteConfig(file, cfg); err != nil {
+			t.Fatal(err)
+		}
+		read := must(LoadConfig(file))(t)
+		if read.Proxy.String() != cfg.Proxy.String() || strings.Contains(string(must(os.ReadFile(file))(t)), "proxy") != (words != nil) {
+			t.Errorf("%s: wrote %v, read %v", name, cfg.Proxy, read.Proxy)
+		}
+		if _, err := contact.Prepare(&read); err != nil {
+			t.Errorf("%s, again: %v", name, err)
+		}
+		contact.Proxy = []string{"http://other.example:3128"}
+		if _, err := contact.Prepare(&read); err == nil || !strings.Contains(err.Error(), "enroll leaves "+file+" as it is") {
+			t.Errorf("%s, another one: %v", name, err)
 		}
 	}
 }
@@ -57,6 +91,8 @@ func TestABadFirstContactIsRefused(t *testing.T) {
 		"pin":        {FirstContact{Access: []string{"a"}, Code: code, Pin: "5f"}, "--pin: "},
 		"no trust":   {FirstContact{Access: []string{"a"}, Code: code}, "nothing says whom to trust"},
 		"root":       {FirstContact{Access: []string{"a"}, Code: code, RootFile: "/nowhere.pem"}, "read root: "},
+		"proxy":      {FirstContact{Access: []string{"a"}, Code: code, Pin: pin, Proxy: []string{"nope"}}, "--proxy: "},
+		"password":   {FirstContact{Access: []string{"a"}, Code: code, Pin: pin, Proxy: []string{"http://ann:secret@p"}}, "--proxy: others can read a command line: put a proxy with name and password into agent.yaml"},
 	}
 	t.Attr("id", "A1-input")
 	t.Attr("cases", strconv.Itoa(len(bad)))
@@ -68,27 +104,27 @@ func TestABadFirstContactIsRefused(t *testing.T) {
 	}
 }
 
-func TestErrorsSortIntoRefusedAndUnreachable(t *testing.T) {
+func TestErrorsSortIntoExitCodes(t *testing.T) {
 	closed := &transport.DialError{Hosts: []string{"a"}, Attempts: []transport.Attempt{{Reason: transport.Timeout}}}
 	for name, tt := range map[string]struct {
-		err                          error
-		refused, unreachable, advice bool
+		err    error
+		code   int
+		advice bool
 	}{
-		"nil":         {nil, false, false, false},
-		"other":       {errors.New("disk full"), false, false, false},
-		"bad code":    {&wire.Refusal{Reason: transport.BadCode}, true, false, true},
-		"revoked":     {fmt.Errorf("renew: %w", &wire.Refusal{Reason: transport.Revoked}), true, false, true},
-		"busy":        {&wire.Refusal{Reason: transport.Busy}, false, false, true},
-		"no way":      {closed, false, true, true},
-		"link lost":   {&transport.Error{Reason: transport.LinkLost}, false, true, true},
-		"bad time":    {&transport.Error{Reason: transport.BadTime}, false, true, true},
-		"intercepted": {&transport.DialError{Attempts: []transport.Attempt{{Reason: transport.TLSIntercepted}}}, false, true, true},
+		"nil":          {nil, answer.ExitDone, false},
+		"other":        {errors.New("disk full"), answer.ExitFailed, false},
+		"not enrolled": {fmt.Errorf("run: %w", ErrNotEnrolled), answer.ExitNotEnrolled, false},
+		"bad code":     {&wire.Refusal{Reason: transport.BadCode}, answer.ExitRefused, true},
+		"revoked":      {fmt.Errorf("renew: %w", &wire.Refusal{Reason: transport.Revoked}), answer.ExitRefused, true},
+		"busy":         {&wire.Refusal{Reason: transport.Busy}, answer.ExitFailed, true},
+		"no way":       {closed, answer.ExitUnreachable, true},
+		"link lost":    {&transport.Error{Reason: transport.LinkLost}, answer.ExitUnreachable, true},
+		"bad time":     {&transport.Error{Reason: transport.BadTime}, answer.ExitUnreachable, true},
+		"intercepted":  {&transport.DialError{Attempts: []transport.Attempt{{Reason: transport.TLSIntercepted}}}, answer.ExitUnreachable, true},
+		"no agent":     {fmt.Errorf("ask x: %w", ErrNotRunning), answer.ExitFailed, false},
 	} {
-		if got := Refused(tt.err); got != tt.refused {
-			t.Errorf("%s: refused %v", name, got)
-		}
-		if got := Unreachable(tt.err); got != tt.unreachable {
-			t.Errorf("%s: unreachable %v", name, got)
+		if got := ExitCode(tt.err); got != tt.code {
+			t.Errorf("%s: exit code %d, want %d", name, got, tt.code)
 		}
 		if got := Advice(tt.err); (got != "") != tt.advice || strings.Contains(got, "\n") {
 			t.Errorf("%s: advice %q", name, got)
@@ -96,35 +132,22 @@ func TestErrorsSortIntoRefusedAndUnreachable(t *testing.T) {
 	}
 }
 
-func TestBuildTimeHasADefault(t *testing.T) {
-	if got := BuildTime("2027-03-01T10:00:00Z"); !got.Equal(time.Date(2027, 3, 1, 10, 0, 0, 0, time.UTC)) {
-		t.Errorf("stamped: %v", got)
-	}
-	for _, s := range []string{"", "unknown", "0001"} {
-		if got := BuildTime(s); got.Year() < 2026 {
-			t.Errorf("%q: %v", s, got)
-		}
-	}
-}
-
 func TestNetcheckNeedsNeitherIdentityNorStateDirectory(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.opts.Config.Roots = r.access.in.roots
 		r.opts.Config.Data = "/nowhere"
-		report, err := Netcheck(r.t.Context(), r.opts, func(fmt.Stringer) {})
-		if err != nil || len(report.Ways) != 1 || !report.Ways[0].OK {
-			t.Errorf("%+v, %v", report, err)
+		for name, roots := range map[string]*identity.Roots{"with a root": r.access.PKI.Roots, "without": nil} {
+			r.opts.Config.Roots = roots
+			known := Known(r.opts)
+			report := known.Check(transport.ALPNAccess).Run(r.t.Context())
+			if len(report.Ways) != 1 || !report.Ways[0].OK || report.Ways[0].Root.IsZero() != (roots != nil) || known.Unreadable || known.Note != "" {
+				t.Errorf("%s: %+v\n%s", name, known, report.Text())
+			}
+			if len(report.Time) != 0 {
+				t.Errorf("%s: asked %v for the time", name, report.Time)
+			}
 		}
-		if got := r.access.types(); len(got) > 0 {
+		if got := r.access.Types(); len(got) > 0 {
 			t.Errorf("it sent frames %#x", got)
-		}
-		r.opts.Config.Roots = nil
-		if _, err := Netcheck(r.t.Context(), r.opts, nil); err == nil || !strings.Contains(err.Error(), "--root") {
-			t.Errorf("without a root: %v", err)
-		}
-		r.opts.Config.Access = nil
-		if _, err := Netcheck(r.t.Context(), r.opts, nil); err == nil || !strings.Contains(err.Error(), "--access") {
-			t.Errorf("without an Access Server: %v", err)
 		}
 	})
 }

@@ -1,6 +1,6 @@
-// Package agent is the Runtime: one state machine that owns every goroutine,
-// and the only place that decides. What it knows it gets from probe, what it
-// says goes out through transport, and the machine it runs on is board's.
+// Package agent is the Runtime: one state machine that owns every goroutine and
+// makes every decision. It learns about the network from package probe, talks
+// through transport, and uses the machine that it runs on through board.
 //
 // The state machine:
 //
@@ -12,12 +12,12 @@
 //
 //	any state ──> Stopped             the context ended
 //
-// Boot loads what is stored; Enroll waits until there is an identity; Dial
-// searches a way to an Access Server, sets the clock by its signed time, renews
-// an identity that has expired and says hello; Attached serves the control
-// connection; Quarantined rests. What fails waits, with full jitter, and is
-// tried again for ever.
+// Boot loads the identity; Enroll waits until there is one; Dial searches for a way
+// to an Access Server, sets the clock by its signed time, renews an identity that
+// has expired and says hello; Attached serves the control connection; Quarantined
+// waits. A state that failed is entered again after a wait with full jitter; there
+// is no last attempt.
 //
 // Names, SNTP and the dial run in parallel. The clock has states of its own
-// (Clock), and sessions outlive the control connection that brought them.
+// (package clock), and sessions outlive the control connection that brought them.
 package agent

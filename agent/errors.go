@@ -2,45 +2,39 @@ package agent
 
 import (
 	"errors"
+	"io/fs"
 
 	"hawser/identity"
+	"hawser/internal/answer"
 	"hawser/transport"
 )
 
-// Refused reports whether err is somebody's decision: to try again would not
-// change it.
-func Refused(err error) bool {
-	switch transport.ReasonOf(err) {
-	case transport.BadCode, transport.BadCSR, transport.Revoked, transport.WrongKey, transport.NoDevice, transport.Policy:
-		return true
+// ExitCode is answer.Code of an error of this package. Provisioning scripts branch on it: not enrolled is a normal
+// state of a new gateway and no failure.
+func ExitCode(err error) int {
+	if errors.Is(err, ErrNotEnrolled) {
+		return answer.ExitNotEnrolled
 	}
-	return false
+	return answer.Code(err)
 }
 
-// Unreachable reports whether err says that no server could be reached, or none
-// that proves to be ours.
-func Unreachable(err error) bool {
-	_, ok := errors.AsType[*transport.DialError](err)
-	return ok || transport.ReasonOf(err) == transport.LinkLost || transport.ReasonOf(err) == transport.BadTime
-}
-
-// Advice says what to do about err, or nothing.
+// Advice says what to do about err at a gateway: what a person there can do, or what is best for everybody. Faults of
+// the code come before reasons: they were found without asking anybody.
 func Advice(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "run it as root (Windows: as an administrator)"
+	}
 	if identity.FaultOf(err) == identity.FaultBadCode {
 		return "the code has a typing error: compare it with what hawser device add printed"
 	}
 	switch transport.ReasonOf(err) {
 	case transport.BadCode:
 		return "make a new code with hawser device add"
-	case transport.Busy:
-		return "wait a minute and try again"
-	case transport.Revoked:
-		return "ask the operator of the infrastructure"
-	case transport.WrongRoot, transport.TLSIntercepted:
-		return "compare --root or --pin with what hawser-server init printed, or ask the site's IT to exempt this host from TLS inspection"
+	case transport.WrongRoot, transport.TLSIntercepted, transport.CaptivePortal: // which say what to do better than netcheck
+		return answer.Advice(err)
 	}
-	if Unreachable(err) {
+	if answer.Code(err) == answer.ExitUnreachable {
 		return "see which way is open with hawser-agent netcheck"
 	}
-	return ""
+	return answer.Advice(err)
 }

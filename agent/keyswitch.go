@@ -2,33 +2,37 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
-	"gopkg.in/yaml.v3"
-
 	"hawser/board"
+	"hawser/internal/strictyaml"
+	"hawser/internal/wait"
 	"hawser/transport"
 )
 
-// KeySwitch is a switch at the gateway without which nobody gets in from afar.
+// KeySwitch is a switch at the gateway that must be turned before anybody can
+// connect from outside.
 type KeySwitch struct {
 	Line      board.Line
 	AllowOpen bool // remote access while the switch is open, not while it is closed
 }
 
-// keyRetry is the pause before a switch that could not be read is tried again.
+// keyRetry is the wait before a switch that could not be read is opened again. A line that is taken, or a chip whose
+// driver loads late, needs seconds.
 const keyRetry = 5 * time.Second
 
-// watchKey obeys the key switch until ctx ends. It is there for safety: as long
-// as nobody knows how it stands, it counts as locked.
+// watchKey follows the key switch until ctx ends. It protects people at the
+// machine, so a switch that cannot be read counts as locked. A person may stand in the machine with the switch turned:
+// a broken wire must never read as "come in".
 func (a *Agent) watchKey(ctx context.Context) {
-	k := a.Config.KeySwitch
+	k := a.config.KeySwitch
 	if k == nil {
 		return
 	}
-	for said := false; ctx.Err() == nil; sleep(ctx, keyRetry) {
+	for said := false; ctx.Err() == nil; wait.Sleep(ctx, keyRetry) {
 		err := a.board.WatchLine(ctx, k.Line, func(closed bool) {
 			said = false
 			a.turnKey(closed == k.AllowOpen)
@@ -36,6 +40,7 @@ func (a *Agent) watchKey(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		// Before the log: whatever the reason, nobody is let in from here on.
 		a.turnKey(true)
 		if !said {
 			a.log.Error("key switch cannot be read: remote access is locked", "err", err)
@@ -57,8 +62,9 @@ func keyWord(locked bool) string {
 	return "unlocked"
 }
 
-// lock ends every session and lets none begin, or lets them begin again; it
-// reports whether that is a change.
+// lock ends every session and refuses new ones, or accepts new ones again. It reports whether that is a change. Under
+// the lock that offers take: a session cannot begin between the switch and the end of the others. Sessions are
+// cancelled and not waited for: the callback must return, and they end within a second.
 func (s *sessions) lock(locked bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +72,7 @@ func (s *sessions) lock(locked bool) bool {
 		return false
 	}
 	s.locked = locked
-	s.agent.status.told.ring()
+	s.agent.status.told.Ring()
 	if locked {
 		for _, r := range s.running {
 			r.cancel(&transport.Error{Reason: transport.Locked, Op: "serve session"})
@@ -75,41 +81,49 @@ func (s *sessions) lock(locked bool) bool {
 	return true
 }
 
-// keySwitch reads the section of the key switch. Who began to write it wants
-// one, so half of it is an error.
-func (p *parser) keySwitch(key string, n *yaml.Node) error {
-	p.c.KeySwitch = new(KeySwitch)
-	if err := p.section(n, key+"."); err != nil {
-		return err
-	}
-	if p.c.KeySwitch.Line.Chip == "" || !p.keyLine {
-		return fmt.Errorf("line %d: %s: it needs chip and line", n.Line, key)
-	}
-	return nil
+// rawKeySwitch is the section of the key switch as it is written. A pointer in rawConfig: a section that is there but
+// empty must be told apart from none.
+type rawKeySwitch struct {
+	Chip      string `yaml:"chip"`
+	Line      string `yaml:"line"`
+	ActiveLow bool   `yaml:"active_low"`
+	Allow     string `yaml:"allow"`
+	Bias      string `yaml:"bias"`
 }
 
-// setKeySwitch reads one value of that section.
-func (p *parser) setKeySwitch(key, s string) (err error) {
-	k := p.c.KeySwitch
-	switch key {
-	case "key_switch.chip":
-		k.Line.Chip, err = parseDevice(s)
-	case "key_switch.line":
-		var n uint64
-		if n, err = strconv.ParseUint(s, 10, 32); err != nil {
-			err = fmt.Errorf("%.64q: want the number of a line", s)
-		}
-		k.Line.Number, p.keyLine = uint32(n), true
-	case "key_switch.active_low":
-		k.Line.ActiveLow, err = parseBool(s)
-	case "key_switch.allow":
-		if k.AllowOpen = s == "open"; s != "open" && s != "closed" {
-			err = fmt.Errorf("%.64q: want closed or open", s)
-		}
-	case "key_switch.bias":
-		k.Line.Bias, err = parseBias(s)
+// check sets the key switch, if there is a section. An incomplete one is an error:
+// somebody wanted a switch, and without one everybody would be let in.
+func (r *rawKeySwitch) check(to **KeySwitch) error {
+	if r == nil {
+		return nil
 	}
-	return err
+	if r.Chip == "" || r.Line == "" {
+		return strictyaml.At("key_switch", errors.New("it needs chip and line"))
+	}
+	k := &KeySwitch{Line: board.Line{ActiveLow: r.ActiveLow}}
+	*to = k
+	return errors.Join(
+		value("key_switch.chip", r.Chip, parseDevice, &k.Line.Chip),
+		value("key_switch.line", r.Line, parseLine, &k.Line.Number),
+		value("key_switch.allow", r.Allow, parseAllow, &k.AllowOpen),
+		value("key_switch.bias", r.Bias, parseBias, &k.Line.Bias),
+	)
+}
+
+func parseLine(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%.64q: want the number of a line", s)
+	}
+	return uint32(n), nil
+}
+
+// parseAllow reads in which position of the switch remote access is allowed.
+func parseAllow(s string) (open bool, err error) {
+	if s != "open" && s != "closed" {
+		return false, fmt.Errorf("%.64q: want closed or open", s)
+	}
+	return s == "open", nil
 }
 
 func parseBias(s string) (board.Bias, error) {

@@ -11,13 +11,14 @@ import (
 	"hawser/board"
 	"hawser/board/boardtest"
 	"hawser/transport"
+	"hawser/transport/accesstest"
 	"hawser/transport/wire"
 )
 
 var keyLine = board.Line{Chip: "/dev/gpiochip0", Number: 3, ActiveLow: true, Bias: board.BiasPullUp}
 
 // keyRig is an attached gateway with a key switch, which stands as closed says.
-func keyRig(t *testing.T, k KeySwitch, closed bool, f func(r *rig, p *process, l *link, m *manager, key *boardtest.Switch)) {
+func keyRig(t *testing.T, k KeySwitch, closed bool, f func(r *rig, p *process, l *accesstest.Link, m *manager, key *boardtest.Switch)) {
 	t.Helper()
 	key := new(boardtest.Switch)
 	fit := func(r *rig) {
@@ -25,14 +26,14 @@ func keyRig(t *testing.T, k KeySwitch, closed bool, f func(r *rig, p *process, l
 		key.Set(closed)
 		r.opts.Config.KeySwitch = &k
 	}
-	attachedRigWith(t, fit, func(r *rig, p *process, l *link, m *manager) { f(r, p, l, m, key) })
+	attachedRigWith(t, fit, func(r *rig, p *process, l *accesstest.Link, m *manager) { f(r, p, l, m, key) })
 }
 
 // refusedAs offers a session and wants this answer.
-func refusedAs(r *rig, p *process, l *link, m *manager, id string, want transport.Reason) {
+func refusedAs(r *rig, p *process, l *accesstest.Link, m *manager, id string, want transport.Reason) {
 	r.t.Helper()
 	o, _ := m.offers(id, p.self.Load().SPKI, "tcp")
-	if got := l.offer(r, o); got != want {
+	if got := r.offer(l, o); got != want {
 		r.t.Errorf("offer %s: %q, want %q", id, got, want)
 	}
 }
@@ -44,7 +45,7 @@ func TestTurningTheKeyEndsSessionsAndLetsNoneBegin(t *testing.T) {
 		free      bool // how the switch stands while remote access is allowed
 	}{"while closed": {false, true}, "while open": {true, false}} {
 		t.Run(name, func(t *testing.T) {
-			keyRig(t, KeySwitch{keyLine, tt.allowOpen}, tt.free, func(r *rig, p *process, l *link, m *manager, key *boardtest.Switch) {
+			keyRig(t, KeySwitch{keyLine, tt.allowOpen}, tt.free, func(r *rig, p *process, l *accesstest.Link, m *manager, key *boardtest.Switch) {
 				ended := plc(r)
 				since := p.Status().Since
 				s := m.open(l, p, "s1", "tcp")
@@ -54,7 +55,7 @@ func TestTurningTheKeyEndsSessionsAndLetsNoneBegin(t *testing.T) {
 				}
 				stream.Write([]byte("x"))
 				joining, _ := m.offers("s2", p.self.Load().SPKI, "tcp") // waits for its peer
-				if reason := l.offer(r, joining); reason != "" {
+				if reason := r.offer(l, joining); reason != "" {
 					t.Fatalf("offer: %s", reason)
 				}
 				if st := p.Status(); st.Key != "unlocked" || st.Signal != SignalSession {
@@ -66,8 +67,8 @@ func TestTurningTheKeyEndsSessionsAndLetsNoneBegin(t *testing.T) {
 				<-ended
 				<-s.Done()
 				ends := make([]wire.EndSession, 2)
-				l.next(r, wire.TypeEndSession, &ends[0])
-				l.next(r, wire.TypeEndSession, &ends[1])
+				r.next(l, wire.TypeEndSession, &ends[0])
+				r.next(l, wire.TypeEndSession, &ends[1])
 				for _, id := range []string{"s1", "s2"} {
 					if !slices.Contains(ends, wire.EndSession{Session: id, Reason: transport.Locked}) {
 						t.Errorf("%s: ends %+v", id, ends)
@@ -125,7 +126,7 @@ func plc(r *rig) (ended chan struct{}) {
 // nothing can be said to him.
 func TestTurningTheKeyFreesTheMachineThoughTheWayIsDead(t *testing.T) {
 	t.Attr("id", "Q7")
-	keyRig(t, KeySwitch{Line: keyLine}, true, func(r *rig, p *process, l *link, m *manager, key *boardtest.Switch) {
+	keyRig(t, KeySwitch{Line: keyLine}, true, func(r *rig, p *process, l *accesstest.Link, m *manager, key *boardtest.Switch) {
 		ended := plc(r)
 		s := m.open(l, p, "s1", "tcp")
 		if _, reason := openTCP(r, s, "192.168.10.20:504"); reason != "" {
@@ -148,7 +149,7 @@ func TestTurningTheKeyFreesTheMachineThoughTheWayIsDead(t *testing.T) {
 // lost during a session. It is tried again, and said once.
 func TestAKeySwitchThatCannotBeReadIsLocked(t *testing.T) {
 	t.Attr("id", "Q7")
-	keyRig(t, KeySwitch{Line: keyLine}, true, func(r *rig, p *process, l *link, m *manager, key *boardtest.Switch) {
+	keyRig(t, KeySwitch{Line: keyLine}, true, func(r *rig, p *process, l *accesstest.Link, m *manager, key *boardtest.Switch) {
 		s := m.open(l, p, "s1", "tcp")
 		key.Fail(errors.New("unplugged"))
 		begin := time.Now()
@@ -156,7 +157,7 @@ func TestAKeySwitchThatCannotBeReadIsLocked(t *testing.T) {
 		if took := time.Since(begin); took > time.Second {
 			t.Errorf("ended after %v", took)
 		}
-		l.next(r, wire.TypeEndSession, new(wire.EndSession))
+		r.next(l, wire.TypeEndSession, new(wire.EndSession))
 		time.Sleep(time.Hour)
 		refusedAs(r, p, l, m, "s2", transport.Locked)
 		if n := r.notes.count("key switch cannot be read: remote access is locked"); n != 1 || key.Opened() < 100 {
@@ -171,7 +172,7 @@ func TestAKeySwitchThatCannotBeReadIsLocked(t *testing.T) {
 func TestAKeySwitchThatIsMissingIsLocked(t *testing.T) {
 	t.Attr("id", "Q7")
 	nowhere := func(r *rig) { r.opts.Config.KeySwitch = &KeySwitch{Line: keyLine} }
-	attachedRigWith(t, nowhere, func(r *rig, p *process, l *link, m *manager) {
+	attachedRigWith(t, nowhere, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		refusedAs(r, p, l, m, "s1", transport.Locked)
 		if st := p.Status(); st.Key != "locked" || st.Signal != SignalLocked {
 			t.Errorf("key %s, signal %s", st.Key, st.Signal)
@@ -187,7 +188,7 @@ func TestNobodyGetsInBeforeTheKeySwitchIsRead(t *testing.T) {
 		if st := a.Status(); st.Key != "locked" {
 			t.Errorf("key %q before the start", st.Key)
 		}
-		if got := a.sessions.offer(wire.Offer{Role: wire.RoleRuntime, Session: "s", Epoch: 1, Crypto: wire.CryptoNested}); got != transport.Locked {
+		if got := a.sessions.offer(wire.Offer{Role: wire.RoleRuntime, Session: "s", Epoch: 1}); got != transport.Locked {
 			t.Errorf("offer: %q", got)
 		}
 	})

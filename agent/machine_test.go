@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/agent/clock"
 	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/wire"
@@ -25,19 +26,19 @@ func TestAGatewayWaitsForItsIdentityThenAttachesIn1970(t *testing.T) {
 		p := r.start()
 		p.await(StateEnroll, time.Second)
 		time.Sleep(time.Hour)
-		if n := r.access.dials(); n != 0 {
+		if n := r.access.Dials(); n != 0 {
 			t.Errorf("dialled %d times without an identity", n)
 		}
-		r.enrolNow()
+		r.enrollNow()
 		p.await(StateAttached, 10*time.Second)
 		st := p.Status()
-		if st.Clock.State != ClockAuthentic || st.Clock.Source != "signed" || st.UID != testUID.String() || st.Domain != "plant" || st.Error != "" ||
-			st.Access == nil || *st.Access != (AccessStatus{accessAddr.String(), accessAddr.String(), 443, "direct"}) {
+		if st.Clock.State != clock.Authentic || st.Clock.Source != "signed" || st.UID != testUID.String() || st.Domain != "plant" || st.Error != "" ||
+			st.Access == nil || *st.Access != (AccessStatus{Host: accessAddr.String(), Addr: accessAddr.String(), Port: 443, Way: "direct"}) {
 			t.Errorf("status %+v, access %+v", st, st.Access)
 		}
-		l := <-r.access.links
-		if l.hello.Version != "v0.1.0-test" || len(l.hello.Instance) != 32 || l.hello.Hints["serial"] != "0123456789abcdef" {
-			t.Errorf("hello %+v", l.hello)
+		l := <-r.access.Links
+		if l.Hello.Version != "v0.1.0-test" || len(l.Hello.Instance) != 32 || l.Hello.Hints["serial"] != "0123456789abcdef" {
+			t.Errorf("hello %+v", l.Hello)
 		}
 		p.stop(time.Second)
 		if got, want := out.String(), "online "+testUID.String()+" via 192.0.2.1:443\n"; got != want {
@@ -51,20 +52,20 @@ func TestAGatewayWaitsForItsIdentityThenAttachesIn1970(t *testing.T) {
 
 func TestALostServerIsDialledAgainWithinSeconds(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
 		time.Sleep(2 * time.Minute) // long enough to count as a success
-		(<-r.access.links).NetConn().Close()
+		(<-r.access.Links).NetConn().Close()
 		p.await(StateDial, time.Second)
 		if st := p.Status(); st.Access != nil || st.Error == "" {
 			t.Errorf("after the loss: access %v, error %q", st.Access, st.Error)
 		}
 		p.await(StateAttached, 5*time.Second)
-		r.access.down()
+		r.access.Down()
 		p.await(StateDial, time.Second)
 		time.Sleep(time.Hour)
-		r.access.up()
+		r.access.Up()
 		p.await(StateAttached, time.Minute+10*time.Second)
 		p.stop(time.Second)
 	})
@@ -73,7 +74,7 @@ func TestALostServerIsDialledAgainWithinSeconds(t *testing.T) {
 // Nothing closes the connection here: the network swallows it.
 func TestASilentLinkIsNoticedByTheHeartbeat(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
 		r.net.Stall(agentAddr, accessAddr)
@@ -93,16 +94,16 @@ func TestASilentLinkIsNoticedByTheHeartbeat(t *testing.T) {
 func TestARevokedIdentityRestsAndAsksAgain(t *testing.T) {
 	for _, reason := range []transport.Reason{transport.Revoked, transport.WrongKey, transport.NoDevice} {
 		bubble(t, func(r *rig) {
-			r.enrolNow()
-			r.access.refusal = &wire.Refusal{Reason: reason}
+			r.enrollNow()
+			r.access.RefuseHello = &wire.Refusal{Reason: reason}
 			p := r.start()
 			p.await(StateQuarantined, 10*time.Second)
-			dials, begin := r.access.dials(), time.Now()
-			took := r.until(40*time.Minute, "second dial", func() bool { return r.access.dials() > dials })
+			dials, begin := r.access.Dials(), time.Now()
+			took := r.until(40*time.Minute, "second dial", func() bool { return r.access.Dials() > dials })
 			if took < quarantine || took > 2*quarantine+10*time.Second {
 				t.Errorf("%s: rested for %v, want 15 to 30 min", reason, took)
 			}
-			r.access.set(func() { r.access.refusal = nil })
+			r.access.Set(func() { r.access.RefuseHello = nil })
 			p.await(StateAttached, 40*time.Minute)
 			if rest := time.Since(begin); rest < quarantine {
 				t.Errorf("%s: back after %v", reason, rest)
@@ -114,10 +115,10 @@ func TestARevokedIdentityRestsAndAsksAgain(t *testing.T) {
 
 func TestRevocationWhileAttachedQuarantines(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
-		wire.Refuse(<-r.access.links, &wire.Refusal{Reason: transport.Revoked})
+		wire.Refuse(<-r.access.Links, &wire.Refusal{Reason: transport.Revoked})
 		p.await(StateQuarantined, time.Second)
 		p.stop(time.Second)
 	})
@@ -125,11 +126,11 @@ func TestRevocationWhileAttachedQuarantines(t *testing.T) {
 
 func TestANewIdentityEndsTheRest(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
-		r.access.refusal = &wire.Refusal{Reason: transport.Revoked}
+		r.enrollNow()
+		r.access.RefuseHello = &wire.Refusal{Reason: transport.Revoked}
 		p := r.start()
 		p.await(StateQuarantined, 10*time.Second)
-		r.access.set(func() { r.access.refusal = nil })
+		r.access.Set(func() { r.access.RefuseHello = nil })
 		time.Sleep(10 * time.Second) // the rest has begun
 		if err := Reset(r.dir); err != nil {
 			t.Fatal(err)
@@ -138,7 +139,7 @@ func TestANewIdentityEndsTheRest(t *testing.T) {
 		if st := p.Status(); st.UID != "" {
 			t.Errorf("not enrolled, and yet uid %q", st.UID)
 		}
-		r.enrolNow()
+		r.enrollNow()
 		p.await(StateAttached, 10*time.Second)
 		p.stop(time.Second)
 	})
@@ -148,12 +149,12 @@ func TestANewIdentityEndsTheRest(t *testing.T) {
 // gateway for an hour.
 func TestARefusalBeforeTheSignedTimeIsAHint(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
-		r.access.prelude = &wire.Refusal{Reason: transport.Revoked, RetryAfter: time.Hour}
+		r.enrollNow()
+		r.access.RefuseTime = &wire.Refusal{Reason: transport.Revoked, RetryAfter: time.Hour}
 		p := r.start()
 		r.until(time.Minute, "refusal", func() bool { return r.notes.count("will try again") > 0 })
 		p.await(StateDial, time.Second)
-		r.access.set(func() { r.access.prelude = nil })
+		r.access.Set(func() { r.access.RefuseTime = nil })
 		p.await(StateAttached, time.Minute+10*time.Second)
 		p.stop(time.Second)
 	})
@@ -161,11 +162,11 @@ func TestARefusalBeforeTheSignedTimeIsAHint(t *testing.T) {
 
 func TestRetryAfterOfTheServerIsHonoured(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
-		r.access.refusal = &wire.Refusal{Reason: transport.Busy, RetryAfter: 10 * time.Minute}
+		r.enrollNow()
+		r.access.RefuseHello = &wire.Refusal{Reason: transport.Busy, RetryAfter: 10 * time.Minute}
 		p := r.start()
 		r.until(time.Minute, "refusal", func() bool { return r.notes.count("will try again") > 0 })
-		r.access.set(func() { r.access.refusal = nil })
+		r.access.Set(func() { r.access.RefuseHello = nil })
 		took := p.await(StateAttached, 20*time.Minute)
 		if took < 10*time.Minute-time.Second || took > 11*time.Minute {
 			t.Errorf("asked again after %v, want 10 min and a jitter of seconds", took)
@@ -177,12 +178,12 @@ func TestRetryAfterOfTheServerIsHonoured(t *testing.T) {
 // Two gateways with one identity replace each other: the pauses must grow.
 func TestBeingReplacedAtOnceSlowsDown(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		p := r.start()
 		end := time.Now().Add(3 * time.Hour)
 		replaced := 0
 		for time.Now().Before(end) {
-			wire.Refuse(<-r.access.links, &wire.Refusal{Reason: transport.Replaced})
+			wire.Refuse(<-r.access.Links, &wire.Refusal{Reason: transport.Replaced})
 			replaced++
 		}
 		if perHour := replaced / 3; perHour < 60 || perHour > 240 {
@@ -199,7 +200,7 @@ func TestADeadNetworkNeverEndsTheAgentAndCostsLittle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(r *rig) {
-				r.enrolNow()
+				r.enrollNow()
 				var attempts atomic.Int64
 				r.opts.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 					if network == "tcp" {
@@ -219,7 +220,7 @@ func TestADeadNetworkNeverEndsTheAgentAndCostsLittle(t *testing.T) {
 				if n := attempts.Load(); n < 1000 || n > 4000 {
 					t.Errorf("%d attempts in a day", n)
 				}
-				if st := p.Status(); st.State != StateDial || st.Error == "" || st.Clock.State != ClockUnknown {
+				if st := p.Status(); st.State != StateDial || st.Error == "" || st.Clock.State != clock.Unknown {
 					t.Errorf("status %+v", st)
 				}
 				p.stop(time.Second)
@@ -230,13 +231,13 @@ func TestADeadNetworkNeverEndsTheAgentAndCostsLittle(t *testing.T) {
 
 func TestLinkUpEndsAPauseAtOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
-		r.access.refusal = &wire.Refusal{Reason: transport.Busy, RetryAfter: time.Hour}
+		r.enrollNow()
+		r.access.RefuseHello = &wire.Refusal{Reason: transport.Busy, RetryAfter: time.Hour}
 		up := make(chan struct{})
 		r.opts.LinkUp = up
 		p := r.start()
 		r.until(time.Minute, "refusal", func() bool { return r.notes.count("will try again") > 0 })
-		r.access.set(func() { r.access.refusal = nil })
+		r.access.Set(func() { r.access.RefuseHello = nil })
 		up <- struct{}{}
 		p.await(StateAttached, 5*time.Second)
 		p.stop(time.Second)
@@ -247,7 +248,7 @@ func TestLinkUpEndsAPauseAtOnce(t *testing.T) {
 // the way at once.
 func TestLinkUpEndsASearchAtOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		r.net.Stall(agentAddr, accessAddr)
 		up := make(chan struct{})
 		r.opts.LinkUp = up
@@ -267,7 +268,7 @@ func TestLinkUpEndsASearchAtOnce(t *testing.T) {
 // not by the heartbeat; one that did survive stays.
 func TestLinkUpProbesTheConnection(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		up := make(chan struct{})
 		r.opts.LinkUp = up
 		p := r.start()

@@ -26,45 +26,64 @@ func TestDueRelays(t *testing.T) {
 		measured map[string]time.Time
 		last     string
 		all      bool
+		every    time.Duration
 		want     []string
 	}{
-		"never measured":             {map[string]time.Time{}, "", false, []string{"r1", "r2", "r3", "r4"}},
-		"all fresh":                  {fresh, "r1", false, nil},
-		"asked for":                  {fresh, "r1", true, []string{"r1", "r2", "r3", "r4"}},
-		"a new one":                  {with("r2", time.Time{}), "r1", false, []string{"r2"}},
-		"one a week old":             {with("r2", ago(measureAll)), "r1", false, []string{"r2"}},
-		"the last one after 6 h":     {with("r1", ago(measureNear)), "r1", false, []string{"r1", "r3", "r2"}},
-		"6 h, but not the last one":  {with("r1", ago(measureNear)), "r4", false, nil},
-		"the last one, not in there": {fresh, "r9", false, nil},
+		"never measured":             {map[string]time.Time{}, "", false, measureIdle, []string{"r1", "r2", "r3", "r4"}},
+		"all fresh":                  {fresh, "r1", false, measureIdle, nil},
+		"asked for":                  {fresh, "r1", true, 0, []string{"r1", "r2", "r3", "r4"}},
+		"a new one":                  {with("r2", time.Time{}), "r1", false, 0, []string{"r2"}},
+		"one a week old":             {with("r2", ago(measureAll)), "r1", false, measureIdle, []string{"r2"}},
+		"the last one after 6 h":     {with("r1", ago(measureNear)), "r1", false, measureIdle, []string{"r1", "r3", "r2"}},
+		"6 h, but not the last one":  {with("r1", ago(measureNear)), "r4", false, measureIdle, nil},
+		"the last one, not in there": {fresh, "r9", false, measureIdle, nil},
+		"idle, all fresh":            {fresh, "", false, measureIdle, nil},
+		"idle, a day later":          {later(fresh, measureIdle), "", false, measureIdle, []string{"r3"}},
+		"idle, with a small budget":  {later(fresh, measureIdle), "", false, measureAll, nil},
+		"idle, a week later":         {later(fresh, measureAll), "", false, measureAll, []string{"r3"}},
+		"idle, with no budget left":  {later(fresh, measureAll), "", false, 0, nil},
 	} {
+		r := &relays{list: slices.Clone(list), measured: tt.measured, last: tt.last, all: tt.all}
+		if tt.last != "" {
+			r.usedAt = ago(time.Hour)
+		}
 		var got []string
-		for _, r := range dueRelays(slices.Clone(list), tt.measured, tt.last, tt.all, now) {
+		for _, r := range r.take(now, tt.every) {
 			got = append(got, r.Name)
 		}
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
-	if got := dueRelays(nil, nil, "r1", true, now); got != nil {
+	if got := newRelays().take(now, measureIdle); got != nil {
 		t.Errorf("an empty pool: %v", got)
 	}
+}
+
+// later is when all was measured d earlier.
+func later(measured map[string]time.Time, d time.Duration) map[string]time.Time {
+	m := map[string]time.Time{}
+	for name, at := range measured {
+		m[name] = at.Add(-d)
+	}
+	return m
 }
 
 // The pool comes with the welcome; each relay is measured soon after, again when
 // the Access Server asks, and when there is a new one.
 func TestRelaysAreMeasuredAndTold(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		pool := wire.Pool{Relays: []wire.Relay{{Name: "r1", Hosts: []string{relayAddr.String()}, Ports: []transport.Port{443}}}}
-		r.access.welcome.Pool = pool
+		r.access.Welcome.Pool = pool
 		r.net.Host(relayAddr) // nobody listens: refused
 		p := r.start()
-		l := <-r.access.links
+		l := <-r.access.Links
 		expect := func(limit time.Duration, names ...string) {
 			t.Helper()
 			begin := time.Now()
 			var m wire.Measurements
-			l.next(r, wire.TypeMeasurements, &m)
+			r.next(l, wire.TypeMeasurements, &m)
 			var got []string
 			for _, one := range m.Relays {
 				got = append(got, one.Name)

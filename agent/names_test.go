@@ -143,7 +143,7 @@ func TestAgentConnectsWhateverAResolverSays(t *testing.T) {
 					var dials dialsTo
 					dials.watch(r)
 					r.opts.Config.Access = []string{accessHost}
-					r.enrolNow()
+					r.enrollNow()
 					if known == "last good" {
 						p := r.start()
 						p.await(StateAttached, time.Second)

@@ -1,126 +1,100 @@
 package agent
 
 import (
-	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
+	"maps"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
-	"hawser/identity"
+	"hawser/agent/clock"
 	"hawser/internal/durable"
-	"hawser/probe"
+	"hawser/probe/netcheck"
 	"hawser/transport"
 )
 
-// NetcheckReport is what a netcheck found: its JSON is cli §2's.
-type NetcheckReport = probe.Report
+// maxSiteTimes is how many of the site's time servers netcheck asks.
+const maxSiteTimes = 2
 
-// Netcheck looks from this machine at all that the agent needs: time, resolvers,
-// names, and each host × port. It uses neither the identity nor the state
-// directory, so it works beside an agent that runs, and before enrolment. It
-// blocks for 30 s at most; progress gets each row as it comes.
-func Netcheck(ctx context.Context, o Options, progress func(fmt.Stringer)) (NetcheckReport, error) {
-	if len(o.Config.Access) == 0 {
-		return NetcheckReport{}, errors.New("netcheck: no Access Server is named in the configuration: give --access HOST")
+// Known is what the configuration and the state directory say about the network of this gateway. It needs neither: what
+// cannot be read is missing, so that netcheck works before enrollment and for every user. The agent may be running:
+// nothing is locked and nothing is written.
+func Known(o Options) netcheck.Known {
+	c := o.Config
+	floor, _ := clock.Window(o.Build)
+	k := netcheck.Known{Hosts: c.Access, Ports: c.Ports, Roots: c.Roots, DNS: c.DNS, Time: c.Time, Private: c.Private,
+		Dial: o.DialContext, Proxies: c.Proxy.Source(transport.ServiceProxies), Now: o.Board.Now, Floor: floor,
+		At: func(leaf *x509.Certificate) time.Time { // as in the prelude, or a wrong clock would make open ports look closed
+			if leaf.NotBefore.After(floor) {
+				return leaf.NotBefore
+			}
+			return floor
+		}}
+	k.Relays = netcheck.RelaysIn(remembered(c.Data), c.Access, c.Ports)
+	if up, err := o.Board.Uplinks(); err == nil { // else it is checked without
+		for _, i := range up {
+			k.Uplinks = append(k.Uplinks, netcheck.Uplink{Name: i.Name, Addrs: i.Addrs()})
+		}
 	}
-	if o.Config.Roots == nil {
-		return NetcheckReport{}, errors.New("netcheck: no root to verify servers with: give --root FILE")
+	site := o.Board.TimeServers()
+	for _, a := range site[:min(len(site), maxSiteTimes)] {
+		k.Time = append(k.Time, a.String())
 	}
-	n := newNetcheck(o, progress)
-	n.Hosts, n.Ports, n.TimeSources = o.Config.Access, o.Config.Ports, o.Config.timeSources(o.Board.TimeServers())
-	return n.Run(ctx), nil
+	var err error
+	if k.Roots == nil { // an agent that enrolled with --pin has it there
+		k.Roots, err = LoadRoots(filepath.Join(c.Data, rootFile))
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		k.Note = "this user cannot read the root certificate: what servers show is told and not verified; run it as root, or give --pin"
+	}
+	switch id, err := ShowIdentity(c.Data); {
+	case err != nil:
+		k.Unreadable = true
+	case id.Enrolled:
+		k.Gateway = id.UID + " in domain " + id.Domain
+		k.Reach = reach(o)
+	}
+	return k
 }
 
-// NetcheckProfile looks at what the infrastructure of a built-in profile needs.
-// It needs no root and no Access Server in the configuration, and blocks for
-// 60 s at most. The time is asked of sources, or else of the profile's Access
-// Servers.
-func NetcheckProfile(ctx context.Context, o Options, name string, sources []string, progress func(fmt.Stringer)) (NetcheckReport, error) {
-	if err := CheckProfile(name); err != nil {
-		return NetcheckReport{}, err
+// reach is what sessions may reach now; nil where nobody can say.
+func reach(o Options) *netcheck.Reach {
+	if rules := o.Config.Allow; rules != nil {
+		return &netcheck.Reach{To: texts(rules)}
 	}
-	p, _ := probe.ProfileNamed(name)
-	if len(sources) == 0 {
-		sources = p.Access
-	}
-	n := newNetcheck(o, progress)
-	n.Profile, n.TimeSources = &p, sources
-	return n.Run(ctx), nil
-}
-
-// CheckProfile says whether there is a built-in profile of that name.
-func CheckProfile(name string) error {
-	if _, ok := probe.ProfileNamed(name); !ok {
-		return fmt.Errorf("--profile: there is no %q: the only one is combivis", name)
-	}
-	return nil
-}
-
-func newNetcheck(o Options, progress func(fmt.Stringer)) probe.Netcheck {
-	floor, ceiling := o.Build, o.Build.AddDate(ceilingYears, 0, 0)
-	resolver := &probe.Resolver{Servers: o.Config.DNS, Dial: o.DialContext, Private: o.Config.Private}
-	return probe.Netcheck{
-		Resolver: resolver,
-		SNTP:     &probe.SNTP{Resolve: resolver.Resolve, Dial: o.DialContext, Now: o.Board.Now},
-		Dialer:   &transport.Dialer{Resolve: resolver.Resolve, DialContext: o.DialContext},
-		Target: transport.Target{ALPN: transport.ALPNAccess, Name: identity.Name{Kind: identity.KindAccess}, Roots: o.Config.Roots,
-			// As in the prelude: a clock that is wrong must not hide an open port.
-			At:          func(leaf *x509.Certificate) time.Time { return later(floor, leaf.NotBefore) },
-			ClockUnsure: true},
-		Floor: floor, Ceiling: ceiling, Progress: func(row probe.Row) { progress(row) },
-	}
-}
-
-// CheckSheetFile says, before anything is measured, why a sheet could not be
-// written to file: better now than after a minute.
-func CheckSheetFile(file string) error {
-	why := error(nil)
-	if dir, err := os.Stat(filepath.Dir(file)); err != nil {
-		why = pathless(err)
-	} else if !dir.IsDir() {
-		why = errors.New("its folder is no folder")
-	}
-	if info, err := os.Lstat(file); err == nil && !info.Mode().IsRegular() { // to replace a device would break the machine
-		why = errors.New("it is no regular file")
-	}
-	if why == nil {
+	lan, err := o.Board.LANPrefixes()
+	if o.Config.File == "" || err != nil { // without the file there may be rules
 		return nil
 	}
-	return fmt.Errorf("write report %s: %w: name a file in a folder that exists", file, why)
+	return &netcheck.Reach{To: texts(lan), LAN: true}
 }
 
-// WriteSheet writes the hand-over sheet for the site's IT: HTML when the name
-// of the file ends in .html, else plain text. A file that is there is replaced
-// by the whole new one or not at all.
-func WriteSheet(file string, o Options, r NetcheckReport) error {
-	s := &probe.Sheet{Report: r, At: o.Board.Now(), Program: "hawser-agent " + o.Version}
-	if name, err := os.Hostname(); err == nil {
-		s.Machine = name
+func texts[S fmt.Stringer](all []S) (texts []string) {
+	for _, s := range all {
+		texts = append(texts, s.String())
 	}
-	if id, err := ShowIdentity(o.Config.Data); err == nil && id.Enrolled {
-		s.Gateway = id.UID + " in domain " + id.Domain
-	} else if err != nil {
-		s.Gateway = "not readable by this user"
-	}
-	b := s.Text()
-	if strings.EqualFold(filepath.Ext(file), ".html") {
-		b = s.HTML()
-	}
-	if err := durable.WriteFile(file, b, 0o644); err != nil {
-		return fmt.Errorf("write report %s: %w: check the folder and the room in it", file, pathless(err))
-	}
-	return nil
+	return texts
 }
 
-// pathless is an error without the path, which its reader has just been told.
-func pathless(err error) error {
-	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-		return pathErr.Err
+// remembered lists the hosts that the agent of a state directory reached before, as far as this user may read them.
+// Sorted, so that two runs print the same sheet; a map has a new order each time.
+func remembered(dir string) (good []netcheck.Good) {
+	slots, err := durable.OpenSlots(dir, stateSlots)
+	if err != nil {
+		return nil
 	}
-	return err
+	var s saved
+	if b, err := slots.Load(); err != nil || json.Unmarshal(b, &s) != nil {
+		return nil
+	}
+	for _, host := range slices.Sorted(maps.Keys(s.Good)) {
+		if len(s.Good[host]) > 0 {
+			good = append(good, netcheck.Good{Host: host, Port: s.Good[host][0].Candidate(host, time.Time{}).Port()})
+		}
+	}
+	return good
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Rule is one line of the owner's policy: a network and a range of ports that
-// sessions may reach. CIDR:PORT, CIDR:A-B or CIDR:*; an address stands for
-// itself alone; IPv6 in brackets.
+// Rule is one line of the owner's policy: a network and a range of ports that sessions may reach, as CIDR:PORT,
+// CIDR:A-B or CIDR:*. An address is a network of one; IPv6 is in brackets. Names are not allowed: whoever answers the
+// site's DNS could move the rule to another machine.
 type Rule struct {
 	Prefix   netip.Prefix
 	From, To uint16
@@ -40,9 +40,11 @@ func ParseRule(s string) (Rule, error) {
 		}
 		prefix = netip.PrefixFrom(a, a.BitLen())
 	}
+	// Targets are unmapped before they are compared, so such a rule would never match.
 	if prefix.Addr().Is4In6() {
 		return bad("IPv4 written as IPv6")
 	}
+	// 192.168.1.10/24 may mean the one machine or its whole network; what is open must not hang on a guess.
 	if prefix != prefix.Masked() {
 		return bad("bits set behind the prefix")
 	}
@@ -53,6 +55,8 @@ func ParseRule(s string) (Rule, error) {
 	return Rule{prefix, from, to}, nil
 }
 
+// parseRange has a word for all ports, "*": an owner who means all must say so. An empty port is an error for the same
+// reason.
 func parseRange(s string) (from, to uint16, ok bool) {
 	if s == "*" {
 		return 1, 65535, true
@@ -85,16 +89,19 @@ func (r Rule) matches(a netip.AddrPort) bool {
 	return r.Prefix.Contains(a.Addr()) && a.Port() >= r.From && a.Port() <= r.To
 }
 
-// Policy is what the owner lets sessions reach. The owner's rules say it all, an
-// empty list of them included; without any list it is the networks attached to
-// the LAN side, on every port. Nothing that a server says widens it.
+// Policy is what the owner lets sessions reach: the targets of the rules, none for an
+// empty list, and without a list the networks of the LAN side, on every port. No
+// server can widen it. It is a value: a stream is judged by what the owner and the LAN say at its beginning, and keeps
+// its connection.
 type Policy struct {
 	Rules []Rule // nil: LAN counts
 	LAN   []netip.Prefix
 }
 
-// Allows decides about one target. Loopback, link-local (with it the metadata
-// address of clouds), multicast and unspecified addresses need a rule.
+// Allows reports whether sessions may reach target. Loopback, link-local (such as the metadata address of clouds),
+// multicast and unspecified addresses need a rule even if they are of a LAN network. Those reach the gateway itself,
+// whose own services nobody meant to open by plugging in a cable. It is pure and asked for each stream. Addresses with
+// a zone are refused: a zone names an interface of the gateway, and would choose a network that no rule names.
 func (p Policy) Allows(target netip.AddrPort) bool {
 	a := target.Addr()
 	if !target.IsValid() || target.Port() == 0 || a.Zone() != "" {

@@ -21,10 +21,10 @@ func TestCancelEndsEveryStateAtOnce(t *testing.T) {
 	silent := func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 	for name, setUp := range map[string]func(r *rig){
 		"enroll":      func(*rig) {},
-		"dial":        func(r *rig) { r.enrolNow(); r.opts.DialContext = silent },
-		"attached":    func(r *rig) { r.enrolNow() },
-		"quarantined": func(r *rig) { r.enrolNow(); r.access.refusal = &wire.Refusal{Reason: transport.Revoked} },
-		"boot":        func(r *rig) { r.enrolNow(); damage(r) },
+		"dial":        func(r *rig) { r.enrollNow(); r.opts.DialContext = silent },
+		"attached":    func(r *rig) { r.enrollNow() },
+		"quarantined": func(r *rig) { r.enrollNow(); r.access.RefuseHello = &wire.Refusal{Reason: transport.Revoked} },
+		"boot":        func(r *rig) { r.enrollNow(); damage(r) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(r *rig) {
@@ -38,7 +38,7 @@ func TestCancelEndsEveryStateAtOnce(t *testing.T) {
 	}
 	t.Run("at once", func(t *testing.T) {
 		bubble(t, func(r *rig) {
-			r.enrolNow()
+			r.enrollNow()
 			for after := range 25 { // lands on every step of the way, the one between two states included
 				p := r.start()
 				time.Sleep(time.Duration(after) * 8 * time.Millisecond)
@@ -52,7 +52,7 @@ func damage(r *rig) { write(r.t, filepath.Join(r.dir, identityFile), "damaged", 
 
 func TestADamagedIdentityIsReportedAndReadAgain(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		good := must(os.ReadFile(filepath.Join(r.dir, identityFile)))(t)
 		damage(r)
 		p := r.start()
@@ -69,10 +69,10 @@ func TestADamagedIdentityIsReportedAndReadAgain(t *testing.T) {
 	})
 }
 
-// A key that is gone is not made anew beside a certificate for the old one.
+// If only the key is gone, no new one is made: the certificate is for the old one.
 func TestAMissingKeyIsNotReplaced(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		if err := os.Remove(filepath.Join(r.dir, keyFile)); err != nil {
 			t.Fatal(err)
 		}
@@ -103,14 +103,14 @@ func TestTheStateMachineVouchesForItselfInEveryState(t *testing.T) {
 			}
 		}
 		check("enroll", time.Hour)
-		r.access.set(func() { r.access.welcome.HeartbeatS = 1 << 30 })
-		r.enrolNow()
+		r.access.Set(func() { r.access.Welcome.HeartbeatS = 1 << 30 })
+		r.enrollNow()
 		p.await(StateAttached, 10*time.Second)
 		check("attached", 2*time.Hour)
-		r.access.down()
+		r.access.Down()
 		check("dial", time.Hour)
-		r.access.set(func() { r.access.refusal = &wire.Refusal{Reason: transport.Revoked} })
-		r.access.up()
+		r.access.Set(func() { r.access.RefuseHello = &wire.Refusal{Reason: transport.Revoked} })
+		r.access.Up()
 		p.await(StateQuarantined, 2*time.Minute)
 		check("quarantined", time.Hour)
 		p.stop(time.Second)
@@ -119,7 +119,7 @@ func TestTheStateMachineVouchesForItselfInEveryState(t *testing.T) {
 
 func TestNewRefusesAnExposedStateDirectory(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		if err := os.Chmod(r.dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -133,18 +133,19 @@ func TestNewRefusesAnExposedStateDirectory(t *testing.T) {
 // served: nobody else would close it.
 func TestAConnectionThatNoStateServesIsClosed(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		a := must(New(r.opts))(t)
 		a.sessions.ctx = r.t.Context()
 		a.boot(r.t.Context())
-		if to, err := a.dial(r.t.Context()); to != StateAttached || err != nil {
+		var up attachment
+		if to, err := a.dial(r.t.Context(), &up); to != StateAttached || err != nil {
 			t.Fatalf("dial: %s, %v", to, err)
 		}
 		cancelled, cancel := context.WithCancel(r.t.Context())
 		cancel()
-		a.machine(cancelled)
+		a.machine(cancelled, &up)
 		select {
-		case <-(<-r.access.links).ended:
+		case <-(<-r.access.Links).Ended:
 		case <-time.After(time.Second):
 			t.Error("it stayed open")
 		}

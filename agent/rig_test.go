@@ -15,23 +15,37 @@ import (
 
 	"hawser/board/boardtest"
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 	"hawser/transport"
+	"hawser/transport/accesstest"
 )
 
 const day = 24 * time.Hour
 
 var (
-	agentAddr = netip.MustParseAddr("198.51.100.7")
-	testUID   = identity.UID{1, 15: 7}
-	testName  = identity.DeviceName("plant", testUID)
+	build      = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	accessAddr = netip.MustParseAddr("192.0.2.1")
+	agentAddr  = netip.MustParseAddr("198.51.100.7")
+	testUID    = identity.UID{1, 15: 7}
+	testName   = identity.DeviceName("plant", testUID)
 )
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(tb testing.TB) T {
+		tb.Helper()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return v
+	}
+}
 
 // rig is one gateway, one fake Access Server and a network, in a bubble.
 type rig struct {
 	t      *testing.T
 	net    *memnet.Network
-	access *fakeAccess
+	access *accesstest.Server
 	dir    string
 	opts   Options
 	notes  *notes
@@ -51,7 +65,7 @@ func bubbleAt(t *testing.T, truth time.Time, f func(r *rig)) {
 		n := memnet.New()
 		n.SetLatency(20 * time.Millisecond)
 		r := &rig{t: t, net: n, dir: filepath.Join(t.TempDir(), "state"), notes: &notes{}}
-		r.access = newFakeAccess(t, newInfra(t, time.Now().Add(-4*365*day)), n)
+		r.access = accesstest.New(t, identitytest.New(time.Now().Add(-4*365*day)), n.Host(accessAddr))
 		r.opts = Options{
 			Config: Config{Data: r.dir, Access: []string{accessAddr.String()}, Ports: []transport.Port{443}},
 			Board:  boardtest.New(time.Unix(0, 0)), Build: time.Now().Add(-180 * day), Version: "v0.1.0-test",
@@ -61,18 +75,18 @@ func bubbleAt(t *testing.T, truth time.Time, f func(r *rig)) {
 	})
 }
 
-// enrol puts an identity into the state directory as enroll would.
-func (r *rig) enrol(notBefore, notAfter time.Time) {
+// enroll puts an identity into the state directory as enroll would.
+func (r *rig) enroll(notBefore, notAfter time.Time) {
 	r.t.Helper()
 	s := must(openStore(r.dir, nil))(r.t)
 	key := must(s.key())(r.t)
-	chain := r.access.in.issue(r.t, testName, key.Public(), notBefore, notAfter)
-	if err := s.saveIdentity(identity.MarshalChain(chain), r.access.in.roots); err != nil {
+	chain := r.access.PKI.Chain(key.Public(), testName, time.Until(notBefore), time.Until(notAfter))
+	if err := s.saveIdentity(identity.MarshalChain(chain), r.access.PKI.Roots); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *rig) enrolNow() { r.enrol(time.Now().Add(-time.Hour), time.Now().Add(30*day)) }
+func (r *rig) enrollNow() { r.enroll(time.Now().Add(-time.Hour), time.Now().Add(30*day)) }
 
 // process is an agent that runs.
 type process struct {

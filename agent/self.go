@@ -3,7 +3,6 @@ package agent
 import (
 	"crypto"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,24 +11,26 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/credential"
 	"hawser/internal/durable"
 )
 
-// Self is the Runtime's own identity as it is stored. It has not been verified
-// against the time; the servers do that.
+// Self is the gateway's identity as it is stored. Its dates have not been checked: servers check them, and the gateway
+// may not know the time. A gateway whose clock says 1970 must be able to load what it will need to learn the time.
 type Self struct {
 	Name  identity.Name
 	UID   identity.UID
 	SPKI  identity.SPKI
 	Roots *identity.Roots
 	Cert  tls.Certificate // chain and key; Leaf is set
-	Label string          // the operator's name of the device; known right after enrolment alone
+	Label string          // the device's display name; set by Enroll only
 }
 
 // self loads the identity. The error is ErrNotEnrolled when there is none.
 func (s *store) self() (*Self, error) { return readSelf(s.dir) }
 
-// readSelf loads the identity in a state directory and makes nothing there.
+// readSelf loads the identity from a state directory and writes nothing there. status and identity show read beside a
+// running agent.
 func readSelf(dir string) (*Self, error) {
 	chainPEM, err := durable.ReadPrivate(filepath.Join(dir, identityFile), maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -38,13 +39,10 @@ func readSelf(dir string) (*Self, error) {
 	if err != nil {
 		return nil, err
 	}
-	rootPEM, err := durable.ReadPrivate(filepath.Join(dir, rootFile), maxFileBytes)
+	// As private as the key: whoever can write it decides whom the gateway believes.
+	roots, err := credential.Load(filepath.Join(dir, rootFile), identity.ParseRoots)
 	if err != nil {
 		return nil, err
-	}
-	roots, err := identity.ParseRoots(rootPEM)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, rootFile), err)
 	}
 	key, err := readKey(dir)
 	if err != nil {
@@ -54,36 +52,14 @@ func readSelf(dir string) (*Self, error) {
 }
 
 func readKey(dir string) (crypto.Signer, error) {
-	path := filepath.Join(dir, keyFile)
-	b, err := durable.ReadPrivate(path, maxFileBytes)
-	if err != nil {
-		return nil, err
-	}
-	key, err := identity.ParseKey(b)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return key, nil
+	return credential.Load(filepath.Join(dir, keyFile), identity.ParseKey)
 }
 
-// key returns the device's key for its enrolment; it makes and stores one the
-// first time.
+// key returns the device's key for its enrollment; it makes and stores one the
+// first time. So a code that was spent just before a power cut works again: the server gives the same key the same
+// answer (access §2).
 func (s *store) key() (crypto.Signer, error) {
-	key, err := readKey(s.dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	if key, err = identity.NewKey(); err != nil {
-		return nil, err
-	}
-	b, err := identity.MarshalKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := durable.WriteFile(filepath.Join(s.dir, keyFile), b, 0o600); err != nil {
-		return nil, err
-	}
-	return key, nil
+	return credential.MakeKey(filepath.Join(s.dir, keyFile))
 }
 
 // newSelf checks that a chain is the identity of a device with this key under
@@ -93,14 +69,10 @@ func newSelf(chainPEM []byte, key crypto.Signer, roots *identity.Roots) (*Self, 
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	peer, err := identity.VerifyIgnoringDates(chain, roots, identity.KindDevice)
-	if err != nil {
-		return nil, fmt.Errorf("read identity: %w", err)
-	}
-	own, err := identity.SPKIOf(key.Public())
-	if err == nil && own != peer.SPKI {
-		err = errors.New("the certificate is for another key")
-	}
+	// Verified now and not when a server asks: files of two enrollments would otherwise be found out at every dial, as
+	// a refusal that sounds like the server's fault.
+	own := credential.Credential{Key: key, Chain: chain}
+	peer, err := own.Verify(roots, identity.KindDevice)
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
@@ -108,24 +80,15 @@ func newSelf(chainPEM []byte, key crypto.Signer, roots *identity.Roots) (*Self, 
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	return &Self{Name: peer.Name, UID: uid, SPKI: peer.SPKI, Roots: roots,
-		Cert: tls.Certificate{Certificate: raw(chain), PrivateKey: key, Leaf: chain[0]}}, nil
+	return &Self{Name: peer.Name, UID: uid, SPKI: peer.SPKI, Roots: roots, Cert: own.TLS()}, nil
 }
 
-func raw(chain []*x509.Certificate) [][]byte {
-	list := make([][]byte, len(chain))
-	for i, c := range chain {
-		list[i] = c.Raw
-	}
-	return list
-}
-
-// saveIdentity stores the roots first: identity.pem is the commit.
+// saveIdentity stores roots and chain. The chain is last: without identity.pem the
+// gateway counts as not enrolled, so a power cut in between leaves no half identity.
 func (s *store) saveIdentity(chainPEM []byte, roots *identity.Roots) error {
-	if err := durable.WriteFile(filepath.Join(s.dir, rootFile), roots.PEM(), 0o600); err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(s.dir, identityFile), chainPEM, 0o600)
+	return credential.Write(s.dir,
+		credential.File{Name: rootFile, Data: roots.PEM(), Mode: credential.Private},
+		credential.File{Name: identityFile, Data: chainPEM, Mode: credential.Private})
 }
 
 // IdentityInfo is what identity show prints (cli §2). Without an identity all
@@ -139,8 +102,8 @@ type IdentityInfo struct {
 	Enrolled  bool      `json:"enrolled"`
 }
 
-// ShowIdentity tells whose identity lies in a state directory. It makes nothing
-// there. That there is none is no error; an identity that is damaged is.
+// ShowIdentity returns the identity in a state directory and writes nothing there.
+// It is no error if there is none; a damaged identity is one.
 func ShowIdentity(dir string) (IdentityInfo, error) {
 	self, err := readSelf(dir)
 	if errors.Is(err, ErrNotEnrolled) {
@@ -153,10 +116,10 @@ func ShowIdentity(dir string) (IdentityInfo, error) {
 	return IdentityInfo{self.UID.String(), self.Name.Domain, self.SPKI.String(), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), true}, nil
 }
 
-// Reset removes the identity in a state directory and all that belongs to it, in
-// an order that leaves no half of one after a power cut: identity.pem, the
-// commit, goes first and the key next. What is missing is no error. The caller
-// sees to it that no agent runs there.
+// Reset removes the identity in a state directory and everything that belongs to
+// it: identity.pem first, without which the rest counts for nothing after a power
+// cut, then the key. Missing files are no error. The caller makes sure that no agent
+// runs there. After an error it can be called again.
 func Reset(dir string) error {
 	for _, f := range []string{identityFile, keyFile, rootFile, stateSlots + ".0", stateSlots + ".1"} {
 		if err := os.Remove(filepath.Join(dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {

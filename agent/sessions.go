@@ -10,26 +10,35 @@ import (
 
 	"hawser/transport"
 	"hawser/transport/control"
+	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
-const maxSessions = 16
+const (
+	// Each has its TLS and its buffers: without a bound one Manager could take the memory of a gateway.
+	maxSessions = 16
+	// Of all sessions together (session §6): as many connections as a gateway can hold beside its other work.
+	maxStreams   = 512
+	streamMemory = 8 << 20
+)
 
-// sessions owns the sessions that run. They outlive the control connection that
-// brought them: an Access Server that is away ends nobody's work.
+// sessions owns the running sessions. They outlive the control connection on which
+// they were offered: losing the Access Server interrupts no session.
 type sessions struct {
-	agent *Agent
-	ctx   context.Context // of Agent.Run
-	tasks sync.WaitGroup
+	agent  *Agent
+	ctx    context.Context // of Agent.Run
+	tasks  sync.WaitGroup
+	memory *mux.Budget // of all streams
 
-	mu      sync.Mutex // guards all below
-	link    *control.Link
-	running map[string]*running
-	locked  bool              // by the key switch: none runs, none begins
-	unsaid  []wire.EndSession // ends that no Access Server knows of; at most maxSessions
+	mu         sync.Mutex // guards all below
+	link       *control.Link
+	running    map[string]*running
+	locked     bool              // by the key switch: no session may run
+	unreported []wire.EndSession // ends that no Access Server was told of; at most maxSessions
 }
 
+// The identity is kept as it was at the offer: a renewal in between changes the certificate under the handshake.
 type running struct {
 	offer  wire.Offer
 	self   *Self // as it was when the offer came
@@ -38,48 +47,53 @@ type running struct {
 	live   *session.Session // nil until joined
 }
 
-// attach names the control connection that is in force; nil: none.
+// attach sets the control connection; nil: there is none. Ends of sessions that
+// could not be reported are reported on it. The frames are written after the lock is released: a write may block for 10
+// s, and offers wait for this lock.
 func (s *sessions) attach(l *control.Link) {
 	s.mu.Lock()
 	s.link = l
 	s.paceLocked()
 	var say []wire.EndSession
 	if l != nil {
-		say, s.unsaid = s.unsaid, nil
+		say, s.unreported = s.unreported, nil
 	}
 	s.mu.Unlock()
 	for _, m := range say {
-		l.EndSession(m) // if that fails, so does the connection, and its end tells as much
+		l.EndSession(m) // an error means that the connection is lost, and link.Run returns it
 	}
 }
 
+// paceLocked lets the control connection notice a loss sooner while somebody works: an idle one pings rarely, because
+// some gateways pay for each byte of a mobile contract.
 func (s *sessions) paceLocked() {
-	s.agent.status.told.ring()
+	s.agent.status.told.Ring()
 	if s.link != nil {
 		s.link.Busy(len(s.running) > 0)
 	}
 }
 
-// consent decides about an offer (wire §4.5). It is pure. Epoch is the one in
-// which the session runs already, or zero.
+// consent decides about an offer (wire §4.5): "" accepts it. It is pure. Epoch is that of the same session if it runs
+// already, or zero. The switch comes first: what is locked at the machine is told nobody anything more.
 func consent(o wire.Offer, locked, authentic bool, epoch, count int) transport.Reason {
 	switch {
 	case locked:
 		return transport.Locked
 	case o.Role != wire.RoleRuntime || o.Session == "" || o.Epoch <= epoch:
 		return transport.Protocol
-	case o.Crypto != wire.CryptoNested:
-		return transport.Unsupported
+	// Certificates of peers cannot be judged without the time.
 	case !authentic:
 		return transport.ClockWrong
+	// One that moves is no further session: its old epoch ends as the new one begins.
 	case count >= maxSessions && epoch == 0:
 		return transport.Busy
 	}
 	return ""
 }
 
-// offer answers an offer and starts the session that it consents to. One that
-// runs in an older epoch ends: it goes on over another relay.
+// offer answers an offer and starts the session if it consents. The same session
+// in an older epoch ends: it continues over another relay. It is called by link.Run and must not block, so joining the
+// relay is left to a goroutine, which wait waits for.
 func (s *sessions) offer(o wire.Offer) transport.Reason {
 	_, authentic := s.agent.clock.Floor()
 	s.mu.Lock()
@@ -88,6 +102,7 @@ func (s *sessions) offer(o wire.Offer) transport.Reason {
 	if old != nil {
 		epoch = old.offer.Epoch
 	}
+	// Under the lock: of two offers for the last place one is refused.
 	if reason := consent(o, s.locked, authentic, epoch, len(s.running)); reason != "" {
 		return reason
 	}
@@ -103,7 +118,7 @@ func (s *sessions) offer(o wire.Offer) transport.Reason {
 	return ""
 }
 
-// end ends a session because somebody said so.
+// end ends a session at the Access Server's request.
 func (s *sessions) end(id string, reason transport.Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +127,8 @@ func (s *sessions) end(id string, reason transport.Reason) {
 	}
 }
 
-// revoked ends the sessions whose peer is no longer accepted.
+// revoked ends the sessions whose peer is no longer accepted. The list is whole at each change and comes after each
+// welcome, so one that was missed while offline is not lost.
 func (s *sessions) revoked(m wire.Revoked) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +141,7 @@ func (s *sessions) revoked(m wire.Revoked) {
 
 func (s *sessions) wait() { s.tasks.Wait() }
 
-// run is one session, from its offer to its end.
+// run serves one session from its offer to its end.
 func (s *sessions) run(ctx context.Context, r *running) {
 	log := s.agent.log.With("session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User)
 	err := s.serve(ctx, r)
@@ -135,8 +151,9 @@ func (s *sessions) run(ctx context.Context, r *running) {
 	log.Info("session ended", "reason", reason, "took", time.Since(r.since).Round(time.Millisecond), "err", err)
 }
 
-// ended books the end of a session and tells the Access Server: this one, or
-// the next that is there.
+// ended removes a session and reports its end to the Access Server, or keeps the report for the next control
+// connection. An end that nobody hears of would leave the session open at the server, and count against the device. The
+// newest maxSessions ends are kept: a server that is away for weeks must not fill the memory of a gateway.
 func (s *sessions) ended(r *running, reason transport.Reason) {
 	s.mu.Lock()
 	link, current := s.link, s.running[r.offer.Session] == r
@@ -147,20 +164,21 @@ func (s *sessions) ended(r *running, reason transport.Reason) {
 	s.mu.Unlock()
 	m := wire.EndSession{Session: r.offer.Session, Reason: reason}
 	if !current || s.ctx.Err() != nil || link != nil && link.EndSession(m) == nil {
-		return // else: it goes on in another epoch, all ends, or it is told
+		return // it continues in another epoch, the agent stops, or the end was reported
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.unsaid = append(s.unsaid, m); len(s.unsaid) > maxSessions {
-		s.unsaid = s.unsaid[1:]
+	if s.unreported = append(s.unreported, m); len(s.unreported) > maxSessions {
+		s.unreported = s.unreported[1:]
 	}
 }
 
-// serve joins and serves streams until the session ends; the error says why.
+// serve joins the session and serves its streams until it ends; the error says why
+// it ended.
 func (s *sessions) serve(ctx context.Context, r *running) error {
 	a := s.agent
-	live, err := session.Join(ctx, session.Config{Dialer: a.dialer, Certificate: r.self.Cert,
-		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now})
+	live, err := session.Join(uncounted(ctx), session.Config{Dialer: a.dialer, Certificate: r.self.Cert,
+		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now, Budget: s.memory, Streams: maxStreams})
 	if err != nil {
 		return cause(ctx, err)
 	}
@@ -168,6 +186,7 @@ func (s *sessions) serve(ctx context.Context, r *running) error {
 	s.mu.Lock()
 	r.live = live
 	s.mu.Unlock()
+	// A stream in the middle of a write does not look at ctx; it ends when the session is closed below it.
 	stop := context.AfterFunc(ctx, func() { live.Close() })
 	defer stop()
 
@@ -181,13 +200,13 @@ func (s *sessions) serve(ctx context.Context, r *running) error {
 		streams.Go(func() { a.serveStream(streaming, stream, r.offer) })
 	}
 	live.Close()
-	cancel() // a machine that is being reached, or that says nothing, shall not keep the session
+	cancel() // ends connects under way and streams whose machine is silent
 	streams.Wait()
 	return cause(ctx, live.Err())
 }
 
-// cause prefers what the owner of ctx had to say over what that did to a
-// connection.
+// cause returns the cause of ctx, if it ended, rather than the error of the
+// connection that was closed because of it.
 func cause(ctx context.Context, err error) error {
 	if c := context.Cause(ctx); c != nil {
 		return c
@@ -195,14 +214,14 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// load is how many sessions run, and whether the key switch keeps more out.
+// load returns how many sessions run, and whether the key switch is locked.
 func (s *sessions) load() (running int, locked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.running), s.locked
 }
 
-// SessionStatus is what status says of a session.
+// SessionStatus is a session as status shows it.
 type SessionStatus struct {
 	ID      string    `json:"id"`
 	User    string    `json:"user"`
@@ -211,7 +230,7 @@ type SessionStatus struct {
 	Streams int       `json:"streams"`
 }
 
-// list returns the sessions that run, oldest first.
+// list returns the running sessions, oldest first.
 func (s *sessions) list() []SessionStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,6 +240,7 @@ func (s *sessions) list() []SessionStatus {
 	now := s.agent.clock.Now()
 	list := make([]SessionStatus, len(all))
 	for i, r := range all {
+		// Counted back from now by the monotonic clock: the clock may have been set by decades since the session began.
 		list[i] = SessionStatus{ID: r.offer.Session, User: r.offer.User, Relay: r.offer.Relay.Name, Since: now.Add(-time.Since(r.since)).UTC().Truncate(time.Second)}
 		if r.live != nil {
 			list[i].Streams = r.live.Streams()

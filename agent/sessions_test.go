@@ -2,24 +2,29 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
-	"runtime"
+	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/accesstest"
+	"hawser/transport/mux"
+	"hawser/transport/relaytest"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
 func TestConsent(t *testing.T) {
-	good := wire.Offer{Role: wire.RoleRuntime, Session: "s1", Epoch: 2, Crypto: wire.CryptoNested}
-	manager, nameless, single := good, good, good
-	manager.Role, nameless.Session, single.Crypto = wire.RoleManager, "", "single"
+	good := wire.Offer{Role: wire.RoleRuntime, Session: "s1", Epoch: 2}
+	manager, nameless := good, good
+	manager.Role, nameless.Session = wire.RoleManager, ""
 	for name, tt := range map[string]struct {
 		o            wire.Offer
 		locked       bool
@@ -27,19 +32,18 @@ func TestConsent(t *testing.T) {
 		epoch, count int
 		want         transport.Reason
 	}{
-		"good":               {good, false, true, 0, 0, ""},
-		"the last place":     {good, false, true, 0, maxSessions - 1, ""},
-		"full":               {good, false, true, 0, maxSessions, transport.Busy},
-		"moved":              {good, false, true, 1, 1, ""},
-		"moved, and full":    {good, false, true, 1, maxSessions, ""},
-		"the same epoch":     {good, false, true, 2, 1, transport.Protocol},
-		"an older epoch":     {good, false, true, 3, 1, transport.Protocol},
-		"unproven clock":     {good, false, false, 0, 0, transport.ClockWrong},
-		"of the other role":  {manager, false, true, 0, 0, transport.Protocol},
-		"no id":              {nameless, false, true, 0, 0, transport.Protocol},
-		"another encryption": {single, false, true, 0, 0, transport.Unsupported},
-		"locked":             {good, true, true, 0, 0, transport.Locked},
-		"locked, and moved":  {good, true, true, 1, 1, transport.Locked},
+		"good":              {good, false, true, 0, 0, ""},
+		"the last place":    {good, false, true, 0, maxSessions - 1, ""},
+		"full":              {good, false, true, 0, maxSessions, transport.Busy},
+		"moved":             {good, false, true, 1, 1, ""},
+		"moved, and full":   {good, false, true, 1, maxSessions, ""},
+		"the same epoch":    {good, false, true, 2, 1, transport.Protocol},
+		"an older epoch":    {good, false, true, 3, 1, transport.Protocol},
+		"unproven clock":    {good, false, false, 0, 0, transport.ClockWrong},
+		"of the other role": {manager, false, true, 0, 0, transport.Protocol},
+		"no id":             {nameless, false, true, 0, 0, transport.Protocol},
+		"locked":            {good, true, true, 0, 0, transport.Locked},
+		"locked, and moved": {good, true, true, 1, 1, transport.Locked},
 	} {
 		if got := consent(tt.o, tt.locked, tt.authentic, tt.epoch, tt.count); got != tt.want {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
@@ -48,18 +52,18 @@ func TestConsent(t *testing.T) {
 }
 
 func TestAnOfferWithAHigherEpochMovesTheSession(t *testing.T) {
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		first := m.open(l, p, "s1", "tcp")
 		runtime, own := m.offers("s1", p.self.Load().SPKI, "tcp")
-		if reason := l.offer(r, runtime); reason != transport.Protocol {
+		if reason := r.offer(l, runtime); reason != transport.Protocol {
 			t.Errorf("the same epoch again: %q", reason)
 		}
 		runtime.Epoch, own.Epoch = 2, 2
 		runtime.Grant, own.Grant = "grant-moved", "grant-moved"
-		if reason := l.offer(r, runtime); reason != "" {
+		if reason := r.offer(l, runtime); reason != "" {
 			r.t.Fatalf("offer: %s", reason)
 		}
-		second, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.in.roots, Offer: own})
+		second, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.PKI.Roots, Offer: own})
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -75,7 +79,7 @@ func TestAnOfferWithAHigherEpochMovesTheSession(t *testing.T) {
 		}
 		second.Close()
 		var end wire.EndSession
-		l.next(r, wire.TypeEndSession, &end) // of the second epoch; the first has not ended, it moved
+		r.next(l, wire.TypeEndSession, &end) // of the second epoch; the first has not ended, it moved
 		if end != (wire.EndSession{Session: "s1", Reason: transport.Closed}) {
 			t.Errorf("end %+v", end)
 		}
@@ -83,37 +87,33 @@ func TestAnOfferWithAHigherEpochMovesTheSession(t *testing.T) {
 }
 
 // attachedRig is a gateway that is attached, a relay, a Manager and a machine.
-func attachedRig(t *testing.T, f func(r *rig, p *process, l *link, m *manager)) {
+func attachedRig(t *testing.T, f func(r *rig, p *process, l *accesstest.Link, m *manager)) {
 	t.Helper()
 	attachedRigWith(t, func(*rig) {}, f)
 }
 
 // attachedRigWith is attachedRig whose gateway was fitted with more.
-func attachedRigWith(t *testing.T, fit func(*rig), f func(r *rig, p *process, l *link, m *manager)) {
+func attachedRigWith(t *testing.T, fit func(*rig), f func(r *rig, p *process, l *accesstest.Link, m *manager)) {
 	t.Helper()
-	// Yamux keeps timers in a sync.Pool of the process, and one of another bubble
-	// is fatal in this. A pool is empty after two collections.
-	runtime.GC()
-	runtime.GC()
 	bubble(t, func(r *rig) {
-		r.enrolNow()
-		r.relay()
+		r.enrollNow()
+		relaytest.New(r.t, r.access.PKI, r.net.Host(relayAddr), "r1")
 		r.machine()
 		r.opts.Config.Allow = rules(t, "192.168.10.0/24:502-504")
 		fit(r)
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
-		f(r, p, <-r.access.links, r.manager())
+		f(r, p, <-r.access.Links, r.manager())
 		p.stop(20 * time.Second)
 	})
 }
 
-func openTCP(r *rig, s *session.Session, target string) (*session.Stream, transport.Reason) {
-	stream, err := s.Open(r.t.Context(), wire.Open{Service: wire.ServiceTCP, Target: target})
+func openTCP(r *rig, s *session.Session, target string) (*mux.Stream, transport.Reason) {
+	stream, err := s.Open(r.t.Context(), mux.Open{Service: wire.ServiceTCP, Target: target})
 	return stream, transport.ReasonOf(err)
 }
 
-func echoes(t *testing.T, s *session.Stream) {
+func echoes(t *testing.T, s *mux.Stream) {
 	t.Helper()
 	want := bytes.Repeat([]byte("read 40001 "), 10000)
 	go func() {
@@ -126,7 +126,7 @@ func echoes(t *testing.T, s *session.Stream) {
 }
 
 func TestStreamsReachWhatPolicyAndPermissionsAllow(t *testing.T) {
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		s := m.open(l, p, "s1", "tcp", "ping")
 		stream, reason := openTCP(r, s, "192.168.10.20:502")
 		if reason != "" {
@@ -152,18 +152,18 @@ func TestStreamsReachWhatPolicyAndPermissionsAllow(t *testing.T) {
 				t.Errorf("%q: %q, want %q", target, got, want)
 			}
 		}
-		ping, err := s.Open(r.t.Context(), wire.Open{Service: wire.ServicePing})
+		ping, err := s.Open(r.t.Context(), mux.Open{Service: wire.ServicePing})
 		if err != nil {
 			t.Fatal(err)
 		}
 		echoes(t, ping)
 		ping.Close()
-		if _, err := s.Open(r.t.Context(), wire.Open{Service: "serial"}); transport.ReasonOf(err) != transport.Policy {
+		if _, err := s.Open(r.t.Context(), mux.Open{Service: "serial"}); transport.ReasonOf(err) != transport.Policy {
 			t.Errorf("a service without permission: %v", err)
 		}
 		s.Close()
 		var end wire.EndSession
-		l.next(r, wire.TypeEndSession, &end)
+		r.next(l, wire.TypeEndSession, &end)
 		if end != (wire.EndSession{Session: "s1", Reason: transport.Closed}) {
 			t.Errorf("end %+v", end)
 		}
@@ -174,21 +174,21 @@ func TestStreamsReachWhatPolicyAndPermissionsAllow(t *testing.T) {
 }
 
 func TestWithoutPermissionAStreamIsRefused(t *testing.T) {
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		s := m.open(l, p, "s1", "ping", "serial")
 		if _, reason := openTCP(r, s, "192.168.10.20:502"); reason != transport.Policy {
 			t.Errorf("tcp: %q", reason)
 		}
-		if _, err := s.Open(r.t.Context(), wire.Open{Service: "serial"}); transport.ReasonOf(err) != transport.Unsupported {
+		if _, err := s.Open(r.t.Context(), mux.Open{Service: "serial"}); transport.ReasonOf(err) != transport.Unsupported {
 			t.Errorf("a service that this build does not have: %v", err)
 		}
 	})
 }
 
 func TestSessionsOutliveTheControlConnection(t *testing.T) {
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		s := m.open(l, p, "s1", "tcp")
-		r.access.down()
+		r.access.Down()
 		p.await(StateDial, time.Second)
 		time.Sleep(time.Hour)
 		stream, reason := openTCP(r, s, "192.168.10.20:502")
@@ -199,11 +199,11 @@ func TestSessionsOutliveTheControlConnection(t *testing.T) {
 		if n := len(p.Status().Sessions); n != 1 {
 			t.Errorf("%d sessions", n)
 		}
-		r.access.up()
+		r.access.Up()
 		p.await(StateAttached, 2*time.Minute)
 		s.Close()
 		var end wire.EndSession
-		(<-r.access.links).next(r, wire.TypeEndSession, &end) // told on the new one
+		r.next(<-r.access.Links, wire.TypeEndSession, &end) // told on the new one
 		if end.Session != "s1" {
 			t.Errorf("end %+v", end)
 		}
@@ -214,19 +214,19 @@ func TestSessionsOutliveTheControlConnection(t *testing.T) {
 // must not keep the session.
 func TestSessionsEndWhenSomebodySaysSo(t *testing.T) {
 	for name, tt := range map[string]struct {
-		end  func(l *link, m *manager)
+		end  func(l *accesstest.Link, m *manager)
 		want transport.Reason
 	}{
-		"end-session": {func(l *link, _ *manager) {
+		"end-session": {func(l *accesstest.Link, _ *manager) {
 			wire.WriteJSON(l, wire.TypeEndSession, wire.EndSession{Session: "s1", Reason: transport.Closed})
 		}, transport.Closed},
-		"revoked": {func(l *link, m *manager) {
+		"revoked": {func(l *accesstest.Link, m *manager) {
 			wire.WriteJSON(l, wire.TypeRevoked, wire.Revoked{SPKI: []identity.SPKI{{7}, identity.CertSPKI(m.cert.Leaf)}})
 		}, transport.Revoked},
-		"the Manager vanishes": {func(_ *link, m *manager) { m.r.net.Stall(managerAddr, relayAddr) }, transport.LinkLost},
+		"the Manager vanishes": {func(_ *accesstest.Link, m *manager) { m.r.net.Stall(managerAddr, relayAddr) }, transport.LinkLost},
 	} {
 		t.Run(name, func(t *testing.T) {
-			attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+			attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 				s := m.open(l, p, "s1", "tcp")
 				stream, reason := openTCP(r, s, "192.168.10.20:503")
 				if reason != "" {
@@ -245,7 +245,7 @@ func TestSessionsEndWhenSomebodySaysSo(t *testing.T) {
 				tt.end(l, m)
 				begin := time.Now()
 				var end wire.EndSession
-				l.next(r, wire.TypeEndSession, &end)
+				r.next(l, wire.TypeEndSession, &end)
 				if end != (wire.EndSession{Session: "s1", Reason: tt.want}) || time.Since(begin) > 20*time.Second {
 					t.Errorf("end %+v after %v", end, time.Since(begin))
 				}
@@ -259,20 +259,20 @@ func TestSessionsEndWhenSomebodySaysSo(t *testing.T) {
 }
 
 func TestASeventeenthSessionIsRefused(t *testing.T) {
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		for n := range maxSessions {
 			o, _ := m.offers(fmt.Sprintf("s%d", n), p.self.Load().SPKI, "tcp")
-			if reason := l.offer(r, o); reason != "" {
+			if reason := r.offer(l, o); reason != "" {
 				t.Fatalf("session %d: %s", n, reason)
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
 		twice, _ := m.offers("s3", p.self.Load().SPKI, "tcp")
-		if reason := l.offer(r, twice); reason != transport.Protocol {
+		if reason := r.offer(l, twice); reason != transport.Protocol {
 			t.Errorf("the same session again: %q", reason)
 		}
 		more, _ := m.offers("more", p.self.Load().SPKI, "tcp")
-		if reason := l.offer(r, more); reason != transport.Busy {
+		if reason := r.offer(l, more); reason != transport.Busy {
 			t.Errorf("one more: %q", reason)
 		}
 		ids := []string{}
@@ -284,30 +284,30 @@ func TestASeventeenthSessionIsRefused(t *testing.T) {
 		}
 		// No Manager came: the relay or the Runtime gives up, and there is room again.
 		r.until(time.Minute, "room", func() bool { return len(p.Status().Sessions) == 0 })
-		if reason := l.offer(nextAck(r, l), more); reason != "" {
+		if reason := nextAck(r, l).offer(l, more); reason != "" {
 			t.Errorf("after that: %q", reason)
 		}
 	})
 }
 
 // nextAck drops the end-session frames that are queued.
-func nextAck(r *rig, l *link) *rig {
+func nextAck(r *rig, l *accesstest.Link) *rig {
 	synctest.Wait()
-	for len(l.frames) > 0 {
-		<-l.frames
+	for len(l.Frames) > 0 {
+		<-l.Frames
 	}
 	return r
 }
 
 func TestStoppingTheAgentEndsItsSessions(t *testing.T) {
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		s := m.open(l, p, "s1", "tcp")
 		stream, reason := openTCP(r, s, "192.168.10.20:503")
 		if reason != "" {
 			t.Fatalf("stream: %s", reason)
 		}
 		stalled, _ := m.offers("s2", p.self.Load().SPKI, "tcp") // and one that waits for its peer
-		if reason := l.offer(r, stalled); reason != "" {
+		if reason := r.offer(l, stalled); reason != "" {
 			t.Fatalf("offer: %s", reason)
 		}
 		p.cancel()
@@ -320,24 +320,52 @@ func TestStoppingTheAgentEndsItsSessions(t *testing.T) {
 
 func TestAWrongPeerGetsNoSession(t *testing.T) {
 	t.Attr("id", "A1-refuse")
-	attachedRig(t, func(r *rig, p *process, l *link, m *manager) {
+	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		runtime, own := m.offers("s1", p.self.Load().SPKI, "tcp")
 		runtime.PeerSPKI = identity.SPKI{1}
-		if reason := l.offer(r, runtime); reason != "" {
+		if reason := r.offer(l, runtime); reason != "" {
 			t.Fatalf("offer: %s", reason)
 		}
-		s, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.in.roots, Offer: own})
+		s, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.PKI.Roots, Offer: own})
 		if err == nil {
-			_, err = s.Open(r.t.Context(), wire.Open{Service: wire.ServiceTCP, Target: "192.168.10.20:502"})
+			_, err = s.Open(r.t.Context(), mux.Open{Service: wire.ServiceTCP, Target: "192.168.10.20:502"})
 			s.Close()
 		}
 		if err == nil {
 			t.Errorf("a Manager with another key got a stream: %v", err)
 		}
 		var end wire.EndSession
-		l.next(r, wire.TypeEndSession, &end)
+		r.next(l, wire.TypeEndSession, &end)
 		if end.Reason != transport.WrongPeer || slices.Contains(r.notes.values("session up", "session"), "s1") {
 			t.Errorf("end %+v", end)
 		}
+	})
+}
+
+// Who opens and resets streams again and again must not make a gateway dial as often at a time.
+func TestADialEndsWithItsStream(t *testing.T) {
+	var dialing atomic.Int32
+	attachedRigWith(t, func(r *rig) {
+		dial := r.opts.DialContext
+		r.opts.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if addr == "192.168.10.21:502" {
+				dialing.Add(1)
+				defer dialing.Add(-1)
+			}
+			return dial(ctx, network, addr)
+		}
+	}, func(r *rig, p *process, l *accesstest.Link, m *manager) {
+		s := m.open(l, p, "s1", "tcp")
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.Open(ctx, mux.Open{Service: wire.ServiceTCP, Target: "192.168.10.21:502"}); err == nil {
+			t.Fatal("no such machine")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := dialing.Load(); n != 0 {
+			t.Errorf("%d dials under way", n)
+		}
+		s.Close()
 	})
 }

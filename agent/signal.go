@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"hawser/agent/clock"
 )
 
-// A Signal is what the gateway shows of itself to who stands before it: on its
-// LEDs, and as one word in status.
+// A Signal is the gateway's state as a person in front of it needs it: on the LEDs,
+// and as one word in status. It is not the State: that says what the connection does, and a person needs to know
+// whether and whom to call.
 type Signal string
 
 // The signals; lights says how each one looks.
@@ -23,11 +26,11 @@ const (
 	SignalStopped   Signal = "stopped"
 )
 
-// A Light is how a LED looks: lit for On and dark for Off in turn. Off 0 is
-// steadily lit, On 0 is dark.
+// A Light is a blink code: lit for On and dark for Off in turn. With Off 0 the LED
+// is always lit, with On 0 always dark.
 type Light struct{ On, Off time.Duration }
 
-// String tells it in words.
+// String describes it in words.
 func (l Light) String() string {
 	switch {
 	case l.On == 0:
@@ -38,9 +41,10 @@ func (l Light) String() string {
 	return fmt.Sprintf("%d ms on, %d ms off", l.On.Milliseconds(), l.Off.Milliseconds())
 }
 
-// lights is the one table of blink codes: the LEDs, status and docs/agent.md
-// §6.2 have it from here. Codes are told apart without a watch: by rhythm, and
-// the darker, the less can be reached.
+// lights is the only table of blink codes; LEDs, status and docs/agent.md §6.2 take
+// it from here. The codes differ in rhythm, so that nobody needs a watch, and the
+// less can be reached, the darker the LED is. A function and not a variable: nobody can change it, and a test compares
+// it with the page.
 func lights() []signalRow {
 	const ms = time.Millisecond
 	return []signalRow{
@@ -61,7 +65,7 @@ type signalRow struct {
 	means string
 }
 
-// Light is how the status LED shows s; dark when s is no signal.
+// Light is the blink code of s on the status LED; dark when s is no signal.
 func (s Signal) Light() Light {
 	for _, row := range lights() {
 		if row.Signal == s {
@@ -71,15 +75,15 @@ func (s Signal) Light() Light {
 	return Light{}
 }
 
-// signalOf decides what is shown. It is pure. That somebody is connected comes
-// first: sessions outlive the control connection.
-func signalOf(s State, clock ClockState, sessions int, locked bool) Signal {
+// signalOf decides which signal is shown. It is pure. A running session comes first, because sessions outlive the
+// control connection. The rest is ordered by what somebody in front of the box can do about it.
+func signalOf(s State, now clock.State, sessions int, locked bool) Signal {
 	switch {
 	case s == StateStopped:
 		return SignalStopped
 	case sessions > 0:
 		return SignalSession
-	case s == StateBoot || s == StateDial && clock == ClockUnknown:
+	case s == StateBoot || s == StateDial && now == clock.Unknown:
 		return SignalStarting
 	case s == StateEnroll:
 		return SignalEnrolling
@@ -97,7 +101,8 @@ func signalOf(s State, clock ClockState, sessions int, locked bool) Signal {
 // none.
 type LEDs struct{ Status, Session string }
 
-// parseLED reads the name of a LED.
+// parseLED reads the name of a LED. The name becomes a path below /sys that root writes to: no slash, and no dot in
+// front.
 func parseLED(s string) (string, error) {
 	if len(s) > 63 || strings.Contains(s, "/") || strings.HasPrefix(s, ".") {
 		return "", fmt.Errorf("%.64q: want the name of a LED, as in /sys/class/leds", s)
@@ -105,16 +110,17 @@ func parseLED(s string) (string, error) {
 	return s, nil
 }
 
-// signal is what to show now.
+// signal returns the signal of this moment. The three are read one after the other without a common lock; a signal that
+// is wrong for a moment rings told again.
 func (a *Agent) signal() (now Signal, sessions int) {
 	sessions, locked := a.sessions.load()
 	return signalOf(a.status.now(), a.clock.Status().State, sessions, locked), sessions
 }
 
-// showSignal keeps the LEDs at what there is to show until ctx ends; then it
-// darkens them.
+// showSignal shows the signal on the LEDs until ctx ends; then it turns them off. It waits for a ring and does not
+// poll: the kernel blinks, and an idle gateway sleeps.
 func (a *Agent) showSignal(ctx context.Context) {
-	status, session := lamp{name: a.Config.LEDs.Status}, lamp{name: a.Config.LEDs.Session}
+	status, session := lamp{name: a.config.LEDs.Status}, lamp{name: a.config.LEDs.Session}
 	for ctx.Err() == nil {
 		now, sessions := a.signal()
 		status.show(a, now.Light())
@@ -131,12 +137,13 @@ func (a *Agent) showSignal(ctx context.Context) {
 // lamp is one LED.
 type lamp struct {
 	name  string // empty: there is none
-	shown bool   // light is what was last asked for
+	shown bool   // light was set
 	light Light
-	sick  bool // which was said already
+	sick  bool // an error was logged; the next ones are the same
 }
 
 func (l *lamp) show(a *Agent, light Light) {
+	// Written at a change only: some LEDs are behind a slow bus.
 	if l.name == "" || l.shown && l.light == light {
 		return
 	}

@@ -8,32 +8,34 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/agent/clock"
 	"hawser/board/boardtest"
 	"hawser/transport"
+	"hawser/transport/accesstest"
 	"hawser/transport/wire"
 )
 
 func TestSignalOf(t *testing.T) {
 	for _, tt := range []struct {
 		state    State
-		clock    ClockState
+		clock    clock.State
 		sessions int
 		locked   bool
 		want     Signal
 	}{
-		{StateBoot, ClockAuthentic, 0, false, SignalStarting},
-		{StateDial, ClockUnknown, 0, false, SignalStarting},
-		{StateDial, ClockPlausible, 0, false, SignalDialling},
-		{StateDial, ClockAuthentic, 0, true, SignalDialling},
-		{StateEnroll, ClockUnknown, 0, false, SignalEnrolling},
-		{StateAttached, ClockAuthentic, 0, false, SignalOnline},
-		{StateAttached, ClockConflict, 0, false, SignalOnline},
-		{StateAttached, ClockAuthentic, 0, true, SignalLocked},
-		{StateAttached, ClockAuthentic, 2, false, SignalSession},
-		{StateAttached, ClockAuthentic, 1, true, SignalSession}, // it is being ended
-		{StateDial, ClockAuthentic, 1, false, SignalSession},
-		{StateQuarantined, ClockAuthentic, 0, true, SignalRefused},
-		{StateStopped, ClockAuthentic, 1, false, SignalStopped},
+		{StateBoot, clock.Authentic, 0, false, SignalStarting},
+		{StateDial, clock.Unknown, 0, false, SignalStarting},
+		{StateDial, clock.Plausible, 0, false, SignalDialling},
+		{StateDial, clock.Authentic, 0, true, SignalDialling},
+		{StateEnroll, clock.Unknown, 0, false, SignalEnrolling},
+		{StateAttached, clock.Authentic, 0, false, SignalOnline},
+		{StateAttached, clock.Conflict, 0, false, SignalOnline},
+		{StateAttached, clock.Authentic, 0, true, SignalLocked},
+		{StateAttached, clock.Authentic, 2, false, SignalSession},
+		{StateAttached, clock.Authentic, 1, true, SignalSession}, // it is being ended
+		{StateDial, clock.Authentic, 1, false, SignalSession},
+		{StateQuarantined, clock.Authentic, 0, true, SignalRefused},
+		{StateStopped, clock.Authentic, 1, false, SignalStopped},
 	} {
 		if got := signalOf(tt.state, tt.clock, tt.sessions, tt.locked); got != tt.want {
 			t.Errorf("%+v: %s", tt, got)
@@ -54,7 +56,7 @@ func TestNoTwoSignalsLookAlike(t *testing.T) {
 	}
 }
 
-// The operator's page has the table of this code, no row more and no row less.
+// The page of the gateway's owner has the table of this code, no row more and no row less.
 func TestTheOperatorsPageHasTheTableOfSignals(t *testing.T) {
 	_, section, ok := strings.Cut(string(must(os.ReadFile("../docs/agent.md"))(t)), "### 6.2 LEDs\n")
 	if !ok {
@@ -94,7 +96,7 @@ func TestTheLEDsShowTheSignalOfStatus(t *testing.T) {
 		}
 		shows(SignalEnrolling)
 		r.net.Stall(agentAddr, accessAddr)
-		r.enrolNow()
+		r.enrollNow()
 		shows(SignalStarting) // in 1970
 		r.net.Heal(agentAddr, accessAddr)
 		shows(SignalOnline)
@@ -103,10 +105,10 @@ func TestTheLEDsShowTheSignalOfStatus(t *testing.T) {
 		if synctest.Wait(); leds.Sets() != sets {
 			t.Errorf("set %d times while nothing happened", leds.Sets()-sets)
 		}
-		r.access.down()
+		r.access.Down()
 		shows(SignalDialling)
-		r.access.set(func() { r.access.refusal = &wire.Refusal{Reason: transport.Revoked} })
-		r.access.up()
+		r.access.Set(func() { r.access.RefuseHello = &wire.Refusal{Reason: transport.Revoked} })
+		r.access.Up()
 		shows(SignalRefused)
 		p.stop(time.Second)
 		for _, led := range []string{"green:status", "green:user"} {
@@ -124,7 +126,7 @@ func TestTheSessionLEDIsLitWhileASessionRuns(t *testing.T) {
 		leds.Give(r.opts.Board, "green:user")
 		r.opts.Config.LEDs = LEDs{Session: "green:user"}
 	}
-	attachedRigWith(t, fitted, func(r *rig, p *process, l *link, m *manager) {
+	attachedRigWith(t, fitted, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		lit := func() bool { on, off := leds.Shown("green:user"); return on > 0 && off == 0 }
 		if lit() || p.Status().Signal != SignalOnline {
 			t.Errorf("before: lit %t, %s", lit(), p.Status().Signal)
@@ -134,7 +136,7 @@ func TestTheSessionLEDIsLitWhileASessionRuns(t *testing.T) {
 			t.Errorf("in a session: lit %t, %s", lit(), p.Status().Signal)
 		}
 		s.Close()
-		l.next(r, wire.TypeEndSession, new(wire.EndSession))
+		r.next(l, wire.TypeEndSession, new(wire.EndSession))
 		if synctest.Wait(); lit() {
 			t.Error("after the session: lit")
 		}
@@ -144,10 +146,10 @@ func TestTheSessionLEDIsLitWhileASessionRuns(t *testing.T) {
 func TestAMissingLEDIsOneLine(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.opts.Config.LEDs = LEDs{"none", ""}
-		r.enrolNow()
+		r.enrollNow()
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
-		r.access.down()
+		r.access.Down()
 		p.await(StateDial, time.Minute)
 		p.stop(time.Second)
 		if n := r.notes.count("LED cannot be used"); n != 1 {

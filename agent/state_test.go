@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -73,80 +72,54 @@ func TestVerdictIsTheServersWordAlone(t *testing.T) {
 		{&identity.Error{Fault: identity.FaultWrongKey}, ""},
 		{&transport.DialError{Attempts: []transport.Attempt{{Reason: transport.WrongKey}}}, ""},
 	} {
-		if got := verdict(tt.err); got != tt.want {
-			t.Errorf("verdict(%v) = %q, want %q", tt.err, got, tt.want)
+		if got := serverReason(tt.err); got != tt.want {
+			t.Errorf("serverReason(%v) = %q, want %q", tt.err, got, tt.want)
 		}
 	}
 }
 
-func TestBackoffIsFullJitterUnderADoublingCap(t *testing.T) {
-	most := func(n time.Duration) time.Duration { return n - 1 }
-	least := func(time.Duration) time.Duration { return 0 }
-	for failures, top := range map[int]time.Duration{1: 2, 2: 4, 3: 8, 4: 16, 5: 32, 6: 60, 7: 60, 16: 60, 17: 60, 1 << 30: 60} {
-		for _, atLeast := range []time.Duration{0, time.Hour} {
-			if got := backoff(failures, atLeast, least); got != atLeast {
-				t.Errorf("shortest of %d = %v, want %v", failures, got, atLeast)
-			}
-			if got, want := backoff(failures, atLeast, most), atLeast+top*time.Second-1; got != want {
-				t.Errorf("longest of %d = %v, want %v", failures, got, want)
-			}
-		}
-	}
-}
-
-func TestRandomIsBelowItsArgumentAndSpreads(t *testing.T) {
-	var low, high int
-	for range 1000 {
-		d := random(time.Second)
-		if d < 0 || d >= time.Second {
-			t.Fatalf("random(1s) = %v", d)
-		}
-		if d < time.Second/4 {
-			low++
-		} else if d >= 3*time.Second/4 {
-			high++
-		}
-	}
-	if low < 100 || high < 100 {
-		t.Errorf("of 1000, %d in the first quarter and %d in the last", low, high)
-	}
-	if random(0) != 0 || random(-1) != 0 {
-		t.Error("random of nothing is not 0")
-	}
-}
-
-func TestRetryAfterIsHonouredAndAHintIsBounded(t *testing.T) {
-	refusal := fmt.Errorf("hello: %w", &wire.Refusal{Reason: transport.Busy, RetryAfter: time.Hour})
-	for _, tt := range []struct {
-		err  error
-		want time.Duration
-	}{
-		{refusal, time.Hour},
-		{unproven{refusal}, time.Minute},
-		{unproven{&wire.Refusal{RetryAfter: 5 * time.Second}}, 5 * time.Second},
-		{errors.New("no server said anything"), 0},
-	} {
-		if got := retryAfter(tt.err); got != tt.want {
-			t.Errorf("retryAfter(%v) = %v, want %v", tt.err, got, tt.want)
-		}
-	}
-	if reason := transport.ReasonOf(unproven{refusal}); reason != transport.Busy {
-		t.Errorf("reason of a hint = %q", reason)
-	}
-}
-
-func TestAShortAttachmentForgivesNothing(t *testing.T) {
+func TestAnAttachmentThatIsRefusedSoonForgivesNothing(t *testing.T) {
+	const failures = 7
 	for _, tt := range []struct {
 		s    State
 		d    time.Duration
+		cut  bool
+		cuts int
+		want int
+	}{
+		{StateAttached, 59 * time.Second, false, 1, failures}, {StateAttached, 61 * time.Second, false, 1, 0},
+		{StateAttached, 3 * time.Second, true, maxCuts, 1}, {StateAttached, 4 * time.Second, true, maxCuts, 0},
+		{StateAttached, 3 * time.Second, true, maxCuts + 1, failures}, {StateAttached, 5 * time.Second, true, maxCuts + 1, failures},
+		{StateAttached, 2 * steady, true, 0, 0}, {StateAttached, 0, false, 1, failures},
+		{StateDial, time.Hour, true, 1, failures}, {StateBoot, time.Hour, true, 1, failures},
+		{StateQuarantined, 0, false, 1, 0}, {StateEnroll, 0, true, 1, 0},
+	} {
+		if got := carried(failures, tt.s, tt.d, tt.cut, tt.cuts); got != tt.want {
+			t.Errorf("carried(%d, %s, %v, %v, %d) = %d, want %d", failures, tt.s, tt.d, tt.cut, tt.cuts, got, tt.want)
+		}
+	}
+	if got := carried(0, StateAttached, time.Second, true, 1); got != 0 {
+		t.Errorf("a first link that is cut soon counts %d failures before it", got)
+	}
+}
+
+// A server that sends nonsense after a few seconds must not get all of its gateways back every few seconds, nor teach them
+// that the way is short.
+func TestWhatCutsALinkOff(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
 		want bool
 	}{
-		{StateAttached, 59 * time.Second, false}, {StateAttached, 61 * time.Second, true},
-		{StateDial, time.Hour, false}, {StateBoot, time.Hour, false},
-		{StateQuarantined, 0, true}, {StateEnroll, 0, true},
+		{nil, false},
+		{&transport.Error{Reason: transport.LinkLost, Op: "hear from Access Server"}, true},
+		{&transport.Error{Reason: transport.Unreachable}, true},
+		{&wire.Refusal{Reason: transport.Replaced}, false},
+		{&wire.Refusal{Reason: transport.LinkLost, Text: "too slow"}, false},
+		{fmt.Errorf("%w: pool: 1 MiB", wire.ErrFrame), false},
+		{&transport.Error{Reason: transport.BadTime, Op: "renew signed time"}, false},
 	} {
-		if got := forgives(tt.s, tt.d); got != tt.want {
-			t.Errorf("forgives(%s, %v) = %v", tt.s, tt.d, got)
+		if got := cutOff(tt.err); got != tt.want {
+			t.Errorf("cutOff(%v) = %v", tt.err, got)
 		}
 	}
 }

@@ -5,13 +5,21 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
 	"time"
 
+	"hawser/internal/credential"
+	"hawser/internal/wait"
 	"hawser/transport"
+	"hawser/transport/control"
 	"hawser/transport/wire"
 )
 
-// boot loads what is stored.
+// boot loads the stored identity. A damaged identity is an error that is tried again: a file system may be mounted
+// late.
 func (a *Agent) boot(context.Context) (State, error) {
 	self, err := a.store.self()
 	if errors.Is(err, ErrNotEnrolled) {
@@ -25,6 +33,7 @@ func (a *Agent) boot(context.Context) (State, error) {
 	return StateDial, nil
 }
 
+// Polled and not watched: enroll is another process, inotify is Linux only, and a look at a missing file costs nothing.
 const identityPoll = 5 * time.Second
 
 // awaitIdentity waits until hawser-agent enroll has stored an identity.
@@ -38,32 +47,33 @@ func (a *Agent) awaitIdentity(ctx context.Context) (State, error) {
 		if !errors.Is(err, ErrNotEnrolled) {
 			return StateEnroll, err
 		}
-		a.Alive(time.Minute)
-		sleep(ctx, identityPoll)
+		a.alive(time.Minute)
+		wait.Sleep(ctx, identityPoll)
 	}
 	return StateStopped, nil
 }
 
-// quarantined rests: the infrastructure does not accept this identity now. It
-// may again (a store that was restored, an operator who changed his mind), and
-// nobody can walk up to the gateway, so it asks again, rarely. Another identity
-// in the state directory, or none, ends the rest.
+// quarantined waits 15 to 30 min: the infrastructure does not accept this identity
+// now. It may again, after a store was restored or an operator changed his mind,
+// and nobody can walk up to the gateway, so it is tried again, rarely. When
+// another identity was stored, or the identity was removed, the wait ends at once.
 func (a *Agent) quarantined(ctx context.Context) (State, error) {
-	until := time.Now().Add(quarantine + random(quarantine))
+	until := time.Now().Add(quarantine + wait.Random(quarantine))
 	for ctx.Err() == nil && time.Now().Before(until) {
 		self, err := a.store.self()
 		if err == nil && self.SPKI != a.self.Load().SPKI || errors.Is(err, ErrNotEnrolled) {
 			return StateBoot, nil
 		}
-		a.Alive(time.Minute)
-		sleep(ctx, min(identityPoll, time.Until(until)))
+		a.alive(time.Minute)
+		wait.Sleep(ctx, min(identityPoll, time.Until(until)))
 	}
 	return StateDial, nil
 }
 
-// dial finds a way to an Access Server, which sets the clock by signed time,
-// renews an identity whose dates do not fit, and says hello.
-func (a *Agent) dial(ctx context.Context) (State, error) {
+// dial connects to an Access Server, whose signed time sets the clock, renews the
+// identity if its dates do not fit, and says hello. The order is fixed: without the time no certificate can be judged,
+// and with a certificate that is over no hello is accepted.
+func (a *Agent) dial(ctx context.Context, up *attachment) (State, error) {
 	ctx, stop := a.untilLinkUp(ctx)
 	defer stop()
 	client := a.client(a.self.Load())
@@ -72,41 +82,182 @@ func (a *Agent) dial(ctx context.Context) (State, error) {
 		return StateDial, nil // at once
 	}
 	if err != nil {
-		return StateDial, unproven{err}
+		return StateDial, err
 	}
 	a.saveState()
 	if outdated(a.self.Load().Cert.Leaf, a.clock.Now()) {
 		if err := a.renew(ctx, conn); err != nil {
-			return next(StateDial, verdict(err)), fmt.Errorf("renew identity: %w", err)
+			return next(StateDial, serverReason(err)), fmt.Errorf("renew identity: %w", err)
 		}
+		// Anew, because the server closes the connection after renew (wire §4), and knows the old certificate on it.
 		if conn, err = client.Connect(ctx); err != nil {
-			return StateDial, unproven{err}
+			return StateDial, err
 		}
 	}
-	link, err := conn.Control(ctx, wire.Hello{Version: a.Version, Hints: a.board.Hints(), Instance: a.instance})
+	link, err := conn.Control(ctx, wire.Hello{Version: a.version, Hints: a.board.Hints(),
+		Instance: a.instance, SessionVersion: wire.SessionVersion})
 	if err != nil {
 		conn.NetConn().Close()
-		return next(StateDial, verdict(err)), &transport.Error{Reason: transport.ReasonOf(err),
-			Op: "say hello to " + conn.Candidate.Addr.String(), Err: err}
+		return next(StateDial, serverReason(err)), &transport.Error{Reason: transport.ReasonOf(err),
+			Op: "say hello to " + conn.Candidate.Where(), Err: err}
 	}
-	a.conn, a.link = conn, link
+	*up = attachment{conn, link}
 	return StateAttached, nil
 }
 
-// expiryMargin is by how much clocks may differ when a server judges dates. All
-// else is for keepIdentity, which needs a server that works and no haste.
+// expiryMargin is how far the server's clock may be ahead of ours when it checks
+// our dates. Every other renewal is done by keepIdentity, while attached.
 const expiryMargin = time.Minute
 
-// outdated reports whether a server would refuse leaf for its dates. One that has
-// not begun was issued by a clock that was wrong.
+// outdated reports whether a server would refuse leaf for its dates. A certificate
+// that is not valid yet was issued while the server's clock was ahead.
 func outdated(leaf *x509.Certificate, now time.Time) bool {
 	return now.Before(leaf.NotBefore) || !now.Before(leaf.NotAfter.Add(-expiryMargin))
 }
 
-// saveState stores the newest signed time and the last good addresses. A full
-// or broken flash must not keep a gateway offline, so a failure is only logged.
+// saveState stores the newest signed time and the addresses that worked last. A
+// full or broken flash must not keep a gateway offline, so errors are only logged.
 func (a *Agent) saveState() {
-	if err := a.store.save(a.clock.anchor()); err != nil {
+	if err := a.store.save(a.clock.Anchor()); err != nil {
 		a.log.Error("save state", "err", err)
+	}
+}
+
+// attached serves the control connection that StateDial made, until it is lost or
+// ctx ends. The three helpers end with caring, before the state is left: none of them may send on the next link.
+func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
+	conn, link := up.conn, up.link
+	self, c := a.self.Load(), conn.Candidate
+	a.status.online(c)
+	a.log.Info("online", "uid", self.UID, "host", c.Host, "addr", c.Where(), "small", c.Small, "rtt", conn.RTT)
+	through := ""
+	if c.Proxy != "" {
+		through = " through " + c.Proxy
+	}
+	fmt.Fprintf(a.out, "online %s via %s%s\n", self.UID, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port()))), through)
+	a.sessions.attach(link)
+	defer a.sessions.attach(nil)
+	addr := addrPort(conn.RemoteAddr()) // of what ends TCP: that may be a proxy
+	survived := a.paceIdle(link, addr, addrPort(conn.LocalAddr()).Addr())
+
+	var care sync.WaitGroup
+	defer care.Wait()
+	caring, cancel := context.WithCancel(ctx)
+	defer cancel()
+	care.Go(func() { a.keepIdentity(caring) })
+	care.Go(func() { a.keepMeasuring(caring, link) })
+	care.Go(func() { a.eachLinkUp(caring, link.Probe) })
+	err := link.Run(ctx, a.handler(survived))
+	// Kept only; it counts when the next search finds a way soon (idleLinks.found).
+	if cutOff(err) {
+		a.idle.lost(addr, link.Lost())
+	}
+	return next(StateAttached, serverReason(err)), err
+}
+
+const newInterval = "idle link has another interval"
+
+// paceIdle sets how often an idle link pings, by what former links have taught and what
+// this one survives (wire §4.6.1).
+func (a *Agent) paceIdle(link *control.Link, addr netip.AddrPort, own netip.Addr) (survived func(time.Duration)) {
+	if at, changed := a.idle.found(own, a.clock.Now()); changed {
+		a.log.Info(newInterval, "addr", at, "interval", a.idle.of(at).Interval)
+	}
+	heartbeat := link.Heartbeat()
+	want := planIdle(heartbeat, 0, a.config.Budget).interval
+	set := func(k idleLink) {
+		if a.idle.set(addr, k) {
+			a.log.Info(newInterval, "addr", addr, "interval", k.interval(want))
+		}
+		link.Pace(k.interval(want))
+		a.status.paced(pace{heartbeat, k.Interval, k.interval(want)})
+	}
+	set(a.idle.of(addr).attached(own, a.clock.Now()))
+	return func(idle time.Duration) { set(a.idle.of(addr).survived(idle, want, a.clock.Now())) }
+}
+
+// addrPort unmaps the address, so that one server has one entry whichever kind of socket the system chose.
+func addrPort(a net.Addr) netip.AddrPort {
+	addr, _ := netip.ParseAddrPort(a.String()) // that of a TCP connection is one
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+}
+
+func (a *Agent) handler(survived func(time.Duration)) control.Handler {
+	return control.Handler{
+		Survived:   survived,
+		Offer:      a.sessions.offer,
+		EndSession: func(m wire.EndSession) { a.sessions.end(m.Session, m.Reason) },
+		Revoked:    a.sessions.revoked,
+		Pool:       a.relays.pool,
+		Measure:    a.relays.wantAll,
+		Beat:       func() { a.alive(time.Minute) },
+	}
+}
+
+const (
+	anchorEvery = 24 * time.Hour
+	renewRetry  = time.Hour
+)
+
+// keepIdentity renews the certificate at half its life, and lets the store save what has
+// changed and, once a day, the anchor, until ctx ends. A connection of its own: on the control connection only hello
+// and what follows it are allowed (wire §4).
+func (a *Agent) keepIdentity(ctx context.Context) {
+	for ctx.Err() == nil {
+		due := credential.RenewAt(a.self.Load().Cert.Leaf).Sub(a.clock.Now())
+		if due > 0 {
+			// An hour at most, though the renewal is days away: the clock may be set meanwhile, and the store saves by
+			// this loop.
+			wait.Sleep(ctx, min(due, saveRest))
+			if ctx.Err() == nil {
+				a.saveState()
+			}
+			continue
+		}
+		conn, err := a.client(a.self.Load()).Connect(ctx)
+		if err == nil {
+			err = a.renew(ctx, conn)
+		}
+		if err != nil && ctx.Err() == nil {
+			a.log.Warn("renew identity", "reason", transport.ReasonOf(err), "err", err)
+		}
+		// After a success as well: an issuing CA that is about to expire gives
+		// certificates that are past half their life when they are new.
+		wait.Sleep(ctx, renewRetry+wait.Random(renewRetry))
+	}
+}
+
+// errLinkUp cancels a search that began before a network came up: its connects wait
+// for time-outs in a network that was not there.
+var errLinkUp = errors.New("a network has come up")
+
+// untilLinkUp returns a context that is cancelled, with errLinkUp as its cause,
+// when a network comes up. Stop releases it and waits for its goroutine.
+func (a *Agent) untilLinkUp(ctx context.Context) (watched context.Context, stop func()) {
+	watched, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-a.linkUp:
+			a.resolver.Forget() // names that failed for want of a network
+			cancel(errLinkUp)
+		case <-watched.Done():
+		}
+	}()
+	return watched, func() { cancel(nil); <-done }
+}
+
+// eachLinkUp calls f each time that a network comes up, until ctx ends. Only the state that is current reads linkUp, so
+// that a ring is not taken by one that has no use for it.
+func (a *Agent) eachLinkUp(ctx context.Context, f func()) {
+	for {
+		select {
+		case <-a.linkUp:
+			a.resolver.Forget()
+			f()
+		case <-ctx.Done():
+			return
+		}
 	}
 }

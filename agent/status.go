@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,22 +12,25 @@ import (
 	"sync"
 	"time"
 
+	"hawser/agent/clock"
 	"hawser/board/local"
+	"hawser/internal/wait"
 	"hawser/transport"
 )
 
-// Status is the answer of the status socket (cli §2).
+// Status is the answer of the status socket (cli §2). Its members are only added to: scripts of operators read them.
 type Status struct {
 	State    State           `json:"state"`
 	UID      string          `json:"uid"`
 	Domain   string          `json:"domain"`
 	Access   *AccessStatus   `json:"access"` // null unless attached
 	Relay    string          `json:"relay"`  // of the newest session
-	Clock    ClockStatus     `json:"clock"`
+	Clock    clock.Status    `json:"clock"`
 	Sessions []SessionStatus `json:"sessions"`
 	Since    time.Time       `json:"since"` // in this state
 	Error    string          `json:"error"` // of the last failure; empty once attached
 	Signal   Signal          `json:"signal"`
+	Data     DataStatus      `json:"data"`
 	Key      string          `json:"key_switch,omitempty"` // locked or unlocked; empty: there is none
 }
 
@@ -36,20 +40,46 @@ type AccessStatus struct {
 	Addr string         `json:"addr"`
 	Port transport.Port `json:"port"`
 	Way  string         `json:"way"`
+	// Proxy is the URL of the proxy on the way, without name and password; empty: none.
+	Proxy string `json:"proxy"`
+	// Small: only packets of less than full size pass (wire §8.1).
+	Small bool `json:"small"`
 }
 
-// statusBoard is what the state machine notes for status to read.
+// statusBoard holds what the state machine reports to status. It calls nothing under its lock, so a status
+// that is asked for cannot hold the machine up.
 type statusBoard struct {
-	told bell // there may be another signal to show
+	told wait.Bell // rings when another signal may have to be shown
 
 	mu     sync.Mutex // guards all below
 	state  State
 	since  time.Time // monotonic
 	access *AccessStatus
 	err    string
+	pace   pace
 }
 
-// enter notes a state; it reports whether that is a change.
+// pace is how an idle link pings: of the newest one.
+type pace struct {
+	heartbeat time.Duration // of its welcome; 0: there was none yet
+	limit     time.Duration // learnt; 0: nothing was
+	interval  time.Duration // now
+}
+
+func (b *statusBoard) paced(p pace) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pace = p
+}
+
+// plan is what the newest link costs, with a budget or without (0).
+func (b *statusBoard) plan(budget int64) idlePlan {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return planIdle(cmp.Or(b.pace.heartbeat, usualHeartbeat), b.pace.limit, budget)
+}
+
+// enter sets the state. It reports whether that is a change.
 func (b *statusBoard) enter(s State) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,7 +90,7 @@ func (b *statusBoard) enter(s State) bool {
 	if s != StateAttached {
 		b.access = nil
 	}
-	b.told.ring()
+	b.told.Ring()
 	return true
 }
 
@@ -73,10 +103,14 @@ func (b *statusBoard) now() State {
 func (b *statusBoard) online(c transport.Candidate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.access = &AccessStatus{c.Host, c.Addr.Addr().String(), transport.Port(c.Addr.Port()), "direct"}
+	b.access = &AccessStatus{Host: c.Host, Port: c.Port(), Way: c.Way(), Proxy: c.Proxy, Small: c.Small}
+	if c.Addr.IsValid() {
+		b.access.Addr = c.Addr.Addr().String()
+	}
 	b.err = ""
 }
 
+// The error stays until the agent is attached: somebody who comes later sees what the last failure was.
 func (b *statusBoard) failed(s State, err error) {
 	b.enter(s)
 	b.mu.Lock()
@@ -84,11 +118,11 @@ func (b *statusBoard) failed(s State, err error) {
 	b.err = err.Error()
 }
 
-// Status returns a snapshot.
+// Status returns a snapshot. The board's lock is taken last: nothing else is called while it is held.
 func (a *Agent) Status() Status {
 	st := Status{Clock: a.clock.Status(), Sessions: a.sessions.list()}
 	st.Signal, _ = a.signal()
-	if a.Config.KeySwitch != nil {
+	if a.config.KeySwitch != nil {
 		_, locked := a.sessions.load()
 		st.Key = keyWord(locked)
 	}
@@ -98,6 +132,7 @@ func (a *Agent) Status() Status {
 	if n := len(st.Sessions); n > 0 {
 		st.Relay = st.Sessions[n-1].Relay
 	}
+	st.Data = a.data()
 	b := &a.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -106,17 +141,29 @@ func (a *Agent) Status() Status {
 	return st
 }
 
+// data is what being reachable costs.
+func (a *Agent) data() DataStatus {
+	counted, span := a.meter.day()
+	p := a.status.plan(a.config.Budget)
+	a.status.mu.Lock()
+	defer a.status.mu.Unlock()
+	return DataStatus{DayBytes: counted, MonthBytes: month(counted, span, p), BudgetBytes: a.config.Budget, OverBytes: p.over,
+		IntervalS: int(cmp.Or(a.status.pace.interval, p.interval) / time.Second)}
+}
+
+// The socket serves one after the other: a client that does not read must not shut the others out for longer.
 const statusTimeout = 5 * time.Second
 
-// serveStatus answers on the status socket until ctx ends: it writes one JSON
-// object to whoever connects, and reads nothing. Stop waits for it.
+// serveStatus answers on the status socket until ctx ends: each connection gets one
+// JSON object, and nothing is read from it. Stop closes the socket and waits. So nothing has to be parsed: the
+// socket can be asked and not told.
 func (a *Agent) serveStatus(ctx context.Context) (stop func(), err error) {
-	if a.Socket == "" {
+	if a.socket == "" {
 		return func() {}, nil
 	}
-	l, err := local.Listen(a.Socket)
+	l, err := local.Listen(a.socket)
 	if err != nil {
-		return nil, fmt.Errorf("open status socket %s: %w", a.Socket, err)
+		return nil, fmt.Errorf("open status socket %s: %w", a.socket, err)
 	}
 	var tasks sync.WaitGroup
 	closed := context.AfterFunc(ctx, func() { l.Close() })
@@ -127,7 +174,7 @@ func (a *Agent) serveStatus(ctx context.Context) (stop func(), err error) {
 				return
 			}
 			if err != nil {
-				sleep(ctx, time.Second) // out of descriptors
+				wait.Sleep(ctx, time.Second) // out of descriptors
 				continue
 			}
 			conn.SetDeadline(time.Now().Add(statusTimeout))
@@ -142,7 +189,8 @@ func (a *Agent) serveStatus(ctx context.Context) (stop func(), err error) {
 var ErrNotRunning = errors.New("no hawser-agent is running")
 
 // ReadStatus asks the agent behind a status socket, for at most 5 s. The error is
-// ErrNotRunning when nobody answers there.
+// ErrNotRunning when nobody answers there. A socket that this user may not open, or that a stranger serves, is another
+// error: there it is not known whether one runs.
 func ReadStatus(ctx context.Context, socket string) (Status, error) {
 	conn, err := local.Dial(ctx, socket)
 	if errors.Is(err, fs.ErrPermission) {
@@ -156,6 +204,7 @@ func ReadStatus(ctx context.Context, socket string) (Status, error) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(statusTimeout))
+	// Also what answers on our own socket is bounded: another program may have its path.
 	b, err := io.ReadAll(io.LimitReader(conn, 1<<20))
 	var st Status
 	if err == nil {

@@ -11,26 +11,31 @@ import (
 	"testing"
 	"time"
 
+	"hawser/agent/clock"
 	"hawser/board/boardtest"
+	"hawser/internal/wait"
 )
 
 // The members are those of cli §2, each always there.
 func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 	since := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	full := Status{State: StateAttached, UID: "u", Domain: "plant", Relay: "r1", Since: since,
-		Access:   &AccessStatus{"hawser.example.com", "192.0.2.1", 443, "direct"},
-		Clock:    ClockStatus{ClockAuthentic, -12, "signed", &since},
-		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}, Signal: SignalSession, Key: "unlocked"}
+		Access:   &AccessStatus{Host: "hawser.example.com", Addr: "192.0.2.1", Port: 443, Way: "direct"},
+		Clock:    clock.Status{State: clock.Authentic, OffsetMS: -12, Source: "signed", FloorReset: &since},
+		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}, Signal: SignalSession,
+		Data: DataStatus{190000, 5700000, 5000000, 700000, 120}, Key: "unlocked"}
 	for _, tt := range []struct {
 		st   Status
 		want string
 	}{
-		{full, `{"state":"attached","uid":"u","domain":"plant","access":{"host":"hawser.example.com","addr":"192.0.2.1","port":443,"way":"direct"},` +
+		{full, `{"state":"attached","uid":"u","domain":"plant","access":{"host":"hawser.example.com","addr":"192.0.2.1","port":443,"way":"direct","proxy":"","small":false},` +
 			`"relay":"r1","clock":{"state":"authentic","offset_ms":-12,"source":"signed","floor_reset":"2026-11-23T10:00:00Z"},` +
-			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":"","signal":"session","key_switch":"unlocked"}`},
-		{Status{State: StateEnroll, Clock: ClockStatus{State: ClockUnknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling},
+			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":"","signal":"session",` +
+			`"data":{"day_bytes":190000,"month_bytes":5700000,"budget_bytes":5000000,"over_bytes":700000,"interval_s":120},"key_switch":"unlocked"}`},
+		{Status{State: StateEnroll, Clock: clock.Status{State: clock.Unknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling},
 			`{"state":"enroll","uid":"","domain":"","access":null,"relay":"","clock":{"state":"unknown","offset_ms":0,"source":"","floor_reset":null},` +
-				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way","signal":"enrolling"}`},
+				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way","signal":"enrolling",` +
+				`"data":{"day_bytes":0,"month_bytes":0,"budget_bytes":0,"over_bytes":0,"interval_s":0}}`},
 	} {
 		if got := string(must(json.Marshal(tt.st))(t)); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
@@ -50,7 +55,7 @@ func TestIdentityJSONIsWhatTheSpecSays(t *testing.T) {
 func TestAnAgentThatDoesNotRunYetHasAStatus(t *testing.T) {
 	bubble(t, func(r *rig) {
 		st := must(New(r.opts))(t).Status()
-		if st.State != StateBoot || st.Access != nil || st.Sessions == nil || st.Clock.State != ClockUnknown {
+		if st.State != StateBoot || st.Access != nil || st.Sessions == nil || st.Clock.State != clock.Unknown {
 			t.Errorf("status %+v", st)
 		}
 		if age := r.opts.Build.Sub(st.Since); age.Abs() > time.Second {
@@ -72,16 +77,11 @@ func socketAgent(t *testing.T) (Options, string) {
 // live starts an agent and waits until it answers.
 func live(t *testing.T, o Options) (stop func()) {
 	t.Helper()
-	a := must(New(o))(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	alive := make(chan struct{}, 1)
-	a.Alive = func(time.Duration) {
-		select {
-		case alive <- struct{}{}:
-		default:
-		}
-	}
+	alive := wait.NewBell()
+	o.Alive = func(time.Duration) { alive.Ring() }
+	a := must(New(o))(t)
 	go func() { done <- a.Run(ctx) }()
 	select {
 	case <-alive: // the socket is open before the machine moves
@@ -104,7 +104,7 @@ func TestTheSocketAnswersWithTheStatus(t *testing.T) {
 	stop := live(t, o)
 	for range 3 {
 		st, err := ReadStatus(t.Context(), socket)
-		if err != nil || st.State != StateBoot && st.State != StateEnroll || st.Clock.State != ClockPlausible {
+		if err != nil || st.State != StateBoot && st.State != StateEnroll || st.Clock.State != clock.Plausible {
 			t.Errorf("status %+v, %v", st, err)
 		}
 	}

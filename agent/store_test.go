@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/durable"
 	"hawser/transport"
 )
@@ -20,13 +21,13 @@ import (
 func stateDir(t testing.TB) string { return filepath.Join(t.TempDir(), "state") }
 
 // enrolledDir is a state directory with an identity.
-func enrolledDir(t testing.TB, in *infra) (string, *store) {
+func enrolledDir(t testing.TB, pki *identitytest.PKI) (string, *store) {
 	t.Helper()
 	dir := stateDir(t)
 	s := must(openStore(dir, nil))(t)
 	key := must(s.key())(t)
-	chain := in.issue(t, testName, key.Public(), time.Now().Add(-time.Hour), time.Now().Add(30*day))
-	if err := s.saveIdentity(identity.MarshalChain(chain), in.roots); err != nil {
+	chain := pki.Chain(key.Public(), testName, -time.Hour, 30*day)
+	if err := s.saveIdentity(identity.MarshalChain(chain), pki.Roots); err != nil {
 		t.Fatal(err)
 	}
 	return dir, s
@@ -59,9 +60,9 @@ func TestADamagedKeyIsNotReplaced(t *testing.T) {
 }
 
 func TestWhatOthersCanReadIsRefused(t *testing.T) {
-	in := newInfra(t, time.Now())
+	pki := identitytest.New(time.Now())
 	for _, f := range []string{keyFile, identityFile, rootFile} {
-		dir, s := enrolledDir(t, in)
+		dir, s := enrolledDir(t, pki)
 		if err := os.Chmod(filepath.Join(dir, f), 0o640); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +73,7 @@ func TestWhatOthersCanReadIsRefused(t *testing.T) {
 			t.Errorf("%s: ShowIdentity = %v", f, err)
 		}
 	}
-	dir, _ := enrolledDir(t, in)
+	dir, _ := enrolledDir(t, pki)
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -95,14 +96,14 @@ func TestDamagedSlotsStartEmpty(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if !s.anchor().IsZero() {
-			t.Errorf("%s: anchor %v", name, s.anchor())
+		if !s.saved.Anchor.IsZero() {
+			t.Errorf("%s: anchor %v", name, s.saved.Anchor)
 		}
-		s.good(transport.Candidate{Host: "a", Addr: netip.MustParseAddrPort("192.0.2.1:443")})
+		s.good(transport.Candidate{Host: "a", Addr: netip.MustParseAddrPort("192.0.2.1:443")}, build)
 		if err := s.save(build, 0); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if again := must(openStore(dir, nil))(t); !again.anchor().Equal(build) || len(again.lastGood("a")) != 1 {
+		if again := must(openStore(dir, nil))(t); !again.saved.Anchor.Equal(build) || len(again.lastGood("a", build)) != 1 {
 			t.Errorf("%s: read %+v", name, again.saved)
 		}
 	}
@@ -112,15 +113,15 @@ func TestDamagedSlotsStartEmpty(t *testing.T) {
 	if err := slots.Save([]byte(`{"anchor": 7}`)); err != nil {
 		t.Fatal(err)
 	}
-	if s := must(openStore(dir, nil))(t); !s.anchor().IsZero() || s.saved.Good == nil {
+	if s := must(openStore(dir, nil))(t); !s.saved.Anchor.IsZero() || s.saved.Good == nil {
 		t.Errorf("read %+v", s.saved)
 	}
 }
 
 // A power cut leaves any prefix of the writes. Without identity.pem the gateway
 // is not enrolled, and the same code gives it the same identity.
-func TestAPowerCutDuringEnrolmentLeavesNoHalfAnIdentity(t *testing.T) {
-	whole, _ := enrolledDir(t, newInfra(t, time.Now()))
+func TestAPowerCutDuringEnrollmentLeavesNoHalfAnIdentity(t *testing.T) {
+	whole, _ := enrolledDir(t, identitytest.New(time.Now()))
 	order := []string{keyFile, rootFile, identityFile}
 	for n := range len(order) + 1 {
 		dir := stateDir(t)
@@ -138,7 +139,7 @@ func TestAPowerCutDuringEnrolmentLeavesNoHalfAnIdentity(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, identityFile), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.saveIdentity(nil, newInfra(t, time.Now()).roots); err == nil {
+	if err := s.saveIdentity(nil, identitytest.New(time.Now()).Roots); err == nil {
 		t.Error("an identity was stored over a directory")
 	}
 	if !slices.Contains(names(t, dir), rootFile) {
@@ -147,7 +148,7 @@ func TestAPowerCutDuringEnrolmentLeavesNoHalfAnIdentity(t *testing.T) {
 }
 
 func TestResetRemovesTheIdentityAndAllThatBelongsToIt(t *testing.T) {
-	dir, s := enrolledDir(t, newInfra(t, time.Now()))
+	dir, s := enrolledDir(t, identitytest.New(time.Now()))
 	if err := s.save(build, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,7 @@ func TestResetRemovesTheIdentityAndAllThatBelongsToIt(t *testing.T) {
 
 // What cannot be removed stops Reset there: the commit goes first.
 func TestResetTakesTheCommitFirst(t *testing.T) {
-	dir, _ := enrolledDir(t, newInfra(t, time.Now()))
+	dir, _ := enrolledDir(t, identitytest.New(time.Now()))
 	id := filepath.Join(dir, identityFile)
 	if err := errors.Join(os.Remove(id), os.Mkdir(id, 0o700), os.WriteFile(filepath.Join(id, "x"), nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -186,8 +187,8 @@ func TestResetTakesTheCommitFirst(t *testing.T) {
 }
 
 func TestShowIdentity(t *testing.T) {
-	in := newInfra(t, time.Now())
-	dir, s := enrolledDir(t, in)
+	pki := identitytest.New(time.Now())
+	dir, s := enrolledDir(t, pki)
 	self := must(s.self())(t)
 	info := must(ShowIdentity(dir))(t)
 	want := IdentityInfo{testUID.String(), "plant", self.SPKI.String(), self.Cert.Leaf.NotBefore, self.Cert.Leaf.NotAfter, true}
@@ -208,27 +209,26 @@ func TestShowIdentity(t *testing.T) {
 }
 
 func TestAnIdentityOfAnotherKeyRootOrKindIsNotOurs(t *testing.T) {
-	in, other := newInfra(t, time.Now()), newInfra(t, time.Now())
-	from, to := time.Now().Add(-time.Hour), time.Now().Add(day)
-	key := must(identity.NewKey())(t)
+	pki, other := identitytest.New(time.Now()), identitytest.New(time.Now())
+	key := identitytest.NewKey()
 	for name, tt := range map[string]struct {
-		in   *infra
+		pki  *identitytest.PKI
 		name identity.Name
 		mine bool
 		good bool
 	}{
-		"ours":       {in, testName, true, true},
-		"other key":  {in, testName, false, false},
+		"ours":       {pki, testName, true, true},
+		"other key":  {pki, testName, false, false},
 		"other root": {other, testName, true, false},
-		"a relay":    {in, identity.RelayName("r1"), true, false},
-		"a user":     {in, identity.UserName("plant", "ann"), true, false},
-		"access":     {in, identity.AccessName("a1"), true, false},
+		"a relay":    {pki, identity.RelayName("r1"), true, false},
+		"a user":     {pki, identity.UserName("plant", "ann"), true, false},
+		"access":     {pki, identity.AccessName("a1"), true, false},
 	} {
-		pub := must(identity.NewKey())(t).Public()
+		pub := identitytest.NewKey().Public()
 		if tt.mine {
 			pub = key.Public()
 		}
-		_, err := newSelf(identity.MarshalChain(tt.in.issue(t, tt.name, pub, from, to)), key, in.roots)
+		_, err := newSelf(identity.MarshalChain(tt.pki.Chain(pub, tt.name, -time.Hour, day)), key, pki.Roots)
 		if (err == nil) != tt.good {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -243,30 +243,30 @@ func TestLastGoodIsNewestFirstAndBounded(t *testing.T) {
 	dir := stateDir(t)
 	s := must(openStore(dir, []string{"access.example:443"}))(t)
 	for _, n := range []int{1, 2, 1, 3, 3} {
-		s.good(candidate("access.example", n))
+		s.good(candidate("access.example", n), build)
 	}
-	want := []netip.AddrPort{candidate("", 3).Addr, candidate("", 1).Addr, candidate("", 2).Addr}
-	if got := s.lastGood("access.example"); !slices.Equal(got, want) {
+	want := []transport.Candidate{candidate("access.example", 3), candidate("access.example", 1), candidate("access.example", 2)}
+	if got := s.lastGood("access.example", build); !slices.Equal(got, want) {
 		t.Errorf("last good %v, want %v", got, want)
 	}
-	s.lastGood("access.example")[0] = netip.AddrPort{}
-	if got := s.lastGood("access.example"); !slices.Equal(got, want) {
+	s.lastGood("access.example", build)[0] = transport.Candidate{}
+	if got := s.lastGood("access.example", build); !slices.Equal(got, want) {
 		t.Error("the caller's slice is the store's")
 	}
 	for n := range 10000 {
-		s.good(candidate(fmt.Sprintf("relay%d.example", n), n))
-		s.good(candidate("access.example", n))
+		s.good(candidate(fmt.Sprintf("relay%d.example", n), n), build)
+		s.good(candidate("access.example", n), build)
 	}
 	if n := len(s.saved.Good); n > maxGoodHosts {
 		t.Errorf("%d hosts", n)
 	}
-	if n := len(s.lastGood("access.example")); n != maxGood {
+	if n := len(s.lastGood("access.example", build)); n != maxGood {
 		t.Errorf("%d addresses of the Access Server, want %d: relays must not drop it", n, maxGood)
 	}
 	if err := s.save(build, 0); err != nil {
 		t.Fatal(err)
 	}
-	if again := must(openStore(dir, nil))(t); !slices.Equal(again.lastGood("access.example"), s.lastGood("access.example")) {
+	if again := must(openStore(dir, nil))(t); !slices.Equal(again.lastGood("access.example", build), s.lastGood("access.example", build)) {
 		t.Error("it did not survive a restart")
 	}
 }
@@ -293,7 +293,71 @@ func TestTheSlotsAreWrittenSeldom(t *testing.T) {
 				t.Errorf("%s: %d writes in a day, want %d", what, n, want)
 			}
 		}
-		writes("the same way each time", 1, func(s *store, _ int) { s.good(candidate("a", 1)) })
-		writes("two ways in turn", 24, func(s *store, n int) { s.good(candidate("a", n%2)) })
+		writes("the same way each time", 1, func(s *store, _ int) { s.good(candidate("a", 1), build) })
+		writes("two ways in turn", 24, func(s *store, n int) { s.good(candidate("a", n%2), build) })
 	})
+}
+
+// What worked is kept with its way and its form. Slots of older versions have addresses alone.
+func TestStoredWaysKeepTheirForm(t *testing.T) {
+	dir := stateDir(t)
+	must(openStore(dir, nil))(t)
+	slots := must(durable.OpenSlots(dir, stateSlots))(t)
+	if err := slots.Save([]byte(`{"good":{"a":["192.0.2.1:443","[2001:db8::1]:80"]},"reset":3}`)); err != nil {
+		t.Fatal(err)
+	}
+	s := must(openStore(dir, nil))(t)
+	old := []transport.Candidate{candidate("a", 1), {Host: "a", Addr: netip.MustParseAddrPort("[2001:db8::1]:80")}}
+	if got := s.lastGood("a", build); !slices.Equal(got, old) || s.saved.Reset != 3 || s.onlySmall(build) {
+		t.Errorf("old slot: %v, reset %d", got, s.saved.Reset)
+	}
+	through := transport.Candidate{Host: "a", Addr: netip.AddrPortFrom(netip.Addr{}, 443), Proxy: "http://proxy.example:3128"}
+	small := candidate("b", 2)
+	small.Small = true
+	s.good(through, build)
+	s.good(small, build)
+	s.good(small, build.Add(23*time.Hour)) // which does not make it last longer
+	if err := s.save(build, 0); err != nil {
+		t.Fatal(err)
+	}
+	again := must(openStore(dir, nil))(t)
+	for now, want := range map[time.Time]bool{build: true, build.Add(24*time.Hour - 1): true, build.Add(24 * time.Hour): false} {
+		if got := again.lastGood("b", now); len(got) != 1 || got[0].Small != want || again.onlySmall(now) != want {
+			t.Errorf("at %v: %+v, only small %v", now, got, again.onlySmall(now))
+		}
+	}
+	if got := again.lastGood("a", build); len(got) != 3 || got[0] != through {
+		t.Errorf("got %+v, want %+v first", got, through)
+	}
+	again.good(candidate("b", 2), build) // the full form passes again
+	if again.onlySmall(build) || len(again.lastGood("b", build)) != 1 {
+		t.Errorf("still small: %+v", again.saved.Good)
+	}
+}
+
+// Searches are small for a day from when that was found. What is dialled meanwhile, by necessity in the small form, must
+// not begin another day, or a gateway that uses two servers would offer X25519 alone for ever.
+func TestSmallFormIsGivenUpAfterADayWhateverIsDialled(t *testing.T) {
+	s := must(openStore(stateDir(t), nil))(t)
+	for at := time.Duration(0); at < 24*time.Hour; at += time.Hour {
+		for _, c := range []transport.Candidate{candidate("a", int(at.Hours())), candidate("b", 0), candidate("b", 1)} {
+			c.Small = true
+			s.good(c, build.Add(at))
+		}
+	}
+	if !s.onlySmall(build.Add(24*time.Hour-1)) || s.onlySmall(build.Add(24*time.Hour)) {
+		t.Errorf("%+v", s.saved.Good)
+	}
+}
+
+// A small form that was found while the clock was years ahead counts for a day from the next success.
+func TestSmallFormOfTheFutureEnds(t *testing.T) {
+	s := must(openStore(stateDir(t), nil))(t)
+	a, b := candidate("a", 1), candidate("b", 1)
+	a.Small, b.Small = true, true
+	s.good(a, build.AddDate(5, 0, 0))
+	s.good(b, build)
+	if !s.onlySmall(build) || s.onlySmall(build.Add(24*time.Hour)) {
+		t.Errorf("%+v", s.saved.Good)
+	}
 }

@@ -9,21 +9,19 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
 const targetTimeout = 10 * time.Second // to reach a machine on the LAN side
 
-// serveStream serves one stream from its header to its end, or until ctx ends
-// with the session (wire §6.3).
-func (a *Agent) serveStream(ctx context.Context, s *session.Stream, o wire.Offer) {
+// serveStream serves one stream to its end, or until ctx ends with the session (session §4). Permissions
+// come from the offer and can only narrow: what the owner allows is asked of the policy, whatever they say. It runs on
+// a goroutine of the session, which waits for it. The stream is closed in any case.
+func (a *Agent) serveStream(ctx context.Context, s *mux.Stream, o wire.Offer) {
 	defer s.Close()
-	header, err := s.Header()
-	if err != nil {
-		s.Refuse(transport.Protocol, "")
-		return
-	}
+	header := s.Asked()
 	if !slices.Contains(o.Permissions, string(header.Service)) {
 		s.Refuse(transport.Policy, "the session does not permit "+string(header.Service))
 		return
@@ -31,52 +29,69 @@ func (a *Agent) serveStream(ctx context.Context, s *session.Stream, o wire.Offer
 	switch header.Service {
 	case wire.ServiceTCP:
 		a.serveTCP(ctx, s, header.Target, o)
+	// Bytes come back as they are: the Manager measures with what a tool's bytes go through.
 	case wire.ServicePing:
 		if s.Grant() == nil {
 			io.Copy(s, s)
+			s.CloseWrite()
 		}
 	default:
 		s.Refuse(transport.Unsupported, "")
 	}
 }
 
-// serveTCP connects a stream with a machine, if the owner's policy allows it.
-func (a *Agent) serveTCP(ctx context.Context, s *session.Stream, target string, o wire.Offer) {
+// serveTCP connects a stream to a machine, if the owner's policy allows the target.
+func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wire.Offer) {
+	// No names: the gateway would ask a DNS that somebody else may control, and the policy is about addresses.
 	addr, err := netip.ParseAddrPort(target)
 	if err != nil {
 		s.Refuse(transport.Protocol, "the target is not IP:PORT")
 		return
 	}
 	if !a.policy().Allows(addr) {
+		// The owner learns of it, and who tried.
 		a.log.Warn("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", transport.Policy)
 		s.Refuse(transport.Policy, fmt.Sprintf("the owner of the device does not allow %s", addr))
 		return
 	}
 	dialing, cancel := context.WithTimeout(ctx, targetTimeout)
 	defer cancel()
-	conn, err := a.DialContext(dialing, "tcp", addr.String())
+	s.OnFail(cancel) // or who opens and resets would have any number of dials
+	// dialOut and not idleOut: a session is not what being reachable costs.
+	conn, err := a.dialOut(dialing, "tcp", addr.String())
 	if err != nil {
 		reason := transport.ReasonOf(err)
 		a.log.Info("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", reason)
-		s.Refuse(reason, fmt.Sprintf("the device cannot reach %s", addr))
+		s.Refuse(reason, unreached(addr, reason, err))
 		return
 	}
+	// Granted only now: until then a refusal can still say why.
 	machine, ok := conn.(session.Half)
 	if !ok || s.Grant() != nil {
 		conn.Close()
 		return
 	}
-	// A session that is over reads as the end of the stream, and a machine need
-	// not answer that by closing its own direction.
+	// A session may end when all of the Manager's bytes have come, which is no failure of the stream, and a machine may
+	// never close its own direction.
 	stop := context.AfterFunc(ctx, func() { machine.Close() })
 	defer stop()
 	a.log.Info("stream open", "session", o.Session, "user", o.User, "addr", addr)
 	session.Bridge(machine, s)
 }
 
-// policy is the owner's policy as it is now: LAN interfaces come and go.
+// unreached says why a machine was not reached. What failed here, such as for lack of file descriptors, says nothing
+// about the machine. Else the error's own text is not passed on: it may name interfaces and addresses of the site.
+func unreached(addr netip.AddrPort, reason transport.Reason, err error) string {
+	if reason == transport.Internal {
+		return fmt.Sprintf("the gateway could not try: %v", err)
+	}
+	return fmt.Sprintf("the device cannot reach %s", addr)
+}
+
+// policy returns the owner's policy. It is made for each stream, because LAN interfaces come and go. On an error there
+// is no LAN: nothing is reached rather than too much.
 func (a *Agent) policy() Policy {
-	p := Policy{Rules: a.Config.Allow}
+	p := Policy{Rules: a.config.Allow}
 	if p.Rules == nil {
 		lan, err := a.board.LANPrefixes()
 		if err != nil {

@@ -10,17 +10,18 @@ import (
 	"hawser/board"
 )
 
-// A Feeder is a watchdog of the service manager; *board.Notifier is one.
+// A Feeder is a watchdog of the service manager; *board.Notifier is one. An interface, because only systemd has such a
+// watchdog, and a test counts the calls.
 type Feeder interface {
 	Interval() time.Duration // how often Watchdog is to be called; 0: never
 	Watchdog() error
 }
 
-// watchdogTimeout is what the hardware's watchdog is asked for. Bootloaders arm
-// it for about as long, so a start that hangs is noticed too.
+// watchdogTimeout is what the hardware's watchdog is set to. Bootloaders arm it
+// for about as long, so a start that hangs is noticed as well.
 const watchdogTimeout = 30 * time.Second
 
-const beatEvery = 15 * time.Second // that often the state machine speaks up while it waits
+const beatEvery = 15 * time.Second // how often the state machine calls alive while it waits
 
 // parseWatchdog reads a value of watchdog.
 func parseWatchdog(s string) (device string, err error) {
@@ -40,15 +41,19 @@ func parseDevice(s string) (string, error) {
 	return s, nil
 }
 
-// pulse is the one rule by which every watchdog is fed: the state machine, each
-// time that it moves or answers, says by when it will do so again.
-type pulse struct {
+// liveness is the one rule by which every watchdog is fed: each time the state machine moves or answers, it promises a
+// time within which it will do so again. gokrazy's watchdog is fed by a loop that proves nothing; here silence of the
+// machine that does the work is what starves it. Nanoseconds since the start and not a time.Time: it is an atomic, and
+// the wall clock is set while it runs.
+type liveness struct {
 	begin time.Time
 	until atomic.Int64 // ns since begin
 }
 
-// tell returns what the state machine calls; also, if not nil, hears it too.
-func (p *pulse) tell(also func(time.Duration)) func(time.Duration) {
+// tell returns the function that the state machine calls with its promise; also,
+// if not nil, is called as well. A promise never moves the end of an earlier one back: several goroutines promise at
+// once.
+func (p *liveness) tell(also func(time.Duration)) func(time.Duration) {
 	return func(d time.Duration) {
 		for until := int64(time.Since(p.begin) + d); ; {
 			old := p.until.Load()
@@ -62,16 +67,18 @@ func (p *pulse) tell(also func(time.Duration)) func(time.Duration) {
 	}
 }
 
-func (p *pulse) beats() bool { return int64(time.Since(p.begin)) < p.until.Load() }
+// kept reports whether the last promise has not run out.
+func (p *liveness) kept() bool { return int64(time.Since(p.begin)) < p.until.Load() }
 
-// openWatchdog arms the hardware's watchdog; nil: there is none, and the Runtime
-// serves without.
+// openWatchdog arms the hardware's watchdog. It returns nil when there is none, or
+// when it cannot be armed: the agent then runs without. A missing device is one line in the log: the same configuration
+// goes onto boards with and without one.
 func (a *Agent) openWatchdog() board.Watchdog {
-	if a.Config.Watchdog == "" {
+	if a.config.Watchdog == "" {
 		return nil
 	}
-	a.Alive(time.Minute)
-	dog, err := a.board.OpenWatchdog(a.Config.Watchdog, watchdogTimeout)
+	a.alive(time.Minute)
+	dog, err := a.board.OpenWatchdog(a.config.Watchdog, watchdogTimeout)
 	if err != nil {
 		a.log.Warn("no hardware watchdog", "err", err)
 		return nil
@@ -80,8 +87,9 @@ func (a *Agent) openWatchdog() board.Watchdog {
 	return dog
 }
 
-// stopWatchdog disarms it, so that a service that was stopped stays stopped. A
-// process that dies or hangs does not get here.
+// stopWatchdog disarms the hardware's watchdog, so that a service that was stopped
+// on purpose stays stopped. A process that dies or hangs does not get here, and the
+// watchdog resets the machine.
 func (a *Agent) stopWatchdog(dog board.Watchdog) {
 	if dog == nil {
 		return
@@ -91,13 +99,14 @@ func (a *Agent) stopWatchdog(dog board.Watchdog) {
 	}
 }
 
-// feed feeds the hardware's watchdog and the service manager's until ctx ends,
-// and never for longer than the state machine has vouched for itself: its timer
-// only bridges the time between two of its signs of life.
+// feed feeds the hardware's watchdog and the service manager's until ctx ends, but
+// only while the state machine keeps its promise. A timer that fed them by itself
+// would go on when the state machine hangs. A third of the time-out leaves room for two feeds that come late on a
+// loaded board.
 func (a *Agent) feed(ctx context.Context, dog board.Watchdog) {
 	var every time.Duration
-	if a.Service != nil {
-		every = a.Service.Interval()
+	if a.service != nil {
+		every = a.service.Interval()
 	}
 	if dog != nil && (every == 0 || dog.Timeout()/3 < every) {
 		every = dog.Timeout() / 3
@@ -114,7 +123,7 @@ func (a *Agent) feed(ctx context.Context, dog board.Watchdog) {
 			return
 		}
 		was := alive
-		if alive = a.pulse.beats(); alive {
+		if alive = a.liveness.kept(); alive {
 			a.feedOnce(dog)
 		} else if was {
 			a.log.Error("state machine is stuck: the watchdogs are not fed")
@@ -123,8 +132,8 @@ func (a *Agent) feed(ctx context.Context, dog board.Watchdog) {
 }
 
 func (a *Agent) feedOnce(dog board.Watchdog) {
-	if a.Service != nil {
-		a.Service.Watchdog() // a lost message is one of two that are due in time
+	if a.service != nil {
+		a.service.Watchdog() // an error needs no retry: two messages are sent within the time-out
 	}
 	if dog == nil {
 		return

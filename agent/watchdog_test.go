@@ -49,16 +49,16 @@ func TestTheWatchdogIsFedWhileTheStateMachineAnswers(t *testing.T) {
 			}
 		}
 		pass(StateEnroll, 2*time.Hour)
-		r.access.set(func() { r.access.welcome.HeartbeatS = 1200 })
-		r.enrolNow()
+		r.access.Set(func() { r.access.Welcome.HeartbeatS = 1200 })
+		r.enrollNow()
 		p.await(StateAttached, 10*time.Second)
 		pass(StateAttached, 2*time.Hour)
-		r.access.down()
+		r.access.Down()
 		pass(StateDial, 2*time.Hour)
-		r.access.set(func() { r.access.refusal = &wire.Refusal{Reason: transport.Busy, RetryAfter: time.Hour} })
-		r.access.up()
+		r.access.Set(func() { r.access.RefuseHello = &wire.Refusal{Reason: transport.Busy, RetryAfter: time.Hour} })
+		r.access.Up()
 		pass(StateDial, 2*time.Hour)
-		r.access.set(func() { r.access.refusal = &wire.Refusal{Reason: transport.Revoked} })
+		r.access.Set(func() { r.access.RefuseHello = &wire.Refusal{Reason: transport.Revoked} })
 		p.await(StateQuarantined, 2*time.Hour)
 		pass(StateQuarantined, 2*time.Hour)
 		p.stop(time.Second)
@@ -80,7 +80,7 @@ func (s stuck) Write(b []byte) (int, error) { <-s; return len(b), nil }
 // state machine hangs.
 func TestAStuckStateMachineIsResetByTheWatchdog(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.enrolNow()
+		r.enrollNow()
 		dog, service := r.watchdog(), &mouth{every: 10 * time.Second}
 		hang := make(stuck)
 		r.opts.Service, r.opts.Out = service, hang
@@ -125,7 +125,7 @@ func TestTheDriverDecidesHowOftenItIsFed(t *testing.T) {
 func TestAMissingWatchdogIsOneLine(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.opts.Config.Watchdog = "/dev/watchdog7"
-		r.enrolNow()
+		r.enrollNow()
 		p := r.start()
 		p.await(StateAttached, 10*time.Second)
 		time.Sleep(time.Hour)
@@ -151,19 +151,19 @@ func TestWithoutTheKeyNoWatchdogIsOpened(t *testing.T) {
 
 func TestAVouchIsNeverShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := pulse{begin: time.Now()}
-		if p.beats() {
+		p := liveness{begin: time.Now()}
+		if p.kept() {
 			t.Error("alive before it said so")
 		}
 		alive := p.tell(nil)
 		alive(time.Minute)
 		alive(time.Second)
 		time.Sleep(59 * time.Second)
-		if !p.beats() {
+		if !p.kept() {
 			t.Error("a shorter vouch took back a longer one")
 		}
 		time.Sleep(time.Second)
-		if p.beats() {
+		if p.kept() {
 			t.Error("still alive at its end")
 		}
 	})

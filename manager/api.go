@@ -14,10 +14,14 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
 const (
-	requestTimeout = 60 * time.Second // with the search for a way
+	// The server answers within 30 s (docs/tests.md, S-two); the rest is for the search of a way out.
+	requestTimeout = 60 * time.Second // includes the dial
+	// A page of 1000 devices with hints of the largest size has to fit; a server that sends more is cut off and not
+	// stored.
 	maxAnswerBytes = 4 << 20
 	maxHeaderBytes = 64 << 10
 	maxProblemText = 200 // characters
@@ -25,8 +29,8 @@ const (
 )
 
 // call sends one request of access §6 over a connection of its own and decodes the answer into out, if it is not nil.
-// A connection for each keeps it plain: commands make few requests, and none is older than the certificate it shows. op
-// says in errors what was to be done. Errors carry a reason, or the code of the server's problem document.
+// One connection for each request is simple, since commands make few, and none outlives the certificate that it shows. op
+// names the operation in errors. Errors carry a reason, or the code of the server's problem document.
 func call(ctx context.Context, dial func(context.Context) (*transport.Conn, error), op, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -39,6 +43,8 @@ func call(ctx context.Context, dial func(context.Context) (*transport.Conn, erro
 	}
 	defer conn.NetConn().Close()
 	if err := roundTrip(ctx, conn, method, path, in, out); err != nil {
+		// A connection that the end of ctx has closed gives an error of the socket, which would send the user looking
+		// for a firewall.
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
@@ -47,14 +53,15 @@ func call(ctx context.Context, dial func(context.Context) (*transport.Conn, erro
 	return nil
 }
 
-// roundTrip does the HTTP over a connection that is already authenticated, so that everything that http could decide about
-// servers, proxies and certificates has been decided by transport.
+// roundTrip does the HTTP over a connection that transport has authenticated: net/http decides nothing about servers,
+// proxies and certificates.
 func roundTrip(ctx context.Context, conn *transport.Conn, method, path string, in, out any) error {
 	req, err := newRequest(ctx, conn, method, path, in)
 	if err != nil {
 		return err
 	}
-	// RoundTrip and not a Client: a redirect is not followed, there is nobody else to trust.
+	// RoundTrip and not a Client, which would follow redirects to a server that nobody has authenticated. Without
+	// compression: an answer could unpack to far more than what was sent.
 	one := &http.Transport{
 		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		DisableKeepAlives:      true,
@@ -72,6 +79,7 @@ func roundTrip(ctx context.Context, conn *transport.Conn, method, path string, i
 		return err
 	case len(body) > maxAnswerBytes:
 		return fail(transport.Protocol, "read answer", fmt.Errorf("over %d bytes", maxAnswerBytes))
+	// Redirects too: the API has none, so one comes from something in between.
 	case resp.StatusCode >= 300:
 		return parseProblem(resp.StatusCode, resp.Header, body)
 	case out == nil:
@@ -83,7 +91,7 @@ func roundTrip(ctx context.Context, conn *transport.Conn, method, path string, i
 	return nil
 }
 
-// newRequest puts a request together. Path is below /api/v1 and escaped.
+// newRequest puts a request together. Path is below api.Prefix, and escaped.
 func newRequest(ctx context.Context, conn *transport.Conn, method, path string, in any) (*http.Request, error) {
 	var body io.Reader
 	if in != nil {
@@ -93,29 +101,29 @@ func newRequest(ctx context.Context, conn *transport.Conn, method, path string, 
 		}
 		body = bytes.NewReader(b)
 	}
-	host := conn.Candidate.Addr.String() // the name of a server is in its certificate; this only has to be some host
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+host+"/api/v1"+path, body)
+	host := conn.Candidate.Addr.String() // any host will do: the certificate names the server
+	if !conn.Candidate.Addr.IsValid() {
+		host = net.JoinHostPort(conn.Candidate.Host, strconv.Itoa(int(conn.Candidate.Port())))
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+host+api.Prefix+path, body)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Accept", "application/json, application/problem+json")
+	req.Header.Set("Accept", "application/json, "+api.ProblemType)
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	return req, nil
 }
 
-// parseProblem reads a problem document (RFC 9457). What is none becomes reason protocol with the status: whoever
-// answered there is not our API.
+// parseProblem reads a problem document (RFC 9457). Any other body becomes reason protocol with the status: it does not
+// come from our API. Its code and text are a stranger's until both have been checked: a code becomes an exit code, and
+// the text goes to a terminal.
 func parseProblem(status int, header http.Header, body []byte) *problem {
-	var doc struct {
-		Code   string `json:"code"`
-		Title  string `json:"title"`
-		Detail string `json:"detail"`
-	}
+	var doc api.Problem
 	kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
 	err := json.Unmarshal(body, &doc)
-	if err == nil && (kind != "application/problem+json" || !isWord(doc.Code)) {
+	if err == nil && (kind != api.ProblemType || !isWord(string(doc.Code))) {
 		err = errors.New("not a problem document")
 	}
 	if err != nil {
@@ -128,7 +136,7 @@ func parseProblem(status int, header http.Header, body []byte) *problem {
 	if text == "" {
 		text = "status " + strconv.Itoa(status)
 	}
-	return &problem{code: transport.Reason(doc.Code), text: cut(text, maxProblemText), retryAfter: parseRetryAfter(header.Get("Retry-After"))}
+	return &problem{code: doc.Code, text: cut(text, maxProblemText), retryAfter: parseRetryAfter(header.Get("Retry-After"))}
 }
 
 // parseRetryAfter reads the header's form in seconds (RFC 9110 §10.2.3), bounded as wire §2.3 says.

@@ -10,22 +10,24 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hawser/internal/answer"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
 func TestParseServer(t *testing.T) {
 	for in, want := range map[string]string{
 		"access.example": "access.example", "access.example:8443": "access.example:8443", "192.0.2.1": "192.0.2.1",
-		"https://access.example": "access.example", "https://access.example/": "access.example", "https://access.example:443/": "access.example:443",
+		"https://access.example": "access.example", "HTTPS://access.example/": "access.example", "https://access.example:443/": "access.example:443",
 		"fd00::1": "fd00::1", "[fd00::1]": "fd00::1", "https://[fd00::1]/": "fd00::1", "https://[fd00::1]:8443": "[fd00::1]:8443",
 	} {
 		if got, err := parseServer(in); got != want || err != nil {
 			t.Errorf("%q: %q, %v, want %q", in, got, err, want)
 		}
 	}
-	bad := []string{"", "/", "https://", "http://a", "HTTPS://a", "ftp://a", "https://a/b", "https://u@a", "a?b", "a#b", "a:b", "a:", ":443", "a:443:443", "[a]", "[fd00::1", "a\x1b[2J", strings.Repeat("a", 1<<20)}
+	bad := []string{"", "/", "https://", "http://a", "ftp://a", "https://a/b", "https://u@a", "a?b", "a#b", "a:b", "a:", ":443", "a:443:443", "[a]", "[fd00::1", "a\x1b[2J", strings.Repeat("a", 1<<20)}
 	for _, in := range bad {
-		if got, err := parseServer(in); ExitCode(err) != exitUsage {
+		if got, err := parseServer(in); ExitCode(err) != answer.ExitUsage {
 			t.Errorf("%.50q: %q, %v, want a usage error", in, got, err)
 		}
 	}
@@ -121,11 +123,11 @@ func TestRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		a := f.loggedIn(f.manager())
-		f.answer("POST /devices", jsonAnswer(NewDevice{UID: f.uid, Name: "Presse Süd, 4", Code: "X"}))
-		f.answer("GET /devices/Presse Süd, 4", jsonAnswer(Device{Name: "Presse Süd, 4"}))
-		f.answer("POST /devices/"+f.uid.String()+"/revoke", jsonAnswer(Device{State: "revoked"}))
+		f.answer("POST /devices", jsonAnswer(api.NewDevice{UID: f.uid, Name: "Presse Süd, 4", Code: "X"}))
+		f.answer("GET /devices/Presse Süd, 4", jsonAnswer(api.Device{Name: "Presse Süd, 4"}))
+		f.answer("POST /devices/"+f.uid.String()+"/revoke", jsonAnswer(api.Device{State: "revoked"}))
 		f.answer("GET /audit", func(w http.ResponseWriter, r *http.Request) {
-			jsonAnswer(map[string]any{"records": []Record{{Detail: r.URL.RawQuery}}})(w, r)
+			jsonAnswer(map[string]any{"records": []api.Record{{Detail: r.URL.RawQuery}}})(w, r)
 		})
 		if d, err := a.AddDevice(t.Context(), "Presse Süd, 4"); err != nil || d.Code != "X" {
 			t.Errorf("add: %+v, %v", d, err)
@@ -140,10 +142,10 @@ func TestRequests(t *testing.T) {
 			t.Errorf("audit: %+v, %v", r, err)
 		}
 		f.answer("POST /devices", problemAnswer(409, "name-taken", "there is one"))
-		if _, err := a.AddDevice(t.Context(), "x"); transport.ReasonOf(err) != NameTaken {
+		if _, err := a.AddDevice(t.Context(), "x"); transport.ReasonOf(err) != api.NameTaken {
 			t.Errorf("add again: %v", err)
 		}
-		if _, err := a.Device(t.Context(), "nobody"); transport.ReasonOf(err) != NotFound {
+		if _, err := a.Device(t.Context(), "nobody"); transport.ReasonOf(err) != api.NotFound {
 			t.Errorf("show nobody: %v", err)
 		}
 		calls := len(f.calls)
@@ -152,13 +154,13 @@ func TestRequests(t *testing.T) {
 			_, show := a.Device(t.Context(), bad)
 			_, revoke := a.RevokeDevice(t.Context(), bad)
 			for _, err := range []error{add, show, revoke} {
-				if ExitCode(err) != exitUsage {
+				if ExitCode(err) != answer.ExitUsage {
 					t.Errorf("%q: %v, want a usage error", bad, err)
 				}
 			}
 		}
-		for _, limit := range []int{-1, 0, MaxAudit + 1} {
-			if _, err := a.Audit(t.Context(), limit); ExitCode(err) != exitUsage {
+		for _, limit := range []int{-1, 0, api.MaxLimit + 1} {
+			if _, err := a.Audit(t.Context(), limit); ExitCode(err) != answer.ExitUsage {
 				t.Errorf("limit %d: %v", limit, err)
 			}
 		}
@@ -178,11 +180,11 @@ func TestSilentServerTimesOut(t *testing.T) {
 		f.answer("GET /devices", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		begin := time.Now()
 		_, err := a.Devices(t.Context())
-		if took := time.Since(begin); took != requestTimeout || ExitCode(err) != exitUnreachable {
+		if took := time.Since(begin); took != requestTimeout || ExitCode(err) != answer.ExitUnreachable {
 			t.Errorf("after %v: %v", took, err)
 		}
 		f.net.Cut(clientAddr, accessAddr)
-		if _, err := a.Devices(t.Context()); ExitCode(err) != exitUnreachable || transport.ReasonOf(err) != transport.Refused {
+		if _, err := a.Devices(t.Context()); ExitCode(err) != answer.ExitUnreachable || transport.ReasonOf(err) != transport.Refused {
 			t.Errorf("without a server: %v", err)
 		}
 	})
@@ -200,6 +202,26 @@ func TestListsOfNoneAreLists(t *testing.T) {
 		}
 		if r, err := a.Audit(t.Context(), 1); r == nil || err != nil {
 			t.Errorf("records %#v, %v", r, err)
+		}
+	})
+}
+
+// A list is read to its end, page by page, and a server that always has another page is given up.
+func TestListsAreReadPageByPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		pages := map[string]api.Devices{
+			"limit=1000":             {Devices: []api.Device{{Name: "a"}, {Name: "b"}}, Next: "b/2"},
+			"after=b%2F2&limit=1000": {Devices: []api.Device{{Name: "c"}}},
+		}
+		f.answer("GET /devices", func(w http.ResponseWriter, r *http.Request) { jsonAnswer(pages[r.URL.RawQuery])(w, r) })
+		if d, err := a.Devices(t.Context()); len(d) != 3 || d[2].Name != "c" || err != nil {
+			t.Errorf("%+v, %v", d, err)
+		}
+		f.answer("GET /relays", jsonAnswer(api.Relays{Next: "x"}))
+		if _, err := a.pool(t.Context()); transport.ReasonOf(err) != transport.Protocol {
+			t.Errorf("of a list without an end: %v", err)
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/answer"
 	"hawser/transport"
 )
 
@@ -24,7 +25,7 @@ type rig struct {
 	out, notes buffer
 	cancel     context.CancelFunc
 	ended      chan error
-	resets     atomic.Int32 // connections of Tools that were closed by RST
+	resets     atomic.Int32 // connections of tools that were closed by RST
 }
 
 // buffer is a bytes.Buffer for several goroutines.
@@ -97,7 +98,7 @@ func connect(t *testing.T, specs ...string) *rig {
 	return r
 }
 
-// tool connects like a Tool, sends a line and returns what comes back until the end.
+// tool connects like a tool, sends a line and returns what comes back until the end.
 func (r *rig) tool(port uint16, say string) (string, error) {
 	c, err := r.client.DialContext(r.t.Context(), "tcp", netip.AddrPortFrom(clientAddr, port).String())
 	if err != nil {
@@ -169,11 +170,24 @@ func TestRefusedStreamResetsTheToolAndSaysWhy(t *testing.T) {
 				t.Errorf("%d resets, want %d", got, i+1)
 			}
 		}
+		for range 20 {
+			r.tool(8081, "hello")
+		}
+		synctest.Wait()
+		if got := r.notes.take(); got != "" {
+			t.Errorf("the same refusal was said again within a minute: %q", got)
+		}
+		time.Sleep(sayAgain)
+		r.tool(8081, "hello")
+		synctest.Wait()
+		if got := r.notes.take(); !strings.HasSuffix(got, " (20 more since the last line)\n") {
+			t.Errorf("a minute later: %q", got)
+		}
 		r.echoes(8083)
 	})
 }
 
-// A black hole gives no error: the silence is what tells (wire §6.2).
+// A black hole gives no error: the silence is what tells (session §3.6).
 func TestSilentLinkIsLostWithinTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := connect(t, "8080:192.168.1.10:80")
@@ -189,7 +203,7 @@ func TestSilentLinkIsLostWithinTenSeconds(t *testing.T) {
 	})
 }
 
-// A transfer that the loss cut off must not look whole to the Tool: it is reset, not ended.
+// A transfer that the loss cut off must not look whole to the tool: it is reset, not ended.
 func TestToolIsResetWhenItsSessionIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := connect(t, "8080:192.168.1.10:80")
@@ -222,7 +236,7 @@ func TestToolWaitsFifteenSecondsForASession(t *testing.T) {
 			t.Errorf("answered %q", got)
 		}
 		if took := time.Since(begin); took != toolWait {
-			t.Errorf("the Tool waited %v, want %v", took, toolWait)
+			t.Errorf("the tool waited %v, want %v", took, toolWait)
 		}
 		synctest.Wait()
 		if got, want := r.notes.take(), "connection to 192.168.1.10:80 refused: wait for the session: timeout\n"; got != want {
@@ -230,13 +244,13 @@ func TestToolWaitsFifteenSecondsForASession(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		if n := r.called("POST /sessions/s1/move"); n < 40 || n > 250 {
-			t.Errorf("%d tries in 10 min, want about one each %v", n, longestWait/2)
+			t.Errorf("%d tries in 10 min, want about one each %v", n, backoff().Longest/2)
 		}
 		if got := r.notes.take(); got != "" {
 			t.Errorf("the same trouble was said again: %q", got)
 		}
 		r.answer("POST /sessions/s1/move", func(w http.ResponseWriter, req *http.Request) { r.moveSession("s1", w, req) })
-		time.Sleep(longestWait)
+		time.Sleep(backoff().Longest)
 		r.echoes(8080)
 	})
 }
@@ -247,11 +261,11 @@ func TestRefusalThatAPersonMustCureEndsConnect(t *testing.T) {
 		code   string
 		want   int
 	}{
-		{404, "no-device", exitFailed},
-		{404, "not-found", exitFailed},
-		{403, "policy", exitRefused},
-		{403, "revoked", exitRefused},
-		{401, "not-logged-in", exitNotLoggedIn},
+		{404, "no-device", answer.ExitFailed},
+		{404, "not-found", answer.ExitFailed},
+		{403, "policy", answer.ExitRefused},
+		{403, "revoked", answer.ExitRefused},
+		{401, "not-logged-in", answer.ExitNotEnrolled},
 	} {
 		t.Run(tt.code, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -259,7 +273,7 @@ func TestRefusalThatAPersonMustCureEndsConnect(t *testing.T) {
 				r.answer("POST /sessions", problemAnswer(tt.status, tt.code, "no"))
 				r.answer("POST /sessions/s1/move", problemAnswer(tt.status, tt.code, "no"))
 				r.net.Cut(clientAddr, relayAddr)
-				time.Sleep(firstWait)
+				time.Sleep(backoff().First)
 				synctest.Wait()
 				select {
 				case err := <-r.ended:
@@ -287,7 +301,7 @@ func TestConnectFailsWhenThereIsNoFirstSession(t *testing.T) {
 		}
 		forwards := []Forward{must(ParseForward("8080:192.168.1.10:80"))}
 		f.answer("POST /sessions", problemAnswer(409, "offline", "the device has no connection"))
-		if err := a.Connect(t.Context(), "press", forwards, io.Discard, io.Discard); ExitCode(err) != exitUnreachable {
+		if err := a.Connect(t.Context(), "press", forwards, io.Discard, io.Discard); ExitCode(err) != answer.ExitUnreachable {
 			t.Errorf("offline: %v", err)
 		}
 		twice := append(forwards, forwards[0])
@@ -298,11 +312,11 @@ func TestConnectFailsWhenThereIsNoFirstSession(t *testing.T) {
 			t.Errorf("%d sessions were asked for, and the ports were taken", n)
 		}
 		for _, device := range []string{"", "../x", "a\x1b[2J", strings.Repeat("x", 65)} {
-			if err := a.Connect(t.Context(), device, forwards, io.Discard, io.Discard); ExitCode(err) != exitUsage {
+			if err := a.Connect(t.Context(), device, forwards, io.Discard, io.Discard); ExitCode(err) != answer.ExitUsage {
 				t.Errorf("device %q: %v", device, err)
 			}
 		}
-		if err := a.Connect(t.Context(), "press", nil, io.Discard, io.Discard); ExitCode(err) != exitUsage {
+		if err := a.Connect(t.Context(), "press", nil, io.Discard, io.Discard); ExitCode(err) != answer.ExitUsage {
 			t.Errorf("no forwards: %v", err)
 		}
 	})
@@ -343,7 +357,7 @@ func TestPingMeasuresTheWholePath(t *testing.T) {
 			t.Error("the session was not ended")
 		}
 		for _, count := range []int{0, -1, MaxPing + 1} {
-			if _, err := a.Ping(t.Context(), "press", count, nil); ExitCode(err) != exitUsage {
+			if _, err := a.Ping(t.Context(), "press", count, nil); ExitCode(err) != answer.ExitUsage {
 				t.Errorf("count %d: %v", count, err)
 			}
 		}
@@ -359,7 +373,7 @@ func TestPingOverALostLinkSaysHowFarItCame(t *testing.T) {
 				f.net.Stall(gatewayAddr, relayAddr)
 			}
 		})
-		if got.Sent != 3 || got.Received != 2 || ExitCode(err) != exitUnreachable {
+		if got.Sent != 3 || got.Received != 2 || ExitCode(err) != answer.ExitUnreachable {
 			t.Errorf("%+v, %v", got, err)
 		}
 		f.net.Heal(gatewayAddr, relayAddr)
@@ -377,30 +391,4 @@ func TestPingEndsAtOnceWhenItIsTold(t *testing.T) {
 			t.Errorf("%+v, %v after %v", got, err, time.Since(begin))
 		}
 	})
-}
-
-// The wait is random over its whole range, and the range doubles up to its bound.
-func TestJitterIsFull(t *testing.T) {
-	for failures, bound := range []time.Duration{1, 2, 4, 8, 15, 15, 15} {
-		bound *= time.Second
-		var low, high int
-		for range 1000 {
-			d := jitter(failures)
-			if d < 0 || d >= bound {
-				t.Fatalf("after %d failures: %v, want below %v", failures, d, bound)
-			}
-			if d < bound/4 {
-				low++
-			}
-			if d > bound*3/4 {
-				high++
-			}
-		}
-		if low < 100 || high < 100 {
-			t.Errorf("after %d failures: %d of 1000 in the first quarter, %d in the last", failures, low, high)
-		}
-	}
-	if d := jitter(1 << 30); d >= longestWait {
-		t.Errorf("after very many: %v", d)
-	}
 }

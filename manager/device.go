@@ -2,77 +2,55 @@ package manager
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"net/http"
 	"net/url"
-	"time"
+	"strconv"
 
 	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/api"
 )
 
-// Device is DEVICE of access §6. Its strings are the server's word: print them through this package.
-type Device struct {
-	UID      identity.UID      `json:"uid"`
-	Name     string            `json:"name"`
-	Domain   string            `json:"domain"`
-	State    string            `json:"state"` // pending, enrolled or revoked
-	Online   bool              `json:"online"`
-	Address  string            `json:"address"`            // where it came from last
-	Since    time.Time         `json:"since,omitzero"`     // when it came online, or was last
-	Created  time.Time         `json:"created,omitzero"`   // when it was added
-	NotAfter time.Time         `json:"not_after,omitzero"` // of its certificate
-	SPKI     identity.SPKI     `json:"spki_sha256"`
-	Hints    map[string]string `json:"hints"` // what it says of its hardware
-}
+// maxPages bounds one list: a hostile server could always name a next page.
+const maxPages = 100
 
-// NewDevice is a device that waits for its gateway.
-type NewDevice struct {
-	UID     identity.UID `json:"uid"`
-	Name    string       `json:"name"`
-	Code    string       `json:"code"` // the activation code, shown once
-	Expires time.Time    `json:"expires"`
-}
-
-// Record is RECORD of access §7.
-type Record struct {
-	Seq    uint64    `json:"seq"`
-	Time   time.Time `json:"time"`
-	Node   string    `json:"node"`
-	Domain string    `json:"domain,omitempty"`
-	Actor  string    `json:"actor"`
-	Action string    `json:"action"`
-	Object string    `json:"object"`
-	Result string    `json:"result"`
-	Detail string    `json:"detail"`
-	Prev   string    `json:"prev"`
-	Hash   string    `json:"hash"`
-}
-
-// MaxAudit is how many records one Audit can ask for (access §6).
-const MaxAudit = 1000
-
-// AddDevice makes a device and its activation code. Reason name-taken when the domain has one of that name.
-func (a *Account) AddDevice(ctx context.Context, name string) (d NewDevice, err error) {
+// AddDevice makes a device and its activation code. Reason name-taken when the domain has one of that name. The answer
+// has the code, which the server keeps as a hash only: a lost answer means a device to be revoked.
+func (a *Account) AddDevice(ctx context.Context, name string) (d api.NewDevice, err error) {
 	if err := identity.CheckDisplayName(name); err != nil {
 		return d, usage("name: %w", err)
 	}
-	request := struct {
-		Name string `json:"name"`
-	}{name}
-	return d, a.do(ctx, "add device "+name, http.MethodPost, "/devices", request, &d)
+	return d, a.do(ctx, "add device "+name, http.MethodPost, "/devices", api.AddRequest{Name: name}, &d)
 }
 
-// Devices lists the devices of the domain.
-func (a *Account) Devices(ctx context.Context) ([]Device, error) {
-	var answer struct {
-		Devices []Device `json:"devices"`
+// Devices lists the devices of the domain. It is never nil, so that JSON has a list.
+func (a *Account) Devices(ctx context.Context) ([]api.Device, error) {
+	all := []api.Device{}
+	const op = "list devices"
+	return all, pages(op, "/devices", func(page string) (string, error) {
+		var answer api.Devices
+		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
+		all = append(all, answer.Devices...)
+		return answer.Next, err
+	})
+}
+
+// pages reads a list (access §6): it calls get with the path of each page, until there is no next one.
+func pages(op, path string, get func(page string) (next string, err error)) error {
+	query := url.Values{api.ParamLimit: {strconv.Itoa(api.MaxLimit)}}
+	for range maxPages {
+		next, err := get(path + "?" + query.Encode())
+		if err != nil || next == "" {
+			return err
+		}
+		query.Set(api.ParamAfter, next)
 	}
-	err := a.do(ctx, "list devices", http.MethodGet, "/devices", nil, &answer)
-	return list(answer.Devices), err
+	return fail(transport.Protocol, op, errors.New("the list has no end"))
 }
 
-// Device finds a device by UID or name. Reason not-found or no-device when the domain has none such.
-func (a *Account) Device(ctx context.Context, device string) (d Device, err error) {
+// Device finds a device by UID or name. Reason not-found or no-device when the domain has none.
+func (a *Account) Device(ctx context.Context, device string) (d api.Device, err error) {
 	path, err := devicePath(device)
 	if err != nil {
 		return d, err
@@ -80,8 +58,9 @@ func (a *Account) Device(ctx context.Context, device string) (d Device, err erro
 	return d, a.do(ctx, "show device "+device, http.MethodGet, path, nil, &d)
 }
 
-// RevokeDevice takes a device's identity away for good and ends its sessions.
-func (a *Account) RevokeDevice(ctx context.Context, device string) (d Device, err error) {
+// RevokeDevice shuts a device out for good and ends its sessions. There is no way back: the key is never accepted
+// again, and the gateway is enrolled anew as another device.
+func (a *Account) RevokeDevice(ctx context.Context, device string) (d api.Device, err error) {
 	path, err := devicePath(device)
 	if err != nil {
 		return d, err
@@ -89,7 +68,8 @@ func (a *Account) RevokeDevice(ctx context.Context, device string) (d Device, er
 	return d, a.do(ctx, "revoke device "+device, http.MethodPost, path+"/revoke", nil, &d)
 }
 
-// devicePath is the path of DEVICE. A UID is also a possible name, so one check covers both.
+// devicePath is the path of DEVICE. The check of names covers UIDs too. Checked here, so that a typing error is found
+// without a network.
 func devicePath(device string) (string, error) {
 	if err := identity.CheckDisplayName(device); err != nil {
 		return "", usage("device: neither a UID nor a name: %w", err)
@@ -97,15 +77,14 @@ func devicePath(device string) (string, error) {
 	return "/devices/" + url.PathEscape(device), nil
 }
 
-// Audit returns the newest records of the domain, newest last: limit of them, 1 to MaxAudit.
-func (a *Account) Audit(ctx context.Context, limit int) ([]Record, error) {
-	if limit < 1 || limit > MaxAudit {
-		return nil, usage("limit %d: want 1 to %d", limit, MaxAudit)
+// Audit returns the newest records of the domain, newest last: limit of them, 1 to api.MaxLimit.
+func (a *Account) Audit(ctx context.Context, limit int) ([]api.Record, error) {
+	if limit < 1 || limit > api.MaxLimit {
+		return nil, usage("limit %d: want 1 to %d", limit, api.MaxLimit)
 	}
-	var answer struct {
-		Records []Record `json:"records"`
-	}
-	err := a.do(ctx, "read audit", http.MethodGet, fmt.Sprintf("/audit?limit=%d", limit), nil, &answer)
+	var answer api.Records
+	path := "/audit?" + url.Values{api.ParamLimit: {strconv.Itoa(limit)}}.Encode()
+	err := a.do(ctx, "read audit", http.MethodGet, path, nil, &answer)
 	return list(answer.Records), err
 }
 

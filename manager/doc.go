@@ -1,6 +1,6 @@
 // Package manager is the technician's side: it logs in, manages devices, and opens sessions with local forwards.
 //
-// A Manager is settings alone. Login makes an account in the home directory, Open reads it, and the Account does the rest
+// A Manager holds settings only. Login makes an account in the home directory, Open reads it, and the Account does the rest
 // through the API of the Access Server (access §6):
 //
 //	m := &manager.Manager{Home: dir}
@@ -23,15 +23,15 @@ import (
 	"hawser/probe"
 )
 
-// Manager is where an account lives and how the network is reached. The zero value but for Home uses the real network.
-// Fields are set before the first use.
+// Manager says where the account is stored and how to reach the network. Only Home is required; without the functions it
+// uses the real network. Set the fields before the first use.
 type Manager struct {
 	// Home is the directory that holds the account. It belongs to one user; several processes may share it.
 	Home string
-	// Log is told what happens in detail. Nil: nobody.
+	// Log receives details. Nil: they are dropped.
 	Log *slog.Logger
-	// Progress is told what long work is at, in one line without a line end, and with nothing when that is done. It may be called
-	// concurrently. Nil: nobody.
+	// Progress is called with a one-line progress text, and with "" when done. It may be called concurrently. Nil: nothing
+	// is shown.
 	Progress func(text string)
 
 	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error)             // nil: a probe.Resolver
@@ -40,7 +40,7 @@ type Manager struct {
 	Now         func() time.Time                                                         // nil: time.Now
 }
 
-// now judges certificates; what waits uses the time package itself.
+// now is the time at which certificates are verified. Timeouts use the time package directly.
 func (m *Manager) now() time.Time {
 	if m.Now != nil {
 		return m.Now()
@@ -56,14 +56,15 @@ func (m *Manager) log() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-// progress passes text on. Device and relay names are in it, so it is cleaned here once.
+// progress cleans the text, which may hold names of devices and relays, and passes it on.
 func (m *Manager) progress(text string) {
 	if m.Progress != nil {
 		m.Progress(clean(text))
 	}
 }
 
-// resolver is a new one for each command: what failed a minute ago is asked again.
+// resolver makes a new one for each command, so that no old failure is remembered. A technician who has just plugged
+// the cable in tries again at once.
 func (m *Manager) resolver() func(context.Context, string) ([]netip.Addr, error) {
 	if m.Resolve != nil {
 		return m.Resolve

@@ -1,55 +1,25 @@
 package manager
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
 
+	"hawser/internal/answer"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
-// The codes of access §6 beside the reasons of wire §7. Both stand in the same place of a transport.Error.
-const (
-	BadRequest       transport.Reason = "bad-request"
-	NotFound         transport.Reason = "not-found"
-	MethodNotAllowed transport.Reason = "method-not-allowed"
-	NameTaken        transport.Reason = "name-taken"
-	NotLoggedIn      transport.Reason = "not-logged-in"
-	TooLarge         transport.Reason = "too-large"
-)
-
-// The exit codes of cli.md.
-const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitNotLoggedIn = 3
-	exitRefused     = 4
-	exitUnreachable = 5
-)
-
-// UsageError is a command line or a configuration that cannot work: exit code 2.
-type UsageError struct{ Err error }
-
-// Error is the cause's text.
-func (e *UsageError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *UsageError) Unwrap() error { return e.Err }
-
-// usage and fail are short for the two kinds of error that this package makes.
-func usage(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+// usage and fail make the two kinds of error of this package.
+func usage(format string, args ...any) error { return answer.Usage(format, args...) }
 
 func fail(reason transport.Reason, op string, err error) error {
 	return &transport.Error{Reason: reason, Op: op, Err: err}
 }
 
-// problem is a problem document (RFC 9457) as the API answers it, checked and bounded.
+// problem is a problem document (RFC 9457) from the API, checked and bounded.
 type problem struct {
 	code       transport.Reason
-	text       string        // the server's word, filtered
+	text       string        // of the server, cleaned
 	retryAfter time.Duration // zero: at once
 }
 
@@ -58,7 +28,8 @@ func (p *problem) Error() string { return p.text }
 // Why makes ReasonOf find the code.
 func (p *problem) Why() transport.Reason { return p.code }
 
-// retryAfter is how long the server wants to be left alone after err.
+// retryAfter is how long the server asks us to wait after err. It is bounded already; the random time comes on top
+// (internal/wait), or all that were sent away would come back in one instant.
 func retryAfter(err error) time.Duration {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p.retryAfter
@@ -66,36 +37,21 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// ExitCode is the exit code of a command that ended with err, as cli.md lists them.
+// ExitCode is answer.Code of an error of this package. A failed search is not one of the user's own faults even if a
+// server said "expired": it was about that server's certificate.
 func ExitCode(err error) int {
-	if err == nil {
-		return exitDone
+	code := answer.Code(err)
+	if _, dialled := errors.AsType[*transport.DialError](err); code != answer.ExitUsage && !dialled && isOwnFault(err) {
+		return answer.ExitNotEnrolled
 	}
-	if _, ok := errors.AsType[*UsageError](err); ok {
-		return exitUsage
-	}
-	if _, ok := errors.AsType[*transport.DialError](err); ok && !errors.Is(err, context.Canceled) {
-		return exitUnreachable // also when somebody else answers there: the server itself was not reached
-	}
-	if isOwnFault(err) {
-		return exitNotLoggedIn
-	}
-	switch reason := transport.ReasonOf(err); reason {
-	case transport.Policy, transport.Locked, transport.Revoked, transport.BadCode:
-		return exitRefused
-	default:
-		if isUnreachable(reason) && !errors.Is(err, context.Canceled) {
-			return exitUnreachable
-		}
-	}
-	return exitFailed
+	return code
 }
 
-// isOwnFault reports whether it is the own certificate that is not accepted. Some reasons say so only when the API gives
-// them: from anybody else they are about a server.
+// isOwnFault reports whether it is this user's certificate that is not accepted. Some reasons say so only when the API
+// gives them: from anybody else they are about a server.
 func isOwnFault(err error) bool {
 	switch transport.ReasonOf(err) {
-	case NotLoggedIn, transport.NotEnrolled, transport.Expired, transport.WrongKey:
+	case api.NotLoggedIn, transport.Expired:
 		return true
 	case transport.WrongRoot, transport.WrongKind, transport.BadCertificate:
 		_, ok := errors.AsType[*problem](err)
@@ -104,83 +60,52 @@ func isOwnFault(err error) bool {
 	return false
 }
 
-// isUnreachable lists the reasons that say that something on the way, or the device itself, cannot be reached now.
-func isUnreachable(reason transport.Reason) bool {
-	return slices.Contains([]transport.Reason{
-		transport.Refused, transport.Timeout, transport.Unreachable, transport.Reset, transport.ResetAfterHello,
-		transport.PlainHTTP, transport.CaptivePortal, transport.NotTLS, transport.TLSRefused, transport.TLSIntercepted,
-		transport.WrongProtocol, transport.DNS, transport.Offline, transport.NoRelay, transport.NoPeer, transport.LinkLost,
-	}, reason)
-}
-
-// isFinal reports whether asking again for a session is in vain: a person has to act first.
+// isFinal reports whether asking again for a session is useless until a person has acted. Everything else heals by
+// itself, or may: a gateway that is offline comes back, a clock is set, a relay is started.
 func isFinal(err error) bool {
+	// What answers on the way to a server may be another one tomorrow, also one under another root.
+	if _, dialled := errors.AsType[*transport.DialError](err); dialled {
+		return false
+	}
 	switch ExitCode(err) {
-	case exitUsage, exitNotLoggedIn, exitRefused:
+	case answer.ExitUsage, answer.ExitNotEnrolled, answer.ExitRefused:
 		return true
 	}
 	switch transport.ReasonOf(err) {
-	case transport.NoDevice, NotFound, BadRequest, MethodNotAllowed, TooLarge, transport.Unsupported:
+	// These are not in a class that means refusal, but the same request gets the same answer.
+	case transport.NoDevice, api.NotFound, api.BadRequest, api.MethodNotAllowed, api.TooLarge, transport.Unsupported:
 		return true
 	}
 	return false
 }
 
-// Explain is err as one line for a person: what failed, on what, why, and what to do. Nothing in it acts on a terminal.
-func Explain(err error) string {
-	text := err.Error()
-	if errors.Is(err, context.Canceled) {
-		return "interrupted"
-	}
-	if advice := advise(err); advice != "" {
-		text += "; " + advice
-	}
-	return clean(text)
-}
+// Explain is err as one line for a person: what failed, on what, why, and what to do.
+func Explain(err error) string { return answer.Line(err, Advice(err)) }
 
-// advise says what to do about err, or nothing when there is nothing better than the error itself.
-func advise(err error) string {
-	if _, ok := errors.AsType[*UsageError](err); ok {
+// Advice says what to do about err at a technician's PC: what this user can do, or what is best for everybody.
+func Advice(err error) string {
+	switch ExitCode(err) {
+	case answer.ExitUsage:
 		return "see --help"
+	case answer.ExitNotEnrolled:
+		return "log in with a new code: hawser login HOST --code CODE --pin SHA256"
 	}
-	if ExitCode(err) == exitNotLoggedIn {
-		return "log in again with a new code: hawser login HOST --code CODE --pin SHA256"
-	}
-	switch reason := transport.ReasonOf(err); reason {
-	case transport.Expired:
-		return "the server's certificate is over, or the clock of this computer is wrong"
+	switch transport.ReasonOf(err) {
 	case transport.BadCode:
 		return "codes work once and for a limited time: ask for a new one"
 	case transport.Revoked:
 		return "ask who administers the domain"
-	case transport.Policy:
-		return "the device's owner does not allow it"
-	case transport.Locked:
-		return "somebody at the device has to turn its key switch"
-	case transport.NoDevice, NotFound:
+	case api.NotFound:
 		return "see hawser device list"
-	case NameTaken:
+	case api.NameTaken:
 		return "choose another name"
-	case transport.Offline:
-		return "check the device's power and network"
-	case transport.NoRelay, transport.NoPeer:
-		return "ask who runs the servers whether a relay is up, and try again"
-	case transport.Busy:
-		return "try again later"
 	case transport.WrongRoot:
 		return "check --pin or --root: the server belongs to another infrastructure"
-	case transport.TLSIntercepted:
-		return "a proxy opens TLS on the way: ask the network's IT to exempt the server"
-	case transport.ClockWrong:
-		return "set the clock of this computer"
-	case transport.CaptivePortal:
-		return "log in to the network first, in a browser"
-	case transport.DNS:
-		return "check the server's name, or give its address"
-	default:
-		if isUnreachable(reason) && ExitCode(err) == exitUnreachable {
-			return "check the network and its firewall"
-		}
 	}
-	return ""
+	advice := answer.Advice(err)
+	_, dialled := errors.AsType[*transport.DialError](err)
+	if dialled && advice != "" && transport.ReasonOf(err).Class() == transport.ClassUnreachable {
+		advice += "; see which way is open with hawser netcheck"
+	}
+	return advice
 }

@@ -2,18 +2,17 @@ package manager
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
+	"testing/synctest"
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
@@ -30,9 +29,9 @@ func (f *fake) openSessionWith(peer tls.Certificate, w http.ResponseWriter, r *h
 	id := fmt.Sprintf("s%d", f.sessions)
 	f.answers["DELETE /sessions/"+id] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
 	f.answers["POST /sessions/"+id+"/move"] = func(w http.ResponseWriter, r *http.Request) { f.moveSession(id, w, r) }
-	offer := wire.Offer{Session: id, Role: wire.RoleManager, Crypto: wire.CryptoNested, User: "admin",
+	offer := wire.Offer{Session: id, Role: wire.RoleManager, User: "admin",
 		Peer:        identity.DeviceName("default", f.uid).String(),
-		PeerSPKI:    identity.CertSPKI(must(x509.ParseCertificate(peer.Certificate[0]))),
+		PeerSPKI:    identity.CertSPKI(peer.Leaf),
 		Permissions: []string{"tcp", "ping"}}
 	f.mu.Unlock()
 	f.offer(offer, w, r)
@@ -67,7 +66,7 @@ func (f *fake) offer(offer wire.Offer, w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	other := offer
 	other.Role, other.Peer = wire.RoleRuntime, identity.UserName("default", "admin").String()
-	other.PeerSPKI = r.Context().Value(peerKey{}).(identity.SPKI)
+	other.PeerSPKI = peer(r)
 	f.running.Go(func() { f.runtime(other) })
 	jsonAnswer(map[string]any{"offer": offer})(w, r)
 }
@@ -88,52 +87,18 @@ func (f *fake) revive(relay netip.Addr) {
 	f.net.Heal(gatewayAddr, relay)
 }
 
-// serveRelay sends back each echo, and pairs those who join.
-func (f *fake) serveRelay(c *tls.Conn) {
-	defer c.NetConn().Close()
-	for {
-		frame, err := wire.Read(c)
-		switch {
-		case err != nil:
-			return
-		case frame.Type == wire.TypeEcho:
-			wire.Write(c, wire.TypeEcho, frame.Payload)
-		default:
-			f.pair(c, frame)
-			return
-		}
-	}
-}
-
-// pair joins the two connections that show the same grant and moves bytes until one of them ends.
-func (f *fake) pair(c *tls.Conn, frame wire.Frame) {
-	var join wire.Join
-	if frame.Type != wire.TypeJoin || frame.Decode(&join) != nil {
-		return
-	}
-	f.mu.Lock()
-	f.joins = append(f.joins, join.Grant)
-	other := f.waiting[join.Grant]
-	f.waiting[join.Grant] = c
-	f.mu.Unlock()
-	if other == nil { // the second one serves both
-		<-f.ctx.Done()
-		return
-	}
-	wire.Write(c, wire.TypePaired, nil)
-	wire.Write(other, wire.TypePaired, nil)
-	var both sync.WaitGroup
-	move := func(to, from net.Conn) { io.Copy(to, from); to.Close() }
-	both.Go(func() { move(c, other) })
-	both.Go(func() { move(other, c) })
-	both.Wait()
+// restart is kill and revive in one instant, in which nobody can try the relay in vain. It returns when the loss is
+// noticed: a tool that comes before is given the dead session.
+func (f *fake) restart(relay int) {
+	f.relays[relay].Cut()
+	synctest.Wait()
 }
 
 // runtime is the gateway's end of one session. Port 1 is against its policy, port 2 is closed, and every other address
 // and the ping service send back what they get.
 func (f *fake) runtime(offer wire.Offer) {
 	d := &transport.Dialer{DialContext: f.gateway.DialContext, Certificate: func() *tls.Certificate { return &f.gatewayTLS }}
-	s, err := session.Join(f.ctx, session.Config{Dialer: d, Certificate: f.gatewayTLS, Roots: f.roots, Offer: offer})
+	s, err := session.Join(f.ctx, session.Config{Dialer: d, Certificate: f.gatewayTLS, Roots: f.pki.Roots, Offer: offer})
 	if err != nil {
 		return
 	}
@@ -147,11 +112,8 @@ func (f *fake) runtime(offer wire.Offer) {
 	}
 }
 
-func echo(stream *session.Stream) {
-	header, err := stream.Header()
-	switch {
-	case err != nil:
-		stream.Close()
+func echo(stream *mux.Stream) {
+	switch header := stream.Asked(); {
 	case strings.HasSuffix(header.Target, ":1"):
 		stream.Refuse(transport.Policy, "not allowed here")
 	case strings.HasSuffix(header.Target, ":2"):
@@ -159,6 +121,7 @@ func echo(stream *session.Stream) {
 	default:
 		stream.Grant()
 		io.Copy(stream, stream)
+		stream.CloseWrite()
 		stream.Close()
 	}
 }

@@ -7,26 +7,26 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 	"hawser/transport"
+	"hawser/transport/api"
+	"hawser/transport/relaytest"
 	"hawser/transport/wire"
 )
 
 // fake is a Server Infrastructure with one gateway, made by hand for these tests: an Access API that answers what a test
-// wants, two relays that pair whoever shows the same grant, and a Runtime whose LAN is an echo. None of them is the real
+// wants, two fake relays, and a Runtime whose LAN is an echo. None of them is the real
 // thing: that the real ones fit together is shown by the tests of the whole path.
 type fake struct {
 	t       *testing.T
-	root    *identity.Authority
-	issuing *identity.Authority
-	roots   *identity.Roots
+	pki     *identitytest.PKI
 	net     *memnet.Network
 	client  *memnet.Host
 	gateway *memnet.Host
@@ -34,19 +34,17 @@ type fake struct {
 	uid        identity.UID
 	gatewayTLS tls.Certificate
 	code       identity.Code
+	relays     [2]*relaytest.Relay
 	ctx        context.Context // of all that runs
 	running    sync.WaitGroup
 
-	mu       sync.Mutex                                          // guards all below
-	answers  map[string]http.HandlerFunc                         // by "METHOD /path below /api/v1"; a test replaces some
-	calls    []string                                            // "METHOD /path" in order
-	sessions int                                                 // opened so far
-	user     identity.SPKI                                       // who is logged in
-	offered  map[string]wire.Offer                               // the newest to the Manager, by session
-	relay    int                                                 // which of relayAddrs the next offer names
-	waiting  map[string]net.Conn                                 // at the relays, by grant
-	joins    []string                                            // the grants of all joins so far
-	life     func(now time.Time) (notBefore, notAfter time.Time) // of user certificates
+	mu       sync.Mutex                  // guards all below
+	answers  map[string]http.HandlerFunc // by "METHOD /path below /api/v1"; a test replaces some
+	calls    []string                    // "METHOD /path" in order
+	sessions int                         // opened so far
+	user     identity.SPKI               // who is logged in
+	offered  map[string]wire.Offer       // the newest to the Manager, by session
+	relay    int                         // which of relayAddrs the next offer names
 }
 
 var (
@@ -66,113 +64,59 @@ func must[T any](v T, err error) T {
 
 // newFake starts the infrastructure inside the bubble of t; it ends with the test.
 func newFake(t *testing.T) *fake {
-	// yamux keeps its timers in a pool of the whole process, and one that was made in an earlier bubble is fatal in this
-	// one. A pool is empty after two collections.
-	runtime.GC()
-	runtime.GC()
-	f := &fake{t: t, net: memnet.New(), uid: identity.NewUID(), code: identity.NewCode(), waiting: map[string]net.Conn{}, offered: map[string]wire.Offer{},
-		life: func(now time.Time) (time.Time, time.Time) { return now, now.Add(12 * time.Hour) }}
-	f.root = must(identity.NewRoot(must(identity.NewKey()), time.Now()))
-	f.issuing = must(f.root.NewIssuing(must(identity.NewKey()), time.Now()))
-	f.roots = must(identity.NewRoots(f.root.Cert))
+	f := &fake{t: t, pki: identitytest.New(time.Now()), net: memnet.New(), uid: identity.NewUID(), code: identity.NewCode(), offered: map[string]wire.Offer{}}
 	f.client, f.gateway = f.net.Host(clientAddr), f.net.Host(gatewayAddr)
 	f.gatewayTLS = f.leaf(identity.DeviceName("default", f.uid))
 	f.answers = f.api()
 
 	var cancel context.CancelFunc
 	f.ctx, cancel = context.WithCancel(t.Context())
-	requests := &chanListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	api := hiddenTLS{must(f.net.Host(accessAddr).Listen(443)), identitytest.ServerConfig(f.leaf(identity.AccessName("a1")), transport.ALPNAPI)}
 	server := &http.Server{Handler: http.HandlerFunc(f.serveHTTP), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, peerKey{}, c.(plain).spki)
+		return context.WithValue(ctx, connKey{}, c.(hidden).Conn)
 	}}
-	f.running.Go(func() { server.Serve(requests) })
-	access := f.listen(accessAddr, transport.ALPNAPI, identity.AccessName("a1"), func(c *tls.Conn) { requests.give(c) })
-	relay := f.listen(relayAddr, transport.ALPNRelay, identity.RelayName("r1"), f.serveRelay)
-	relay2 := f.listen(relayAddr2, transport.ALPNRelay, identity.RelayName("r2"), f.serveRelay)
+	f.running.Go(func() { server.Serve(api) })
+	f.relays[0] = relaytest.New(t, f.pki, f.net.Host(relayAddr), "r1")
+	f.relays[1] = relaytest.New(t, f.pki, f.net.Host(relayAddr2), "r2")
 	t.Cleanup(func() {
 		cancel()
-		access.Close()
-		relay.Close()
-		relay2.Close()
-		requests.Close()
 		server.Close()
 		f.running.Wait()
 	})
 	return f
 }
 
-// leaf issues a certificate for a year to a new key.
+// leaf certifies a new key for a year.
 func (f *fake) leaf(name identity.Name) tls.Certificate {
-	key := must(identity.NewKey())
-	c := tls.Certificate{PrivateKey: key}
-	for _, cert := range must(f.issuing.Issue(identity.Request{Name: name, Pub: key.Public(),
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0)})) {
-		c.Certificate = append(c.Certificate, cert.Raw)
+	return f.pki.Leaf(name, -time.Hour, 365*24*time.Hour)
+}
+
+// hiddenTLS speaks TLS, and hides that from http.Server, which would refuse our protocol.
+type hiddenTLS struct {
+	net.Listener
+	config *tls.Config
+}
+
+type hidden struct{ net.Conn }
+
+func (l hiddenTLS) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
 	}
-	return c
+	return hidden{tls.Server(c, l.config)}, nil
 }
 
-func (f *fake) listen(addr netip.Addr, alpn string, name identity.Name, serve func(*tls.Conn)) net.Listener {
-	l := must(f.net.Host(addr).Listen(443))
-	config := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, ClientAuth: tls.RequestClientCert,
-		Certificates: []tls.Certificate{f.leaf(name)}, SessionTicketsDisabled: true}
-	f.running.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f.running.Go(func() {
-				conn := tls.Server(c, config)
-				defer context.AfterFunc(f.ctx, func() { c.Close() })()
-				if conn.Handshake() != nil {
-					c.Close()
-					return
-				}
-				serve(conn)
-			})
-		}
-	})
-	return l
-}
+type connKey struct{}
 
-// chanListener hands http.Server connections that have shaken hands; plain hides the TLS, whose protocol it would refuse.
-type chanListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-type plain struct {
-	net.Conn
-	spki identity.SPKI
-}
-
-type peerKey struct{}
-
-func (l *chanListener) give(c *tls.Conn) {
-	p := plain{Conn: c}
-	if certs := c.ConnectionState().PeerCertificates; len(certs) > 0 {
-		p.spki = identity.CertSPKI(certs[0])
+// peer is the key of who sent a request; zero without a certificate.
+func peer(r *http.Request) identity.SPKI {
+	certs := r.Context().Value(connKey{}).(*tls.Conn).ConnectionState().PeerCertificates
+	if len(certs) == 0 {
+		return identity.SPKI{}
 	}
-	select {
-	case l.conns <- p:
-	case <-l.closed:
-		c.Close()
-	}
+	return identity.CertSPKI(certs[0])
 }
-
-func (l *chanListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *chanListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
-func (l *chanListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (f *fake) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	name := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/api/v1")
@@ -227,18 +171,18 @@ func (f *fake) api() map[string]http.HandlerFunc {
 		"POST /renew":    f.renew,
 		"POST /sessions": f.openSession,
 		"GET /relays":    jsonAnswer(wire.Pool{Relays: []wire.Relay{relayNumber(0), relayNumber(1)}}),
-		"GET /devices":   jsonAnswer(map[string]any{"devices": []Device{{UID: f.uid, Name: "press", State: "enrolled", Online: true}}}),
+		"GET /devices":   jsonAnswer(map[string]any{"devices": []api.Device{{UID: f.uid, Name: "press", State: "enrolled", Online: true}}}),
 	}
 }
 
 func (f *fake) login(w http.ResponseWriter, r *http.Request) {
-	var in loginRequest
+	var in api.LoginRequest
 	json.NewDecoder(r.Body).Decode(&in)
 	if in.Code != f.code.String() {
 		problemAnswer(403, "bad-code", "no such code")(w, r)
 		return
 	}
-	jsonAnswer(loginAnswer{Chain: f.certify(in.CSR), Domain: "default", User: in.User,
+	jsonAnswer(api.LoginAnswer{Chain: f.certify(in.CSR), Domain: "default", User: in.User,
 		Hosts: []string{accessAddr.String()}, Ports: []transport.Port{443}})(w, r)
 }
 
@@ -247,7 +191,7 @@ func (f *fake) renew(w http.ResponseWriter, r *http.Request) {
 		CSR []byte `json:"csr"`
 	}
 	json.NewDecoder(r.Body).Decode(&in)
-	if r.Context().Value(peerKey{}) != f.user {
+	if peer(r) != f.user {
 		problemAnswer(401, "not-logged-in", "who are you?")(w, r)
 		return
 	}
@@ -256,10 +200,7 @@ func (f *fake) renew(w http.ResponseWriter, r *http.Request) {
 
 // certify issues a certificate for the user admin to the key of a CSR, which becomes the one that is logged in.
 func (f *fake) certify(csr []byte) string {
-	pub := must(identity.ParseCSR(csr))
-	notBefore, notAfter := f.life(time.Now())
-	chain := must(f.issuing.Issue(identity.Request{Name: identity.UserName("default", "admin"), Pub: pub,
-		NotBefore: notBefore, NotAfter: notAfter}))
+	chain := f.pki.Chain(must(identity.ParseCSR(csr)), identity.UserName("default", "admin"), 0, 12*time.Hour)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.user = identity.CertSPKI(chain[0])
@@ -286,9 +227,9 @@ func (f *fake) loggedIn(m *Manager) *Account {
 	return a
 }
 
-func (f *fake) pin() string { return identity.CertSPKI(f.root.Cert).String() }
+func (f *fake) pin() string { return f.pki.Pin().String() }
 
-func readLogin(r *http.Request) (in loginRequest) {
+func readLogin(r *http.Request) (in api.LoginRequest) {
 	json.NewDecoder(r.Body).Decode(&in)
 	return in
 }

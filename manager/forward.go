@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Forward is one -L: where Tools connect on this computer, and where that leads from the gateway.
+// Forward is one -L: where tools connect on this computer, and where that leads from the gateway. The form is that of
+// ssh -L, which technicians know, except for names (see ParseForward).
 type Forward struct {
 	Local  netip.AddrPort // port 0: a free one
 	Target netip.AddrPort // as seen from the gateway
@@ -16,7 +17,7 @@ type Forward struct {
 func (f Forward) String() string { return f.Local.String() + ":" + f.Target.String() }
 
 // ParseForward reads [BIND:]PORT:HOST:PORT. BIND and HOST are IP literals, IPv6 in brackets; without BIND it is
-// 127.0.0.1. A name is refused as HOST: it would be unclear whose DNS it means. The error is a *UsageError.
+// 127.0.0.1. A name is refused as HOST: it would be unclear whose DNS it means. The error is a *answer.UsageError.
 func ParseForward(s string) (Forward, error) {
 	fields, ok := splitFields(s)
 	if ok && len(fields) == 3 {
@@ -34,6 +35,7 @@ func ParseForward(s string) (Forward, error) {
 		return Forward{}, usage("forward %q: BIND is not an IP address", cut(s, 100))
 	case !ok2 || !ok4:
 		return Forward{}, usage("forward %q: PORT is not a number up to 65535", cut(s, 100))
+	// 0.0.0.0 as a target would be the gateway itself on Linux, which nobody means who types it.
 	case !ok3 || host.IsUnspecified():
 		return Forward{}, usage("forward %q: HOST must be an IP address as seen from the gateway", cut(s, 100))
 	case to == 0:
@@ -42,7 +44,8 @@ func ParseForward(s string) (Forward, error) {
 	return Forward{netip.AddrPortFrom(bind, port), netip.AddrPortFrom(host, to)}, nil
 }
 
-// splitFields splits at the colons outside brackets. It stops at the fifth field: no forward has one.
+// splitFields splits at the colons outside brackets. It stops at the fifth field: no forward has one. Not
+// net.SplitHostPort: it takes two fields, and a forward has three or four.
 func splitFields(s string) (fields []string, ok bool) {
 	for len(fields) < 5 {
 		end := strings.IndexByte(s, ':')

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"hawser/internal/answer"
 )
 
 func TestParseForward(t *testing.T) {
@@ -25,7 +27,7 @@ func TestParseForward(t *testing.T) {
 	}
 	for _, in := range badForwards() {
 		f, err := ParseForward(in)
-		if ExitCode(err) != exitUsage || f != (Forward{}) {
+		if ExitCode(err) != answer.ExitUsage || f != (Forward{}) {
 			t.Errorf("%q: %v, %v, want a usage error", in, f, err)
 		}
 		if err != nil && (len(err.Error()) > 250 || clean(err.Error()) != err.Error()) {

@@ -10,27 +10,28 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/answer"
+	"hawser/internal/credential"
 	"hawser/internal/durable"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
 // The files of a home.
 const (
-	keyFile      = "key.pem"      // the private key, 0600
-	pendingFile  = "login.key"    // the key of a login that was begun and has not ended
+	keyFile = "key.pem" // the private key, 0600
+	// It is not keyFile before the login is complete: until then the old account works.
+	pendingFile  = "login.key"    // the key of a login that is not complete
 	identityFile = "identity.pem" // the user's certificate and its issuing chain (identity §4)
 	rootFile     = "root.pem"     // the pinned roots
 	configFile   = "config.json"
 	lockName     = "lock" // locked while files are read or written; always empty
 )
-
-const maxFileBytes = 64 << 10
 
 // config is config.json.
 type config struct {
@@ -39,6 +40,8 @@ type config struct {
 	Domain string           `json:"domain"`
 	User   string           `json:"user"`
 	Good   []good           `json:"good,omitempty"` // newest first
+	// Proxy is auto, none, or URLs, which may hold passwords: the file is private. Nil: auto.
+	Proxy []string `json:"proxy,omitempty"`
 
 	Measured *measured `json:"measured,omitempty"` // nil: never
 }
@@ -49,30 +52,33 @@ type measured struct {
 	Relays []string  `json:"relays"`
 }
 
-// good is an address that worked.
+// good is a way that worked.
 type good struct {
-	Host string         `json:"host"`
-	Addr netip.AddrPort `json:"addr"`
+	Host string `json:"host"`
+	transport.Known
+}
+
+// proxy is what the account says of proxies.
+func (c config) proxy() (transport.ProxySetting, error) {
+	if c.Proxy == nil {
+		return transport.AutoProxies(), nil
+	}
+	s, _, err := transport.ParseProxySetting(c.Proxy)
+	return s, err
 }
 
 // state is all that a home holds.
 type state struct {
-	key    crypto.Signer
-	chain  []*x509.Certificate
+	credential.Credential
 	roots  *identity.Roots
 	config config
 }
 
-// certificate is what the state's owner shows in TLS.
-func (s state) certificate() *tls.Certificate {
-	c := &tls.Certificate{PrivateKey: s.key, Leaf: s.chain[0]}
-	for _, cert := range s.chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
-}
+// certificate is the one that the account shows in TLS.
+func (s state) certificate() *tls.Certificate { return new(s.TLS()) }
 
-// home is the directory of an account. Processes that share it take turns with the lock.
+// home is the directory of an account. Processes that share it take turns with the lock. All of its files are private,
+// the certificate and the roots too: a login is worth as much as the key, and there is one rule to check.
 type home string
 
 func (h home) path(name string) string { return filepath.Join(string(h), name) }
@@ -97,7 +103,6 @@ func (h home) lock() (io.Closer, error) {
 		return nil, fmt.Errorf("open home: %w", err)
 	}
 	if err = lockFile(f); err == nil {
-		// Under the lock, because it removes the unfinished files of others.
 		err = durable.OpenDir(string(h))
 	}
 	if err != nil {
@@ -122,84 +127,64 @@ func (h home) load() (state, error) {
 	return s, s.check()
 }
 
-// read does no checks beyond each file alone. The config goes first: its absence is the plainest sign of no login.
+// read checks each file by itself only. It starts with the config: a missing one means that nobody has logged in.
 func (h home) read() (s state, err error) {
 	if s.config, err = h.readConfig(); err != nil {
 		return s, err
 	}
-	if s.key, err = h.readKey(keyFile); err != nil {
+	if s.Key, err = h.readKey(); err != nil {
 		return s, err
 	}
-	if s.chain, err = readPEM(h, identityFile, identity.ParseChain); err != nil {
+	if s.Chain, err = credential.Load(h.path(identityFile), identity.ParseChain); err != nil {
 		return s, err
 	}
 	s.roots, err = h.readRoots()
 	return s, err
 }
 
-// readKey reads a private key, which durable refuses when others could read it as well.
-func (h home) readKey(name string) (crypto.Signer, error) {
-	return readPEM(h, name, identity.ParseKey)
+func (h home) readKey() (crypto.Signer, error) {
+	return credential.Load(h.path(keyFile), identity.ParseKey)
 }
 
-// readRoots reads the pinned roots. They are no secret, but who could change them could be the server: they are guarded like
-// the key.
+// readRoots reads the pinned roots. They are no secret, but whoever could change them could stand in for the server: they
+// are guarded like the key.
 func (h home) readRoots() (*identity.Roots, error) {
-	return readPEM(h, rootFile, identity.ParseRoots)
+	return credential.Load(h.path(rootFile), identity.ParseRoots)
 }
 
-// readPEM reads a file and parses it; errors name the file, and a missing one stays fs.ErrNotExist.
-func readPEM[T any](h home, name string, parse func([]byte) (T, error)) (value T, err error) {
-	b, err := durable.ReadPrivate(h.path(name), maxFileBytes)
-	if err == nil {
-		value, err = parse(b)
-	}
-	if err != nil {
-		err = fmt.Errorf("read %s: %w", h.path(name), err)
-	}
-	return value, err
-}
-
-// readConfig is strict: an unknown key is a typing mistake of somebody who edits it.
+// readConfig is strict: an unknown key is a typing error of whoever has edited the file.
 func (h home) readConfig() (c config, err error) {
-	return readPEM(h, configFile, func(b []byte) (c config, err error) {
+	return credential.Load(h.path(configFile), func(b []byte) (c config, err error) {
 		d := json.NewDecoder(bytes.NewReader(b))
 		d.DisallowUnknownFields()
 		if err = d.Decode(&c); err == nil && len(c.Hosts) == 0 {
 			err = errors.New("it names no hosts")
 		}
+		if _, bad := c.proxy(); err == nil && bad != nil {
+			err = fmt.Errorf("proxy: %w", bad)
+		}
 		return c, err
 	})
 }
 
-// check wants one account, whole: dates are the server's to judge.
+// check checks that the files are of one account. It ignores dates: the server decides about those. A login that was
+// cut off leaves files of two accounts, which are only told apart here.
 func (s state) check() error {
-	peer, err := identity.VerifyIgnoringDates(s.chain, s.roots, identity.KindUser)
+	peer, err := s.Verify(s.roots, identity.KindUser)
 	if err == nil && peer.Name != identity.UserName(s.config.Domain, s.config.User) {
 		err = errors.New("identity.pem is of another user than config.json")
 	}
-	if err == nil {
-		err = owns(s.key, peer)
-	}
 	if err != nil {
-		return fail(NotLoggedIn, "read account", err)
+		return fail(api.NotLoggedIn, "read account", err)
 	}
 	return nil
 }
 
-// owns checks that a certificate is for our key.
-func owns(key crypto.Signer, peer identity.Peer) error {
-	spki, err := identity.SPKIOf(key.Public())
-	if err == nil && spki != peer.SPKI {
-		err = errors.New("the certificate is for another key")
-	}
-	return err
-}
-
-// store replaces the account; the caller has the lock. The key goes last: a power cut before it leaves files that check
-// refuses, and the same login command, with the key that login kept, makes them whole.
+// store replaces the account; the caller holds the lock. The key is written last: after a power cut before that, check
+// refuses the files, and the same login command, which finds its key in pendingFile, completes them. pendingFile goes
+// last: until the key is in its place it is the only copy.
 func (h home) store(s state) error {
-	key, err := identity.MarshalKey(s.key)
+	key, err := credential.KeyFile(keyFile, s.Key)
 	if err != nil {
 		return err
 	}
@@ -207,37 +192,32 @@ func (h home) store(s state) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{
-		{rootFile, s.roots.PEM()},
-		{configFile, append(config, '\n')},
-		{identityFile, identity.MarshalChain(s.chain)},
-		{keyFile, key},
-	} {
-		if err := durable.WriteFile(h.path(f.name), f.data, 0o600); err != nil {
-			return err
-		}
+	err = credential.Write(string(h),
+		credential.File{Name: rootFile, Data: s.roots.PEM(), Mode: credential.Private},
+		credential.File{Name: configFile, Data: append(config, '\n'), Mode: credential.Private},
+		credential.ChainFile(identityFile, s.Chain, credential.Private),
+		key)
+	if err != nil {
+		return err
 	}
 	return os.Remove(h.path(pendingFile))
 }
 
 // storeChain writes a renewed certificate, unless another process has logged in as somebody else since.
-func (h home) storeChain(key crypto.Signer, chain []*x509.Certificate) error {
+func (h home) storeChain(chain []*x509.Certificate) error {
 	unlock, err := h.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock.Close()
-	now, err := h.readKey(keyFile)
+	key, err := h.readKey()
 	if err != nil {
 		return err
 	}
-	if spki, err := identity.SPKIOf(now.Public()); err != nil || spki != identity.CertSPKI(chain[0]) {
-		return errors.New("store certificate: another login has replaced the key")
+	if err := (credential.Credential{Key: key, Chain: chain}).Check(); err != nil {
+		return fmt.Errorf("store certificate: another login has replaced the key: %w", err)
 	}
-	return durable.WriteFile(h.path(identityFile), identity.MarshalChain(chain), 0o600)
+	return credential.Write(string(h), credential.ChainFile(identityFile, chain, credential.Private))
 }
 
 // storeGood writes the addresses that worked.
@@ -250,7 +230,8 @@ func (h home) storeMeasured(c config, m *measured) error {
 	return h.amend(c, func(now *config) { now.Measured = m })
 }
 
-// amend changes the config, if it is still that of the account for which the change is meant.
+// amend changes the config, unless the home holds another account by now. hawser connect runs for days; the home may
+// have been logged in anew meanwhile.
 func (h home) amend(c config, change func(*config)) error {
 	unlock, err := h.lock()
 	if err != nil {
@@ -269,38 +250,31 @@ func (h home) amend(c config, change func(*config)) error {
 	return durable.WriteFile(h.path(configFile), append(b, '\n'), 0o600)
 }
 
-// pendingKey returns the key for a login: the one of a login that was cut off, or a new one that is on disk before
-// anybody hears of it. So a code whose answer was lost works again (access §6).
+// pendingKey returns the key for a login: that of an interrupted login, or a new one, which is on disk before it is used.
+// So a code works again when its answer was lost (access §6).
 func (h home) pendingKey() (crypto.Signer, error) {
-	key, err := h.readKey(pendingFile)
+	key, err := credential.Load(h.path(pendingFile), identity.ParseKey)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, asUsage(err)
 	}
-	if key, err = identity.NewKey(); err != nil {
-		return nil, err
-	}
-	b, err := identity.MarshalKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return key, durable.WriteFile(h.path(pendingFile), b, 0o600)
+	return credential.MakeKey(h.path(pendingFile))
 }
 
-// notLoggedIn says what a home that cannot be read means: nobody is logged in, or the user has to mend it first.
+// notLoggedIn classifies an error of reading a home: nobody is logged in, or the user has to repair a file.
 func notLoggedIn(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fail(NotLoggedIn, "read account", err)
+		return fail(api.NotLoggedIn, "read account", errors.New("nobody has logged in here"))
 	}
 	return asUsage(err)
 }
 
-// asUsage makes err something that the user has to mend in files or flags. Nil stays nil.
+// asUsage marks err as one that the user has to fix in files or flags. Nil stays nil.
 func asUsage(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := errors.AsType[*UsageError](err); ok {
+	if _, ok := errors.AsType[*answer.UsageError](err); ok {
 		return err
 	}
-	return &UsageError{err}
+	return &answer.UsageError{Err: err}
 }

@@ -13,8 +13,12 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
+	"hawser/internal/answer"
+	"hawser/internal/credential"
 	"hawser/internal/durable"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
 func TestLoginMakesAnAccountThatWorks(t *testing.T) {
@@ -53,17 +57,16 @@ func TestLoginMakesAnAccountThatWorks(t *testing.T) {
 func TestLoginRefusesAnAnswerThatIsNotForUs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		other := newFakeRoot()
 		good := f.answers["POST /login"]
-		certify := func(a *identity.Authority, name identity.Name, own bool) func(http.ResponseWriter, *http.Request) {
+		certify := func(pki *identitytest.PKI, name identity.Name, own bool) func(http.ResponseWriter, *http.Request) {
 			return func(w http.ResponseWriter, r *http.Request) {
 				in := readLogin(r)
 				pub := must(identity.ParseCSR(in.CSR))
 				if !own {
-					pub = must(identity.NewKey()).Public()
+					pub = identitytest.NewKey().Public()
 				}
-				chain := must(a.Issue(identity.Request{Name: name, Pub: pub, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}))
-				jsonAnswer(loginAnswer{Chain: string(identity.MarshalChain(chain)), Domain: "default", User: in.User})(w, r)
+				chain := pki.Chain(pub, name, 0, time.Hour)
+				jsonAnswer(api.LoginAnswer{Chain: string(identity.MarshalChain(chain)), Domain: "default", User: in.User})(w, r)
 			}
 		}
 		admin := identity.UserName("default", "admin")
@@ -73,13 +76,13 @@ func TestLoginRefusesAnAnswerThatIsNotForUs(t *testing.T) {
 			want   transport.Reason
 		}{
 			{"wrong code", problemAnswer(403, "bad-code", "no such code"), transport.BadCode},
-			{"another user's certificate", certify(f.issuing, identity.UserName("default", "eve"), true), transport.WrongName},
-			{"a device's certificate", certify(f.issuing, identity.DeviceName("default", f.uid), true), transport.WrongKind},
-			{"another key", certify(f.issuing, admin, false), transport.BadCertificate},
-			{"another root", certify(other, admin, true), transport.WrongRoot},
-			{"another user", jsonAnswer(loginAnswer{Domain: "default", User: "eve"}), transport.Protocol},
-			{"a domain that is none", jsonAnswer(loginAnswer{Domain: "../x", User: "admin"}), transport.Protocol},
-			{"no chain", jsonAnswer(loginAnswer{Domain: "default", User: "admin"}), transport.BadCertificate},
+			{"another user's certificate", certify(f.pki, identity.UserName("default", "eve"), true), transport.WrongName},
+			{"a device's certificate", certify(f.pki, identity.DeviceName("default", f.uid), true), transport.WrongKind},
+			{"another key", certify(f.pki, admin, false), transport.BadCertificate},
+			{"another root", certify(identitytest.New(time.Now()), admin, true), transport.WrongRoot},
+			{"another user", jsonAnswer(api.LoginAnswer{Domain: "default", User: "eve"}), transport.Protocol},
+			{"a domain that is none", jsonAnswer(api.LoginAnswer{Domain: "../x", User: "admin"}), transport.Protocol},
+			{"no chain", jsonAnswer(api.LoginAnswer{Domain: "default", User: "admin"}), transport.BadCertificate},
 			{"no JSON", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>")) }, transport.Protocol},
 			{"an error that is none of ours", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 500) }, transport.Protocol},
 			{"a redirect", func(w http.ResponseWriter, r *http.Request) {
@@ -95,7 +98,7 @@ func TestLoginRefusesAnAnswerThatIsNotForUs(t *testing.T) {
 			if got := transport.ReasonOf(err); got != tt.want {
 				t.Errorf("%s: reason %q (%v), want %q", tt.name, got, err, tt.want)
 			}
-			if _, err := m.Open(); ExitCode(err) != exitNotLoggedIn {
+			if _, err := m.Open(); ExitCode(err) != answer.ExitNotEnrolled {
 				t.Errorf("%s: something was kept: %v", tt.name, err)
 			}
 		}
@@ -106,12 +109,6 @@ func TestLoginRefusesAnAnswerThatIsNotForUs(t *testing.T) {
 		t.Attr("id", "A1-refuse")
 		t.Attr("cases", fmt.Sprint(len(cases)))
 	})
-}
-
-// newFakeRoot is the issuing CA of another infrastructure.
-func newFakeRoot() *identity.Authority {
-	root := must(identity.NewRoot(must(identity.NewKey()), time.Now()))
-	return must(root.NewIssuing(must(identity.NewKey()), time.Now()))
 }
 
 // A power cut, or a lost answer, between the request and its end: the same command works again with the same key.
@@ -127,7 +124,7 @@ func TestLoginThatWasCutOffUsesItsKeyAgain(t *testing.T) {
 		})
 		login := Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin()}
 		for range 2 {
-			if _, err := m.Login(t.Context(), login); ExitCode(err) != exitUnreachable {
+			if _, err := m.Login(t.Context(), login); ExitCode(err) != answer.ExitUnreachable {
 				t.Fatalf("the answer was lost: %v", err)
 			}
 		}
@@ -148,13 +145,13 @@ func TestLoginThatWasCutOffUsesItsKeyAgain(t *testing.T) {
 	})
 }
 
-func TestLoginOfWrongServerIsUnreachable(t *testing.T) {
+func TestLoginOfWrongServerIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		m := f.manager()
-		pin := identity.CertSPKI(newFakeRoot().Cert).String()
+		pin := identitytest.New(time.Now()).Pin().String()
 		_, err := m.Login(t.Context(), Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: pin})
-		if transport.ReasonOf(err) != transport.WrongRoot || ExitCode(err) != exitUnreachable {
+		if transport.ReasonOf(err) != transport.WrongRoot || ExitCode(err) != answer.ExitRefused || isFinal(err) {
 			t.Errorf("another pin: %v", err)
 		}
 		if f.called("POST /login") != 0 {
@@ -183,11 +180,16 @@ func TestLoginUsageErrorsTouchNothing(t *testing.T) {
 		{Server: "h", Code: code, User: "admin", Pin: pin, RootFile: "root.pem"},
 		{Server: "h", Code: code, User: "admin", RootFile: "missing.pem"},
 		{Server: "h", Code: code, User: "admin", RootFile: os.DevNull},
+		{Server: "h", Code: code, User: "admin", Pin: pin, Proxy: []string{"always"}},
+		{Server: "h", Code: code, User: "admin", Pin: pin, Proxy: []string{"none", "http://p"}},
+		{Server: "h", Code: code, User: "admin", Pin: pin, Proxy: []string{"http://ann:secret@p"}},
 	}
 	for _, l := range cases {
 		m := &Manager{Home: filepath.Join(t.TempDir(), "home")}
-		if _, err := m.Login(t.Context(), l); ExitCode(err) != exitUsage {
+		if _, err := m.Login(t.Context(), l); ExitCode(err) != answer.ExitUsage {
 			t.Errorf("%+v: %v, want a usage error", l, err)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error shows a password: %v", err)
 		}
 		if _, err := os.Stat(m.Home); err == nil {
 			t.Errorf("%+v: made a home", l)
@@ -205,35 +207,38 @@ func TestHomeIsRefused(t *testing.T) {
 			spoil func(home string) error
 			want  int
 		}{
-			{"nothing spoilt", func(string) error { return nil }, exitDone},
-			{"directory open to others", func(h string) error { return os.Chmod(h, 0o755) }, exitUsage},
-			{"key open to others", func(h string) error { return os.Chmod(h+"/"+keyFile, 0o644) }, exitUsage},
-			{"no key", func(h string) error { return os.Remove(h + "/" + keyFile) }, exitNotLoggedIn},
-			{"no certificate", func(h string) error { return os.Remove(h + "/" + identityFile) }, exitNotLoggedIn},
-			{"no root", func(h string) error { return os.Remove(h + "/" + rootFile) }, exitNotLoggedIn},
-			{"no config", func(h string) error { return os.Remove(h + "/" + configFile) }, exitNotLoggedIn},
-			{"no home", os.RemoveAll, exitNotLoggedIn},
+			{"nothing spoilt", func(string) error { return nil }, answer.ExitDone},
+			{"directory open to others", func(h string) error { return os.Chmod(h, 0o755) }, answer.ExitUsage},
+			{"key open to others", func(h string) error { return os.Chmod(h+"/"+keyFile, 0o644) }, answer.ExitUsage},
+			{"no key", func(h string) error { return os.Remove(h + "/" + keyFile) }, answer.ExitNotEnrolled},
+			{"no certificate", func(h string) error { return os.Remove(h + "/" + identityFile) }, answer.ExitNotEnrolled},
+			{"no root", func(h string) error { return os.Remove(h + "/" + rootFile) }, answer.ExitNotEnrolled},
+			{"no config", func(h string) error { return os.Remove(h + "/" + configFile) }, answer.ExitNotEnrolled},
+			{"no home", os.RemoveAll, answer.ExitNotEnrolled},
 			{"another key", func(h string) error {
 				return os.WriteFile(h+"/"+keyFile, must(identity.MarshalKey(must(identity.NewKey()))), 0o600)
-			}, exitNotLoggedIn},
-			{"key that is none", func(h string) error { return os.WriteFile(h+"/"+keyFile, []byte("key"), 0o600) }, exitUsage},
+			}, answer.ExitNotEnrolled},
+			{"key that is none", func(h string) error { return os.WriteFile(h+"/"+keyFile, []byte("key"), 0o600) }, answer.ExitUsage},
 			{"another root", func(h string) error {
-				return os.WriteFile(h+"/"+rootFile, identity.MarshalChain(newFakeRoot().Chain), 0o600)
-			}, exitNotLoggedIn},
+				return os.WriteFile(h+"/"+rootFile, identity.MarshalChain(identitytest.New(time.Now()).Issuing.Chain), 0o600)
+			}, answer.ExitNotEnrolled},
 			{"config of another user", func(h string) error {
 				return os.WriteFile(h+"/"+configFile, []byte(`{"hosts":["h"],"ports":[443],"domain":"default","user":"eve"}`), 0o600)
-			}, exitNotLoggedIn},
+			}, answer.ExitNotEnrolled},
 			{"config with an unknown key", func(h string) error {
 				return os.WriteFile(h+"/"+configFile, []byte(`{"hosts":["h"],"port":443}`), 0o600)
-			}, exitUsage},
-			{"config without hosts", func(h string) error { return os.WriteFile(h+"/"+configFile, []byte(`{}`), 0o600) }, exitUsage},
-			{"config that is none", func(h string) error { return os.WriteFile(h+"/"+configFile, []byte("hosts"), 0o600) }, exitUsage},
+			}, answer.ExitUsage},
+			{"config with a bad proxy", func(h string) error {
+				return os.WriteFile(h+"/"+configFile, []byte(`{"hosts":["h"],"ports":[443],"domain":"default","user":"admin","proxy":["https://ann:secret@p"]}`), 0o600)
+			}, answer.ExitUsage},
+			{"config without hosts", func(h string) error { return os.WriteFile(h+"/"+configFile, []byte(`{}`), 0o600) }, answer.ExitUsage},
+			{"config that is none", func(h string) error { return os.WriteFile(h+"/"+configFile, []byte("hosts"), 0o600) }, answer.ExitUsage},
 			{"config without end", func(h string) error {
-				return os.WriteFile(h+"/"+configFile, make([]byte, maxFileBytes+1), 0o600)
-			}, exitUsage},
+				return os.WriteFile(h+"/"+configFile, make([]byte, credential.MaxFileBytes+1), 0o600)
+			}, answer.ExitUsage},
 			{"file in its place", func(h string) error {
 				return errors.Join(os.RemoveAll(h), os.WriteFile(h, nil, 0o600))
-			}, exitUsage},
+			}, answer.ExitUsage},
 		}
 		for _, tt := range cases {
 			m := f.manager()
@@ -248,6 +253,46 @@ func TestHomeIsRefused(t *testing.T) {
 		}
 		t.Attr("id", "A1-input")
 		t.Attr("cases", fmt.Sprint(len(cases)-1))
+	})
+}
+
+// An account keeps what was said of proxies, also through a login that says nothing. A password may stand in its file alone.
+func TestAccountKeepsItsProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		m := f.manager()
+		login := func(proxy ...string) string {
+			t.Helper()
+			l := Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin(), Proxy: proxy}
+			if _, err := m.Login(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+			a := must(m.Open())
+			defer a.Close()
+			return must(a.state.config.proxy()).String()
+		}
+		if got := login(); got != "auto" {
+			t.Errorf("a first login without a word says %s", got)
+		}
+		if got := login("none"); got != "none" {
+			t.Errorf("the login said none, the account says %s", got)
+		}
+		if got := login(); got != "none" {
+			t.Errorf("a login without a word has made it %s", got)
+		}
+		file := filepath.Join(m.Home, configFile)
+		text := strings.Replace(string(must(os.ReadFile(file))), `"none"`, `"http://ann:secret@192.0.2.77:3128"`, 1)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a := must(m.Open())
+		defer a.Close()
+		if got := fmt.Sprint(a.dialer.Proxies().All()); got != "[http://192.0.2.77:3128]" || !a.dialer.Proxies().First {
+			t.Errorf("the account has the proxies %s", got)
+		}
+		if _, err := a.Devices(t.Context()); err != nil { // which nobody is, so after 2 s it goes directly
+			t.Error(err)
+		}
 	})
 }
 

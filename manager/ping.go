@@ -11,15 +11,22 @@ import (
 	"slices"
 	"time"
 
+	"hawser/internal/wait"
 	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/wire"
 )
 
 const (
-	pingBytes   = 16
+	// Random bytes of that length do not repeat by chance, and fit into one record, so nothing is measured but the
+	// path.
+	pingBytes = 16
+	// The gap begins with the answer, so that a slow path is asked no faster than it answers, and the numbers are not
+	// of a queue.
 	pingGap     = 250 * time.Millisecond // between an answer and the next question
-	pingTimeout = 15 * time.Second       // over the 10 s after which the session itself is lost
-	// MaxPing is how many rounds one Ping can ask for.
+	pingTimeout = 15 * time.Second       // over the 9 s after which the session itself is lost
+	// MaxPing is how many rounds one Ping can ask for. It bounds the memory for the median, and, at four rounds a
+	// second, the run to less than an hour.
 	MaxPing = 10000
 )
 
@@ -35,7 +42,8 @@ type PingResult struct {
 }
 
 // Ping measures the path to a device, end to end: count rounds of a few bytes that the Runtime sends back. each, if not
-// nil, is told of every answer. A result comes with the error too, when rounds were made before it.
+// nil, is called for every answer. After an error the result covers the rounds before it. The bytes go through relay
+// and inner TLS as those of a tool do, so the numbers are what a tool will see.
 func (a *Account) Ping(ctx context.Context, device string, count int, each func(round int, rtt time.Duration)) (PingResult, error) {
 	if count < 1 || count > MaxPing {
 		return PingResult{}, usage("count %d: want 1 to %d", count, MaxPing)
@@ -46,15 +54,16 @@ func (a *Account) Ping(ctx context.Context, device string, count int, each func(
 	}
 	defer a.end(ctx, s)
 	result := PingResult{Device: device, Relay: s.offer.Relay.Name}
-	stream, err := s.Open(ctx, wire.Open{Service: wire.ServicePing})
+	stream, err := s.Open(ctx, mux.Open{Service: wire.ServicePing})
 	if err != nil {
 		return result, fmt.Errorf("ping %s: %w", device, err)
 	}
 	defer stream.Close()
+	// A deadline that has passed ends the read that waits; streams know no context.
 	defer context.AfterFunc(ctx, func() { stream.SetDeadline(time.Unix(1, 0)) })()
 	var times []time.Duration
 	for round := range count {
-		if round > 0 && !pause(ctx, pingGap) {
+		if round > 0 && !wait.Sleep(ctx, pingGap) {
 			break
 		}
 		result.Sent++
@@ -70,12 +79,12 @@ func (a *Account) Ping(ctx context.Context, device string, count int, each func(
 	return result.sum(times), ctx.Err()
 }
 
-// pingOnce sends random bytes, so that an answer cannot be another's. When ctx ends its caller moves the deadline.
+// pingOnce sends random bytes, so that it recognises its answer. When ctx ends, the caller moves the deadline.
 func pingOnce(ctx context.Context, stream net.Conn) (time.Duration, error) {
 	var out, in [pingBytes]byte
 	rand.Read(out[:])
 	stream.SetDeadline(time.Now().Add(pingTimeout))
-	if ctx.Err() != nil { // asked only now: an end after this moves the deadline that was just set
+	if ctx.Err() != nil { // checked after the deadline is set: if ctx ends later, the caller replaces that deadline
 		return 0, ctx.Err()
 	}
 	begin := time.Now()
@@ -91,7 +100,7 @@ func pingOnce(ctx context.Context, stream net.Conn) (time.Duration, error) {
 	return time.Since(begin), nil
 }
 
-// pingError prefers what the session says of its end to what a cut stream says.
+// pingError prefers the session's reason to that of the broken stream.
 func pingError(ctx context.Context, device string, s *live, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -115,7 +124,7 @@ func (r PingResult) sum(times []time.Duration) PingResult {
 	return r
 }
 
-// milliseconds has microseconds as its last digit: more is noise.
+// milliseconds rounds to microseconds: more is noise.
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(time.Microsecond).Microseconds()) / 1000
 }

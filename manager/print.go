@@ -2,42 +2,20 @@ package manager
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-	"unicode/utf16"
+	"unicode"
 
 	"hawser/identity"
+	"hawser/internal/answer"
+	"hawser/transport/api"
 )
-
-// WriteJSON writes v as one line of JSON in pure ASCII: encoding/json leaves DEL and the C1 and bidi controls as they are,
-// on which terminals act.
-func WriteJSON(w io.Writer, v any) error {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return err
-	}
-	out := bufio.NewWriter(w)
-	for _, r := range b.String() {
-		switch {
-		case r == '\n' || ' ' <= r && r <= '~':
-			out.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(out, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(out, `\u%04x`, r)
-		}
-	}
-	return out.Flush()
-}
 
 // WriteInfo says who is logged in.
 func WriteInfo(w io.Writer, i Info) error {
@@ -46,8 +24,8 @@ func WriteInfo(w io.Writer, i Info) error {
 	})
 }
 
-// WriteNewDevice says how a new device is brought in: with the very command to run on the gateway.
-func (a *Account) WriteNewDevice(w io.Writer, d NewDevice) error {
+// WriteNewDevice prints a new device with the command to run on the gateway.
+func (a *Account) WriteNewDevice(w io.Writer, d api.NewDevice) error {
 	return writeFields(w, [][2]string{
 		{"name", d.Name}, {"uid", d.UID.String()}, {"code", d.Code}, {"valid until", stamp(d.Expires)},
 		{"on the gateway", fmt.Sprintf("hawser-agent enroll --access %s --code %s --pin %s", a.state.config.Hosts[0], d.Code, a.rootPin())},
@@ -55,18 +33,18 @@ func (a *Account) WriteNewDevice(w io.Writer, d NewDevice) error {
 }
 
 // WriteDevices writes a table.
-func WriteDevices(w io.Writer, devices []Device) error {
+func WriteDevices(w io.Writer, devices []api.Device) error {
 	rows := [][]string{{"NAME", "UID", "STATE", "ONLINE", "SINCE", "ADDRESS"}}
 	for _, d := range devices {
-		rows = append(rows, []string{d.Name, d.UID.String(), d.State, yesNo(d.Online), stamp(d.Since), d.Address})
+		rows = append(rows, []string{d.Name, d.UID.String(), string(d.State), yesNo(d.Online), stamp(d.Since), d.Address})
 	}
 	return writeTable(w, rows)
 }
 
 // WriteDevice writes all that is known of a device.
-func WriteDevice(w io.Writer, d Device) error {
+func WriteDevice(w io.Writer, d api.Device) error {
 	fields := [][2]string{
-		{"name", d.Name}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", d.State}, {"online", yesNo(d.Online)},
+		{"name", d.Name}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", string(d.State)}, {"online", yesNo(d.Online)},
 		{"since", stamp(d.Since)}, {"address", d.Address}, {"created", stamp(d.Created)}, {"key", spki(d.SPKI)},
 		{"valid until", stamp(d.NotAfter)},
 	}
@@ -77,7 +55,7 @@ func WriteDevice(w io.Writer, d Device) error {
 }
 
 // WriteRecords writes a table of audit records.
-func WriteRecords(w io.Writer, records []Record) error {
+func WriteRecords(w io.Writer, records []api.Record) error {
 	rows := [][]string{{"TIME", "ACTOR", "ACTION", "OBJECT", "RESULT", "DETAIL"}}
 	for _, r := range records {
 		rows = append(rows, []string{stamp(r.Time), r.Actor, r.Action, r.Object, r.Result, r.Detail})
@@ -85,7 +63,8 @@ func WriteRecords(w io.Writer, records []Record) error {
 	return writeTable(w, rows)
 }
 
-// writeTable aligns columns by two spaces; an empty field is a dash, so that columns can be counted.
+// writeTable separates columns by two spaces; an empty field is a dash, so that scripts can count columns. By hand and
+// not by text/tabwriter, which counts a Chinese character as one column.
 func writeTable(w io.Writer, rows [][]string) error {
 	width := make([]int, len(rows[0]))
 	for _, row := range rows {
@@ -125,7 +104,7 @@ func writeFields(w io.Writer, fields [][2]string) error {
 	return out.Flush()
 }
 
-// stamp is a time as cli.md wants it, and nothing for none.
+// stamp formats a time as cli.md says, and the zero time as "".
 func stamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -133,7 +112,7 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// spki is the hash of a key, and nothing for none.
+// spki formats the hash of a key, and the zero hash as "".
 func spki(h identity.SPKI) string {
 	if h.IsZero() {
 		return ""
@@ -146,4 +125,97 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+// WriteNewRelay prints a new relay with the command to run on its machine.
+func (a *Account) WriteNewRelay(w io.Writer, r api.NewRelay) error {
+	return writeFields(w, [][2]string{
+		{"name", r.Name}, {"code", r.Code}, {"valid until", stamp(r.Expires)},
+		{"on its machine", fmt.Sprintf("hawser-server enroll --dir DIR --host NAME --access %s --code %s --pin %s",
+			a.state.config.Hosts[0], r.Code, a.rootPin())},
+	})
+}
+
+// WriteDecision writes a table of what both ends have measured of each relay, and then a line for each that says why it
+// is chosen or not, which does not fit into the table. Times are in milliseconds.
+func WriteDecision(w io.Writer, d api.Decision) error {
+	rows := [][]string{{"RELAY", "VERDICT", "SCORE", "HERE RTT", "JITTER", "LOSS", "PORT", "DEVICE RTT", "JITTER", "LOSS", "PORT"}}
+	for _, r := range d.Relays {
+		row := []string{r.Name, string(r.Verdict), ""}
+		if r.Verdict != api.VerdictOut { // no score of these was compared
+			row[2] = tenths(r.ScoreMS)
+		}
+		rows = append(rows, append(append(row, measuredFields(r.Manager)...), measuredFields(r.Runtime)...))
+	}
+	return errors.Join(writeTable(w, rows), writeReasons(w, d))
+}
+
+// writeReasons says why each relay is chosen or not. The chosen one goes first. Sentences and no column: each would be
+// as wide as the longest.
+func writeReasons(w io.Writer, d api.Decision) error {
+	chosen, losers := "no relay can carry a session", ""
+	if d.Chosen != "" {
+		chosen = "chosen: " + d.Chosen
+	}
+	switch d.Incumbent {
+	case "", d.Chosen:
+	default:
+		chosen += ", before: " + d.Incumbent
+	}
+	for _, r := range d.Relays {
+		if r.Verdict != api.VerdictChosen {
+			losers += clean(fmt.Sprintf("%s %s: %s", r.Name, r.Verdict, r.Reason)) + "\n"
+		}
+	}
+	_, err := io.WriteString(w, clean(chosen)+"\n"+losers)
+	return err
+}
+
+// measuredFields are the columns of one end: numbers, the reason why there are none, or nothing.
+func measuredFields(m *api.Measured) []string {
+	switch {
+	case m == nil:
+		return []string{"", "", "", ""}
+	case m.Reason != "":
+		return []string{string(m.Reason), "", "", ""}
+	}
+	return []string{tenths(m.RTTMS), tenths(m.JitterMS), strconv.Itoa(m.LossPct) + "%", strconv.Itoa(int(m.Port))}
+}
+
+// tenths formats milliseconds with one decimal.
+func tenths(ms float64) string { return strconv.FormatFloat(ms, 'f', 1, 64) }
+
+// clean makes what a peer said safe for a terminal. Each writer here calls it, and not each caller, so that a new field
+// cannot be forgotten.
+func clean(s string) string { return answer.Clean(s) }
+
+// cells is how many columns of a terminal a clean string takes: letters of East Asian scripts take two (UAX 11), except
+// for the half-width forms. Devices are named in the script of the site; with one column each a table of Chinese names
+// would not be one.
+func cells(s string) int {
+	n := 0
+	for _, r := range s {
+		n++
+		if unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul) && (r < 0xff61 || r > 0xffdc) {
+			n++
+		}
+	}
+	return n
+}
+
+// cut cleans a text of unknown length and shortens it.
+func cut(s string, maxRunes int) string {
+	s = clean(s)
+	for i := range s {
+		if maxRunes--; maxRunes < 0 {
+			return s[:i] + "..."
+		}
+	}
+	return s
+}
+
+// isWord reports whether s has the form of a reason or code: lower-case words joined by dashes. What passes can do no
+// harm in a log, and a new server's word is passed on though this version does not know it.
+func isWord(s string) bool {
+	return s != "" && len(s) <= 40 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz-") == ""
 }

@@ -9,71 +9,31 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/wait"
 	"hawser/probe"
-	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
 const (
-	maxMeasured  = 32            // relays that the Access Server hears of from one end: of more, the first
+	maxMeasured  = 32            // the Access Server takes so many from one end; of a longer pool, the first
 	measureEvery = 6 * time.Hour // as a Runtime does (wire §4.8)
-	measureCheck = 1 * time.Hour // how often a Connect looks whether it is due
+	measureCheck = 1 * time.Hour // how often a Connect checks whether it is due
 )
 
-// NewRelay is a relay that waits for its machine.
-type NewRelay struct {
-	Name    string    `json:"name"`
-	Code    string    `json:"code"` // the activation code, shown once
-	Expires time.Time `json:"expires"`
-}
-
-// Decision is DECISION of access §8: which relay carries a session with a device, and why. Its strings are the server's
-// word: print them through this package.
-type Decision struct {
-	Device    identity.UID  `json:"device"`
-	At        time.Time     `json:"at"`
-	Chosen    string        `json:"chosen"`    // empty: none can carry it
-	Incumbent string        `json:"incumbent"` // of the decision before
-	Relays    []RelayChoice `json:"relays"`    // best first
-}
-
-// RelayChoice is what a Decision says of one relay.
-type RelayChoice struct {
-	Name    string    `json:"name"`
-	Manager *Measured `json:"manager"` // nil: not measured
-	Runtime *Measured `json:"runtime"` // nil: not measured
-	Pipes   int       `json:"pipes"`   // sessions that it carries
-	Max     int       `json:"max"`     // that it can carry
-	Score   float64   `json:"score_ms"`
-	Verdict string    `json:"verdict"` // chosen, lost or out
-	Reason  string    `json:"reason"`  // why it is not chosen
-}
-
-// Measured is what one end has measured of a relay, or the reason why it could not.
-type Measured struct {
-	RTT    float64          `json:"rtt_ms"`
-	Jitter float64          `json:"jitter_ms"`
-	Loss   float64          `json:"loss_pct"`
-	Port   transport.Port   `json:"port"`
-	Way    string           `json:"way"`
-	Reason transport.Reason `json:"reason"` // empty: measured
-	At     time.Time        `json:"at"`
-}
-
-// AddRelay makes a relay and its activation code. Reason name-taken when there is one of that name.
-func (a *Account) AddRelay(ctx context.Context, name string) (r NewRelay, err error) {
+// AddRelay makes a relay and its activation code. Reason name-taken when there is one of that name. A label and no
+// display name: it becomes part of certificates and grants.
+func (a *Account) AddRelay(ctx context.Context, name string) (r api.NewRelay, err error) {
 	if err := identity.CheckLabel(name); err != nil {
 		return r, usage("name: %w", err)
 	}
-	request := struct {
-		Name string `json:"name"`
-	}{name}
-	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", request, &r)
+	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", api.AddRequest{Name: name}, &r)
 }
 
 // Relays measures every relay from here, has the device's Runtime do the same, and returns what the Access Server would
-// choose now for a session between the two.
-func (a *Account) Relays(ctx context.Context, device string) (d Decision, err error) {
+// choose now for a session between the two. Its own numbers are sent first: the decision that comes back is one of both
+// ends, as it would be for a session.
+func (a *Account) Relays(ctx context.Context, device string) (d api.Decision, err error) {
 	path, err := devicePath(device)
 	if err != nil {
 		return d, err
@@ -92,14 +52,21 @@ func (a *Account) Relays(ctx context.Context, device string) (d Decision, err er
 	return d, err
 }
 
-// pool asks for the relays that are online.
-func (a *Account) pool(ctx context.Context) ([]wire.Relay, error) {
-	var pool wire.Pool
-	err := a.do(ctx, "list relays", http.MethodGet, "/relays", nil, &pool)
-	return pool.Relays[:min(len(pool.Relays), maxMeasured)], err
+// pool asks for the relays that are online. The pool is asked for each time: a relay that joined since the login counts
+// at once.
+func (a *Account) pool(ctx context.Context) (all []wire.Relay, err error) {
+	const op = "list relays"
+	err = pages(op, "/relays", func(page string) (string, error) {
+		var answer api.Relays
+		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
+		all = append(all, answer.Relays...)
+		return answer.Next, err
+	})
+	return all[:min(len(all), maxMeasured)], err
 }
 
-// measure measures the relays from here, tells the Access Server, and remembers that it did.
+// measure measures the relays from here, tells the Access Server, and remembers that it did. Remembered only after the
+// server took it: what it did not get has to be measured again.
 func (a *Account) measure(ctx context.Context, pool []wire.Relay) error {
 	names := relayNames(pool)
 	a.m.progress(fmt.Sprintf("measuring %d relays: %s", len(pool), strings.Join(names, ", ")))
@@ -107,11 +74,11 @@ func (a *Account) measure(ctx context.Context, pool []wire.Relay) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err := a.do(ctx, "report measurements", http.MethodPost, "/measurements", wire.Measurements{Relays: all}, nil); err != nil {
+	if err := a.do(ctx, "report measurements", http.MethodPost, "/measurements", api.Measurements{Relays: all}, nil); err != nil {
 		return err
 	}
 	done := &measured{At: a.m.now().UTC(), Relays: names}
-	if err := a.home.storeMeasured(a.state.config, done); err != nil { // it only costs measuring again
+	if err := a.home.storeMeasured(a.state.config, done); err != nil { // the cost is one more measuring
 		a.m.log().Warn("measuring was not remembered", "err", err)
 	}
 	a.state.config.Measured = done
@@ -126,8 +93,8 @@ func relayNames(pool []wire.Relay) (names []string) {
 	return names
 }
 
-// keepMeasured measures the relays whenever that is due, until ctx ends. Nobody waits for it, so what fails is only logged,
-// and tried again the next time.
+// keepMeasured measures the relays whenever that is due, until ctx ends. Failures are only logged; the next check tries
+// again. It runs on an Account of its own (beside), since an Account is for one goroutine.
 func (a *Account) keepMeasured(ctx context.Context) {
 	for {
 		pool, err := a.pool(ctx)
@@ -137,13 +104,14 @@ func (a *Account) keepMeasured(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			a.m.log().Warn("relays were not measured", "err", clean(err.Error()))
 		}
-		if !pause(ctx, measureCheck) {
+		if !wait.Sleep(ctx, measureCheck) {
 			return
 		}
 	}
 }
 
-// due reports whether a measuring is too old, or does not know a relay of the pool.
+// due reports whether the last measuring is too old, or lacks a relay of the pool. A clock that was set back makes it
+// due: else the next measuring could be years away.
 func (m *measured) due(pool []wire.Relay, now time.Time) bool {
 	if m == nil || now.Sub(m.At) >= measureEvery || now.Before(m.At) {
 		return len(pool) > 0

@@ -13,7 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hawser/internal/answer"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -54,7 +56,7 @@ func TestRelaysMeasuresPostsAndAsks(t *testing.T) {
 		f.net.SetLatency(10 * time.Millisecond)
 		f.kill(relayAddr2)
 		p := f.takeMeasurements()
-		want := Decision{Device: f.uid, Chosen: "r1", Relays: []RelayChoice{{Name: "r1", Manager: &Measured{RTT: 20}, Verdict: "chosen"}}}
+		want := api.Decision{Device: f.uid, Chosen: "r1", Relays: []api.RelayChoice{{Name: "r1", Manager: &api.Measured{RTTMS: 20}, Verdict: "chosen"}}}
 		f.answer("GET /devices/press 4/relays", func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.RawQuery != "measure=1" || p.count() != 1 {
 				t.Errorf("query %q after %d posts", r.URL.RawQuery, p.count())
@@ -88,15 +90,15 @@ func TestRelaysFailsWhereTheAPIDoes(t *testing.T) {
 				f := newFake(t)
 				a := f.loggedIn(f.manager())
 				f.takeMeasurements()
-				f.answer("GET /devices/press/relays", jsonAnswer(Decision{}))
+				f.answer("GET /devices/press/relays", jsonAnswer(api.Decision{}))
 				if d, err := a.Relays(t.Context(), "press"); err != nil || d.Relays == nil {
 					t.Errorf("without a fault: %+v, %v", d, err)
 				}
 				f.answer(call, problemAnswer(403, "revoked", "no"))
-				if _, err := a.Relays(t.Context(), "press"); ExitCode(err) != exitRefused {
+				if _, err := a.Relays(t.Context(), "press"); ExitCode(err) != answer.ExitRefused {
 					t.Errorf("error %v", err)
 				}
-				if _, err := a.Relays(t.Context(), "../press"); ExitCode(err) != exitUsage {
+				if _, err := a.Relays(t.Context(), "../press"); ExitCode(err) != answer.ExitUsage {
 					t.Errorf("no name: %v", err)
 				}
 			})
@@ -108,17 +110,17 @@ func TestAddRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		a := f.loggedIn(f.manager())
-		want := NewRelay{Name: "r3", Code: "0123-4567", Expires: time.Now().UTC()}
+		want := api.NewRelay{Name: "r3", Code: "0123-4567", Expires: time.Now().UTC()}
 		f.answer("POST /relays", jsonAnswer(want))
 		if got, err := a.AddRelay(t.Context(), "r3"); err != nil || got != want {
 			t.Errorf("%+v, %v", got, err)
 		}
 		f.answer("POST /relays", problemAnswer(409, "name-taken", "there is one"))
-		if _, err := a.AddRelay(t.Context(), "r3"); transport.ReasonOf(err) != NameTaken {
+		if _, err := a.AddRelay(t.Context(), "r3"); transport.ReasonOf(err) != api.NameTaken {
 			t.Errorf("taken: %v", err)
 		}
 		for _, name := range []string{"", "R3", "r 3", "-r", "r\x1b[2J", strings.Repeat("r", 64)} {
-			if _, err := a.AddRelay(t.Context(), name); ExitCode(err) != exitUsage {
+			if _, err := a.AddRelay(t.Context(), name); ExitCode(err) != answer.ExitUsage {
 				t.Errorf("name %q: %v", name, err)
 			}
 		}

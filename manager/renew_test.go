@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
 // 12 h of life: quiet for 8 h, then the next request renews first.
@@ -98,7 +99,7 @@ func TestRenewalThatFailsMattersOnlyWhenItMust(t *testing.T) {
 		{"still valid, no answer", 9 * time.Hour, down, ""},
 		{"still valid, revoked", 9 * time.Hour, problemAnswer(403, "revoked", "no"), transport.Revoked},
 		{"over, server in trouble", 13 * time.Hour, problemAnswer(503, "busy", "later"), transport.Busy},
-		{"over, login too old", 13 * time.Hour, problemAnswer(401, "not-logged-in", "log in"), NotLoggedIn},
+		{"over, login too old", 13 * time.Hour, problemAnswer(401, "not-logged-in", "log in"), api.NotLoggedIn},
 		{"over, nonsense", 13 * time.Hour, jsonAnswer(map[string]string{"chain": "x"}), transport.BadCertificate},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -131,15 +132,22 @@ func TestGoodAddressesAreKept(t *testing.T) {
 		if after := must(os.Stat(file)).ModTime(); !after.Equal(before) {
 			t.Error("config.json was written though nothing was new")
 		}
-		if got := a.memory.of(accessAddr.String()); len(got) != 1 || got[0].Port() != 443 {
+		if got := a.good.of(accessAddr.String(), time.Now()); len(got) != 1 || got[0].Port() != 443 {
 			t.Errorf("remembered %v", got)
 		}
 		if _, err := a.Ping(t.Context(), "press", 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		a.Close()
-		if again := must(m.Open()); len(again.memory.of(relayAddr.String())) != 1 {
+		if again := must(m.Open()); len(again.good.of(relayAddr.String(), time.Now())) != 1 || again.good.onlySmall(time.Now()) {
 			t.Errorf("the relay's address was not kept: %+v", again.state.config)
+		}
+		a.good.add(transport.Candidate{Host: relayAddr.String(), Addr: a.good.of(relayAddr.String(), time.Now())[0].Addr, Small: true}, time.Now())
+		a.Close()
+		again := must(m.Open())
+		got := again.good.of(relayAddr.String(), time.Now())
+		if len(got) != 1 || !got[0].Small || !again.good.onlySmall(time.Now()) || again.good.onlySmall(time.Now().Add(24*time.Hour)) {
+			t.Errorf("that only the small form passes was not kept for a day: %+v", got)
 		}
 	})
 }

@@ -10,11 +10,13 @@ import (
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
-// endTimeout bounds the good-bye of a session: the user has pressed ^C and waits.
+// endTimeout bounds the orderly end of a session: the user has pressed ^C and waits. When it is over the server learns
+// of the end from the Runtime.
 const endTimeout = 5 * time.Second
 
 // live is an open session with a device. Only the goroutine that owns the Account ends it.
@@ -25,66 +27,69 @@ type live struct {
 
 // open makes a session with a device.
 func (a *Account) open(ctx context.Context, device string) (*live, error) {
-	p := path{account: a, device: device, tell: func(string) {}}
-	return p.next(ctx)
+	o := opener{account: a, device: device, tell: func(string) {}}
+	return o.next(ctx)
 }
 
-// path makes sessions with one device, each when the one before is over. What was lost, or could not be joined, is moved to
-// another relay for as long as the Access Server has it.
-type path struct {
+// opener makes sessions with one device, one after the other. A session that was lost, or could not be joined, is moved
+// to another relay while the Access Server still has it. A move keeps the session's id, under which the audit has it
+// from its beginning to its end. It is for one goroutine. What it remembers is the offer, since a move names the epoch
+// that was lost (access §5.2).
+type opener struct {
 	account *Account
 	device  string
-	tell    func(what string) // told when a session is moved, or given up for a new one
+	tell    func(what string) // called when a session is moved, or replaced by a new one
 
-	offer *wire.Offer      // of the present session; nil: the next is a new one
-	why   transport.Reason // it has to be moved
+	offer *wire.Offer      // of the present session; nil: the next one is new
+	why   transport.Reason // the present one has to be moved
 }
 
-// lost says that the session is over.
-func (p *path) lost(s *live) { p.why = transport.ReasonOf(s.Err()) }
+// lost records why the session ended.
+func (o *opener) lost(s *live) { o.why = transport.ReasonOf(s.Err()) }
 
-// next makes a session. A relay that cannot be joined is taken for lost at once, but only once: the caller waits then.
-func (p *path) next(ctx context.Context) (s *live, err error) {
+// next makes a session. A session whose relay cannot be joined is moved at once, but only once: then the caller waits.
+// The second try is for the relay that has died since it was chosen.
+func (o *opener) next(ctx context.Context) (s *live, err error) {
 	for range 2 {
-		if err = p.ask(ctx); err != nil {
+		if err = o.ask(ctx); err != nil {
 			return nil, err
 		}
-		if s, err = p.account.join(ctx, p.device, *p.offer); err == nil || ctx.Err() != nil {
+		if s, err = o.account.join(ctx, o.device, *o.offer); err == nil || ctx.Err() != nil {
 			return s, err
 		}
-		p.why = transport.ReasonOf(err)
-		if p.why == transport.WrongPeer { // nothing that another relay would cure
-			p.offer = nil
+		o.why = transport.ReasonOf(err)
+		if o.why == transport.WrongPeer { // another relay would not help
+			o.offer = nil
 			return nil, err
 		}
 	}
 	return nil, err
 }
 
-// ask gets the offer of the session that goes on at another relay, or else of a new one.
-func (p *path) ask(ctx context.Context) error {
-	if p.offer != nil {
-		offer, err := p.account.move(ctx, p.device, *p.offer, p.why)
+// ask gets an offer: of the present session at another relay, or else of a new session.
+func (o *opener) ask(ctx context.Context) error {
+	if o.offer != nil {
+		offer, err := o.account.move(ctx, o.device, *o.offer, o.why)
 		if err == nil {
-			p.offer = &offer
-			p.tell("moved to relay " + offer.Relay.Name)
+			o.offer = &offer
+			o.tell("moved to relay " + offer.Relay.Name)
 		}
 		if err == nil || !isGone(err) {
 			return err
 		}
-		p.offer = nil
-		p.tell("opening a new session")
+		o.offer = nil
+		o.tell("opening a new session")
 	}
-	offer, err := p.account.request(ctx, p.device)
+	offer, err := o.account.request(ctx, o.device)
 	if err == nil {
-		p.offer = &offer
+		o.offer = &offer
 	}
 	return err
 }
 
-// isGone reports whether err says that there is nothing to be moved, or nobody who can: a server of before.
+// isGone reports whether err says that the session cannot be moved: it has ended, or an older server has no moves.
 func isGone(err error) bool {
-	return slices.Contains([]transport.Reason{NotFound, transport.Closed, transport.NoDevice, BadRequest, MethodNotAllowed,
+	return slices.Contains([]transport.Reason{api.NotFound, transport.Closed, transport.NoDevice, api.BadRequest, api.MethodNotAllowed,
 		transport.Protocol, transport.Unsupported}, transport.ReasonOf(err))
 }
 
@@ -94,45 +99,43 @@ func (a *Account) request(ctx context.Context, device string) (offer wire.Offer,
 		return offer, usage("device: neither a UID nor a name: %w", err)
 	}
 	a.m.progress("asking for a session with " + device)
-	in := struct {
-		Device string `json:"device"`
-	}{device}
-	return a.offer(ctx, "open session with "+device, "/sessions", in)
+	return a.offer(ctx, "open session with "+device, "/sessions", api.SessionRequest{Device: device, SessionVersion: wire.SessionVersion})
 }
 
 // move asks for the session of an offer to go on at another relay (access §5.2). An offer for its epoch or an older one is
-// stale: the other end is not there any more, or never was.
+// stale: the other end is not at that relay.
 func (a *Account) move(ctx context.Context, device string, old wire.Offer, why transport.Reason) (wire.Offer, error) {
 	op := "move session with " + device
 	a.m.progress("asking to " + op)
-	in := struct {
-		Epoch  int              `json:"epoch"`
-		Reason transport.Reason `json:"reason"`
-	}{old.Epoch, why}
-	offer, err := a.offer(ctx, op, "/sessions/"+url.PathEscape(old.Session)+"/move", in)
+	offer, err := a.offer(ctx, op, "/sessions/"+url.PathEscape(old.Session)+"/move", api.MoveRequest{Epoch: old.Epoch, Reason: why})
+	// To follow it would mean to wait 15 s at a relay for an end that has left.
 	if err == nil && (offer.Session != old.Session || offer.Epoch <= old.Epoch) {
 		err = fail(transport.Protocol, op, fmt.Errorf("stale offer: session %q, epoch %d", offer.Session, offer.Epoch))
 	}
 	return offer, err
 }
 
-// offer makes a request that is answered by an offer, and checks that we can follow it.
+// offer makes a request that is answered by an offer, and checks that this program supports it.
 func (a *Account) offer(ctx context.Context, op, path string, in any) (wire.Offer, error) {
-	var answer struct {
-		Offer wire.Offer `json:"offer"`
-	}
+	var answer api.SessionAnswer
 	err := a.do(ctx, op, http.MethodPost, path, in, &answer)
-	if o := answer.Offer; err == nil && (o.Role != wire.RoleManager || o.Crypto != wire.CryptoNested) {
-		err = fail(transport.Unsupported, op, fmt.Errorf("offer for role %q, crypto %q", o.Role, o.Crypto))
+	if o := answer.Offer; err == nil && o.Role != wire.RoleManager {
+		err = fail(transport.Unsupported, op, fmt.Errorf("offer for role %q", o.Role))
 	}
 	return answer.Offer, err
 }
 
-// join follows an offer (wire §5).
+// join follows an offer (wire §5). The certificate is read anew: it may have been renewed since the last session.
 func (a *Account) join(ctx context.Context, device string, offer wire.Offer) (*live, error) {
 	a.m.progress("joining at relay " + offer.Relay.Name)
 	s, err := session.Join(ctx, session.Config{
 		Dialer: a.dialer, Certificate: *a.cert.Load(), Roots: a.state.roots, Offer: offer, Now: a.m.Now})
+	if err == nil {
+		// The Runtime's answer to our certificate: a session that it refuses is no session.
+		if err = s.Ready(ctx); err != nil {
+			s.Close()
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open session with %s: %w", device, err)
 	}
@@ -146,7 +149,7 @@ func (a *Account) end(ctx context.Context, s *live) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	err := a.do(ctx, "end session", http.MethodDelete, "/sessions/"+url.PathEscape(s.offer.Session), nil, nil)
-	if err != nil { // the Runtime reports the end as well, when its stream of signs of life ends
+	if err != nil { // the Runtime reports the end too
 		a.m.log().Debug("session was not ended at the server", "session", clean(s.offer.Session), "err", clean(err.Error()))
 	}
 	s.Close()

@@ -17,7 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
+	"hawser/internal/answer"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -50,26 +53,26 @@ func harmless(t *testing.T, what, s string) {
 }
 
 func TestNothingHostileReachesTheTerminal(t *testing.T) {
-	a := &Account{state: state{roots: must(identity.NewRoots(must(identity.NewRoot(must(identity.NewKey()), time.Now())).Cert))}}
+	a := &Account{state: state{roots: identitytest.New(time.Now()).Roots}}
 	for _, s := range hostile() {
-		d := Device{Name: s, Domain: s, State: s, Address: s, Hints: map[string]string{s: s}}
-		n := NewDevice{Name: s, Code: s}
+		d := api.Device{Name: s, Domain: s, State: api.DeviceState(s), Address: s, Hints: map[string]string{s: s}}
+		n := api.NewDevice{Name: s, Code: s}
 		a.state.config.Hosts = []string{s}
-		r := Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
+		r := api.Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
 		p := PingResult{Device: s, Relay: s}
-		relay := NewRelay{Name: s, Code: s}
-		choice := RelayChoice{Name: s, Verdict: s, Reason: s, Manager: &Measured{Reason: transport.Reason(s)}, Runtime: &Measured{Way: s}}
-		decision := Decision{Chosen: s, Incumbent: s + s, Relays: []RelayChoice{choice, choice}}
+		relay := api.NewRelay{Name: s, Code: s}
+		choice := api.RelayChoice{Name: s, Verdict: api.Verdict(s), Reason: s, Manager: &api.Measured{Reason: transport.Reason(s)}, Runtime: &api.Measured{Way: s}}
+		decision := api.Decision{Chosen: s, Incumbent: s + s, Relays: []api.RelayChoice{choice, choice}}
 		for name, write := range map[string]func(*bytes.Buffer) error{
-			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []Device{d, d}) },
+			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []api.Device{d, d}) },
 			"device show": func(b *bytes.Buffer) error { return WriteDevice(b, d) },
 			"device add":  func(b *bytes.Buffer) error { return a.WriteNewDevice(b, n) },
-			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []Record{r}) },
+			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []api.Record{r}) },
 			"ping":        func(b *bytes.Buffer) error { return WritePing(b, p) },
 			"relay add":   func(b *bytes.Buffer) error { return a.WriteNewRelay(b, relay) },
 			"relays":      func(b *bytes.Buffer) error { return WriteDecision(b, decision) },
 			"login":       func(b *bytes.Buffer) error { return WriteInfo(b, Info{Domain: s, User: s, Home: s}) },
-			"JSON":        func(b *bytes.Buffer) error { return WriteJSON(b, []any{d, n, r, p, relay, decision}) },
+			"JSON":        func(b *bytes.Buffer) error { return answer.JSON(b, []any{d, n, r, p, relay, decision}) },
 			"notes":       func(b *bytes.Buffer) error { (&lines{w: b}).say("session up via %s", s); return nil },
 			"error":       func(b *bytes.Buffer) error { b.WriteString(Explain(errors.New(s))); return nil },
 			"refusal": func(b *bytes.Buffer) error {
@@ -122,7 +125,7 @@ func TestCleanKeepsWhatOperatorsWrite(t *testing.T) {
 func TestJSONSurvivesTheFilter(t *testing.T) {
 	for _, s := range append(hostile(), "Ölpresse", "压力机", "<&>") {
 		var b bytes.Buffer
-		if err := WriteJSON(&b, s); err != nil {
+		if err := answer.JSON(&b, s); err != nil {
 			t.Fatal(err)
 		}
 		var got string
@@ -140,17 +143,17 @@ func TestGolden(t *testing.T) {
 	when := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 	uid := must(identity.ParseUID(strings.Repeat("0123456789abcdef", 2)))
 	spki := must(identity.ParseSPKI(strings.Repeat("0123456789abcdef", 4)))
-	full := Device{UID: uid, Name: "press 4", Domain: "default", State: "enrolled", Online: true, Address: "203.0.113.9",
+	full := api.Device{UID: uid, Name: "press 4", Domain: "default", State: "enrolled", Online: true, Address: "203.0.113.9",
 		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}
-	pending := Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}
+	pending := api.Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}
 	info := Info{Domain: "default", User: "admin", SPKI: spki, NotAfter: when, Home: "/home/t/.config/hawser"}
-	added := NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}
-	record := Record{Seq: 7, Time: when, Node: "a1", Domain: "default", Actor: "hawser://default/user/admin", Action: "device-add",
+	added := api.NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}
+	record := api.Record{Seq: 7, Time: when, Node: "a1", Domain: "default", Actor: "hawser://default/user/admin", Action: "device-add",
 		Object: "press 4", Result: "ok", Prev: "00", Hash: "11"}
 	account := &Account{state: state{roots: must(identity.ParseRoots(must(os.ReadFile(filepath.Join("testdata", "root.pem"))))),
 		config: config{Hosts: []string{"access.example"}}}}
 	ping := PingResult{Device: "press 4", Relay: "r1", Sent: 4, Received: 3, Min: 20.125, Median: 21, Max: 30.5}
-	relay := NewRelay{Name: "r2", Code: "0123-4567", Expires: when}
+	relay := api.NewRelay{Name: "r2", Code: "0123-4567", Expires: when}
 	decision := decisionOf(uid, when)
 	var got bytes.Buffer
 	for _, part := range []struct {
@@ -160,18 +163,18 @@ func TestGolden(t *testing.T) {
 	}{
 		{"login", info, func() error { return WriteInfo(&got, info) }},
 		{"device add", added, func() error { return account.WriteNewDevice(&got, added) }},
-		{"device list", []Device{full, pending}, func() error { return WriteDevices(&got, []Device{full, pending}) }},
-		{"device list of none", []Device{}, func() error { return WriteDevices(&got, nil) }},
+		{"device list", []api.Device{full, pending}, func() error { return WriteDevices(&got, []api.Device{full, pending}) }},
+		{"device list of none", []api.Device{}, func() error { return WriteDevices(&got, nil) }},
 		{"device show", full, func() error { return WriteDevice(&got, full) }},
 		{"device show of one that waits", pending, func() error { return WriteDevice(&got, pending) }},
 		{"ping", ping, func() error { return WritePing(&got, ping) }},
 		{"relay add", relay, func() error { return account.WriteNewRelay(&got, relay) }},
 		{"relays", decision, func() error { return WriteDecision(&got, decision) }},
-		{"relays of none", Decision{Device: uid, At: when, Relays: []RelayChoice{}}, func() error { return WriteDecision(&got, Decision{}) }},
-		{"audit", []Record{record}, func() error { return WriteRecords(&got, []Record{record}) }},
+		{"relays of none", api.Decision{Device: uid, At: when, Relays: []api.RelayChoice{}}, func() error { return WriteDecision(&got, api.Decision{}) }},
+		{"audit", []api.Record{record}, func() error { return WriteRecords(&got, []api.Record{record}) }},
 	} {
 		fmt.Fprintf(&got, "# %s\n", part.name)
-		if err := errors.Join(WriteJSON(&got, part.json), part.text()); err != nil {
+		if err := errors.Join(answer.JSON(&got, part.json), part.text()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,14 +194,14 @@ func TestGolden(t *testing.T) {
 }
 
 // decisionOf has a relay of each kind.
-func decisionOf(uid identity.UID, at time.Time) Decision {
-	near := &Measured{RTT: 12.345, Jitter: 0.4, Port: 443, Way: "direct", At: at}
-	far := &Measured{RTT: 180.5, Jitter: 12.25, Loss: 20, Port: 5935, Way: "direct", At: at}
-	return Decision{Device: uid, At: at, Chosen: "frankfurt-1", Incumbent: "r4", Relays: []RelayChoice{
-		{Name: "frankfurt-1", Manager: near, Runtime: near, Pipes: 3, Max: 100, Score: 27.79, Verdict: "chosen"},
-		{Name: "r2", Manager: near, Runtime: far, Pipes: 0, Max: 100, Score: 418.145, Verdict: "lost", Reason: "390.4 ms more than frankfurt-1"},
-		{Name: "r3", Runtime: near, Max: 100, Score: 1013.145, Verdict: "lost", Reason: "not measured by the Manager"},
-		{Name: "r4", Manager: &Measured{Reason: transport.ResetAfterHello, At: at}, Runtime: near, Score: 1013.145,
+func decisionOf(uid identity.UID, at time.Time) api.Decision {
+	near := &api.Measured{RTTMS: 12.345, JitterMS: 0.4, Port: 443, Way: "direct", At: at}
+	far := &api.Measured{RTTMS: 180.5, JitterMS: 12.25, LossPct: 20, Port: 5935, Way: "direct", At: at}
+	return api.Decision{Device: uid, At: at, Chosen: "frankfurt-1", Incumbent: "r4", Relays: []api.RelayChoice{
+		{Name: "frankfurt-1", Manager: near, Runtime: near, Pipes: 3, Max: 100, ScoreMS: 27.79, Verdict: "chosen"},
+		{Name: "r2", Manager: near, Runtime: far, Pipes: 0, Max: 100, ScoreMS: 418.145, Verdict: "lost", Reason: "390.4 ms more than frankfurt-1"},
+		{Name: "r3", Runtime: near, Max: 100, ScoreMS: 1013.145, Verdict: "lost", Reason: "not measured by the Manager"},
+		{Name: "r4", Manager: &api.Measured{Reason: transport.ResetAfterHello, At: at}, Runtime: near, ScoreMS: 1013.145,
 			Verdict: "out", Reason: "the Manager could not reach it: reset-after-hello"},
 	}}
 }
@@ -226,7 +229,7 @@ func TestExitCodes(t *testing.T) {
 		{nil, 0, ""},
 		{errors.New("x"), 1, ""},
 		{usage("x"), 2, "--help"},
-		{fail(NotLoggedIn, "x", nil), 3, "hawser login"},
+		{fail(api.NotLoggedIn, "x", nil), 3, "hawser login"},
 		{fail(transport.Expired, "x", nil), 3, "hawser login"},
 		{fmt.Errorf("x: %w", &wire.Refusal{Reason: transport.Policy}), 4, "owner"},
 		{fmt.Errorf("x: %w", &wire.Refusal{Reason: transport.Locked}), 4, "turn its key switch"},
@@ -235,7 +238,7 @@ func TestExitCodes(t *testing.T) {
 		{fail(transport.Offline, "x", nil), 5, "power"},
 		{fail(transport.LinkLost, "x", nil), 5, "network"},
 		{fail(transport.NoDevice, "x", nil), 1, "device list"},
-		{fail(NameTaken, "x", nil), 1, "another name"},
+		{fail(api.NameTaken, "x", nil), 1, "another name"},
 		{fmt.Errorf("list devices: %w", dial), 5, "clock"},
 		{fail(transport.WrongRoot, "x", &problem{code: transport.WrongRoot}), 3, "hawser login"},
 		{fail(transport.WrongRoot, "x", nil), 1, "--pin"},

@@ -3,21 +3,26 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
+	"hawser/internal/wait"
 	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
 const (
-	toolWait    = 15 * time.Second // how long a Tool waits for a session
-	acceptPause = 1 * time.Second  // after an Accept that failed, say for want of file descriptors
+	// A failover is over by then (docs/tests.md, A2-failover).
+	toolWait    = 15 * time.Second // how long a tool waits for a session
+	acceptPause = 1 * time.Second  // after a failed Accept, for example without free file descriptors
 )
 
-// accept serves each Tool that connects until the listener is closed.
+// accept serves each tool that connects until the listener is closed. Tools are accepted also during a loss: the stream
+// waits up to toolWait for the next session, and the tool sees a slow connect and no refusal.
 func (t *tunnel) accept(ctx context.Context, l net.Listener, target netip.AddrPort) {
 	for {
 		c, err := l.Accept()
@@ -27,46 +32,57 @@ func (t *tunnel) accept(ctx context.Context, l net.Listener, target netip.AddrPo
 		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
 			return
 		default:
-			t.notes.say("forward %s: %s", l.Addr(), err)
-			pause(ctx, acceptPause)
+			if say, behind := t.hush.due("forward "+l.Addr().String(), time.Now()); say {
+				t.notes.say("forward %s: %s%s", l.Addr(), err, behind)
+			}
+			wait.Sleep(ctx, acceptPause)
 		}
 	}
 }
 
-// tool carries one Tool's connection. One that cannot be carried is reset at once, with a line that says why: a Tool
-// shows "connection reset" where it would show nothing at all after a plain close.
+// tool forwards one tool's connection. If that is impossible it resets the connection and prints why: a tool reports a
+// reset, but shows nothing after an orderly close. It is a goroutine of tools, for which Connect waits; Bridge closes
+// both ends before it returns.
 func (t *tunnel) tool(ctx context.Context, c net.Conn, target netip.AddrPort) {
-	s, stream, err := t.stream(ctx, target)
+	half, ok := c.(session.Half)
+	if !ok {
+		c.Close() // no listener of ours makes such a connection
+		return
+	}
+	stream, err := t.stream(ctx, target)
 	if err != nil {
 		reset(c)
-		if ctx.Err() == nil {
-			t.notes.say("connection to %s refused: %s", target, why(err))
+		// A kind is a target and a reason: the gateway's own words may differ each time.
+		if say, behind := t.hush.due(fmt.Sprint(target, transport.ReasonOf(err)), time.Now()); say && ctx.Err() == nil {
+			t.notes.say("connection to %s refused: %s%s", target, why(err), behind)
 		}
 		return
 	}
-	session.Bridge(&tool{c, s}, stream)
+	session.Bridge(half, stream)
 }
 
-// stream opens a stream to target on the live session, or on the next one if that comes in time.
-func (t *tunnel) stream(ctx context.Context, target netip.AddrPort) (*live, *session.Stream, error) {
+// stream opens a stream to target on the live session, or on the next one if that comes in time. A session that ended
+// between hand-over and Open is no answer: the next one is waited for.
+func (t *tunnel) stream(ctx context.Context, target netip.AddrPort) (*mux.Stream, error) {
 	patience := time.NewTimer(toolWait)
 	defer patience.Stop()
 	for {
 		select {
 		case s := <-t.sessions:
-			stream, err := s.Open(ctx, wire.Open{Service: wire.ServiceTCP, Target: target.String()})
+			stream, err := s.Open(ctx, mux.Open{Service: wire.ServiceTCP, Target: target.String()})
 			if err == nil || !ended(s) || ctx.Err() != nil {
-				return s, stream, err
+				return stream, err
 			}
 		case <-patience.C:
-			return nil, nil, fail(transport.Timeout, "wait for the session", nil)
+			return nil, fail(transport.Timeout, "wait for the session", nil)
 		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// why says in a line who refused a stream and for which reason.
+// why is one line about who refused a stream and for which reason. It names who refused, because a policy, a firewall
+// behind the gateway and a PLC that is off are three people's matter.
 func why(err error) string {
 	if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
 		who := "the gateway"
@@ -87,31 +103,7 @@ func why(err error) string {
 	return err.Error()
 }
 
-// tool is a Tool's connection over a session. When the session ends under it the Tool sees a reset and never an end in
-// order: a file that was cut off must not look whole.
-type tool struct {
-	net.Conn
-	session *live
-}
-
-// CloseWrite says that the other end will send nothing more.
-func (c *tool) CloseWrite() error {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok || ended(c.session) {
-		return fail(transport.LinkLost, "end stream", nil)
-	}
-	return half.CloseWrite()
-}
-
-// Close resets when the session is gone, else it ends in order.
-func (c *tool) Close() error {
-	if ended(c.session) {
-		return reset(c.Conn)
-	}
-	return c.Conn.Close()
-}
-
-// ended reports whether a session is over, from whichever side.
+// ended reports whether a session has ended, on either side.
 func ended(s *live) bool {
 	select {
 	case <-s.Done():
@@ -121,7 +113,7 @@ func ended(s *live) bool {
 	}
 }
 
-// reset closes with RST instead of FIN.
+// reset closes with RST instead of FIN. An orderly close in the middle of a program upload would look like its end.
 func reset(c net.Conn) error {
 	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
 		l.SetLinger(0)

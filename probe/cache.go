@@ -8,9 +8,11 @@ import (
 
 // Cache limits, names §6.
 const (
-	maxNames   = 64
-	minTTL     = 60 * time.Second
-	maxTTL     = time.Hour
+	maxNames = 64
+	minTTL   = 60 * time.Second
+	maxTTL   = time.Hour
+	// A failure is kept too: without that, a dial loop asks a dead resolver as fast as it fails. Short at first,
+	// because most are over when the link is up.
 	minFailure = 5 * time.Second
 	maxFailure = 5 * time.Minute
 )
@@ -22,8 +24,9 @@ type result struct {
 	err   error
 }
 
-// nameCache remembers results by canonical name. The zero value is empty. It
-// judges by monotonic time, so that stepping the wall clock expires nothing.
+// nameCache keeps results by canonical name. The zero value is empty. Ages are in monotonic time, so that setting the
+// clock expires nothing. A gateway knows a handful of hosts; a full cache means that something asks for names that
+// others choose.
 type nameCache struct {
 	entries map[string]cacheEntry
 }
@@ -31,11 +34,11 @@ type nameCache struct {
 type cacheEntry struct {
 	result
 	until    time.Time
-	servers  []netip.AddrPort // a failure is theirs: other servers are asked at once
+	servers  []netip.AddrPort // that gave the failure: other servers are asked at once
 	failures uint             // in a row
 }
 
-// get returns the result for name if it still counts.
+// get returns the result for name unless it has expired.
 func (c *nameCache) get(name string, servers []netip.AddrPort, now time.Time) (result, bool) {
 	e, ok := c.entries[name]
 	if !ok || !now.Before(e.until) || e.err != nil && !slices.Equal(e.servers, servers) {
@@ -44,7 +47,7 @@ func (c *nameCache) get(name string, servers []netip.AddrPort, now time.Time) (r
 	return e.result, true
 }
 
-// put remembers res, making room by dropping what expires first.
+// put keeps res. A full cache drops the result that expires first.
 func (c *nameCache) put(name string, servers []netip.AddrPort, res result, now time.Time) {
 	old, known := c.entries[name]
 	if !known && len(c.entries) >= maxNames {
@@ -63,7 +66,7 @@ func (c *nameCache) put(name string, servers []netip.AddrPort, res result, now t
 	c.entries[name] = e
 }
 
-// failureTime is how long the n-th failure in a row is remembered.
+// failureTime is how long the n-th failure in a row is kept.
 func failureTime(n uint) time.Duration {
 	return min(minFailure<<min(n-1, 10), maxFailure)
 }
@@ -86,7 +89,7 @@ func (c *nameCache) forgetFailures() {
 	}
 }
 
-// cached returns what is remembered about name.
+// cached returns the result that is kept for name, if any.
 func (r *Resolver) cached(name string, servers []netip.AddrPort) ([]netip.Addr, error, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +97,7 @@ func (r *Resolver) cached(name string, servers []netip.AddrPort) ([]netip.Addr, 
 	return slices.Clone(res.addrs), res.err, hit
 }
 
-// keep remembers res and hands it on.
+// keep puts res into the cache and returns it.
 func (r *Resolver) keep(name string, servers []netip.AddrPort, res result) ([]netip.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,22 +5,23 @@ import (
 	"time"
 )
 
-// minSpread is the least half width of a sample's interval. Two good servers
-// that both claim perfection differ by more than they claim.
+// minSpread is the least half width of a sample's interval. Two good servers that
+// both give an error of zero still differ by some milliseconds.
 const minSpread = 10 * time.Millisecond
 
-// Verdict says which time may be believed, and who was not.
+// Verdict is the time that may be believed, with the sources that were not.
 type Verdict struct {
 	// Plausible is true if enough configured sources agree. If it is not,
-	// only Agreed, Rejected and Reason mean anything.
+	// only Needed, Agreed, Rejected and Reason mean anything.
 	Plausible bool
 	Reason    Reason // no-majority when not plausible
 
-	// Time is the believed time at the local reading Received, good to
-	// ± Uncertainty if those who agree tell the truth.
+	// Time is the believed time at the local reading Received, ± Uncertainty if the
+	// sources that agree are right.
 	Time, Received time.Time
 	Uncertainty    time.Duration
 
+	Needed   int          // sources that have to agree (time §4)
 	Agreed   []string     // sources, in the order of the samples
 	Rejected []*TimeError // one for every other sample, each with its source and reason
 }
@@ -29,11 +30,11 @@ type Verdict struct {
 // that gave Sample.Received.
 func (v Verdict) At(now time.Time) time.Time { return v.Time.Add(now.Sub(v.Received)) }
 
-// Combine decides which time may be believed (time §4): enough of the
-// configured sources must agree, whether they answered or not. It is pure.
-// Configured is raised to the number of sources that the samples name.
+// Combine decides which time may be believed (time §4): a majority of the configured
+// sources must agree, and silent ones count as well. It is pure. Configured is raised
+// to the number of sources in samples.
 func Combine(samples []Sample, configured int, floor, ceiling time.Time) Verdict {
-	var v Verdict
+	v := Verdict{Needed: needed(max(configured, countSources(samples)))}
 	good := v.screen(samples, floor, ceiling)
 	if len(good) == 0 {
 		v.Reason = ReasonNoMajority
@@ -53,7 +54,7 @@ func Combine(samples []Sample, configured int, floor, ceiling time.Time) Verdict
 			v.Rejected = append(v.Rejected, &TimeError{Source: s.Source, Reason: ReasonOutvoted, Detail: detail})
 		}
 	}
-	if meet < needed(max(configured, countSources(samples))) {
+	if meet < v.Needed {
 		v.Reason = ReasonNoMajority
 		return v
 	}
@@ -62,8 +63,8 @@ func Combine(samples []Sample, configured int, floor, ceiling time.Time) Verdict
 	return v
 }
 
-// screen returns the samples that count, one for each source, and notes why
-// the others do not.
+// screen returns the samples that count, one for each source, and puts the others
+// into Rejected.
 func (v *Verdict) screen(samples []Sample, floor, ceiling time.Time) (good []Sample) {
 	seen := make(map[string]bool)
 	for _, s := range samples {
@@ -88,7 +89,8 @@ func countSources(samples []Sample) int {
 	return len(names)
 }
 
-// needed is how many of the configured sources must agree (time §4).
+// needed is how many of the configured sources must agree (time §4). With four and more a majority of three is wanted,
+// so that two servers that lie together move nothing (docs/tests.md, K2).
 func needed(configured int) int {
 	switch {
 	case configured <= 1:
@@ -102,8 +104,8 @@ func needed(configured int) int {
 // span is an interval of time, both ends included.
 type span struct{ lo, hi time.Time }
 
-// spanOf carries a sample to the local reading ref. Only the short difference
-// between two local readings enters, never one between their clock and ours.
+// spanOf moves a sample to the local reading ref. It uses only the difference of two
+// local readings, so our clock may be wrong by years.
 func spanOf(s Sample, ref, floor time.Time) span {
 	at := unfold(s.At, floor).Add(ref.Sub(s.Received))
 	spread := max(s.RootDistance, minSpread)
@@ -116,9 +118,9 @@ func (s span) overlaps(o span) bool { return !s.lo.After(o.hi) && !o.lo.After(s.
 
 func (s span) middle() time.Time { return s.lo.Add(s.hi.Sub(s.lo) / 2) }
 
-// meeting returns where most spans meet, and how many do. The place where
-// most meet begins where one of them begins, so that only those are tried.
-// Places that tie are joined, with what lies between.
+// meeting returns the interval in which most spans overlap, and how many do. It begins where one of the spans begins,
+// so only those points are tried. Intervals with the same number are joined, together with the time between them. This
+// is Marzullo's algorithm, over few enough intervals that trying each beginning is the simplest form.
 func meeting(spans []span) (best span, count int) {
 	for _, s := range spans {
 		at, n := span{s.lo, s.hi}, 0

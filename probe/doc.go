@@ -7,21 +7,12 @@
 //   - [Resolver] turns a host name into addresses (names.md).
 //   - [SNTP] measures what time servers say, [Sample.Check] says whether one
 //     answer counts and [Combine] which time may be believed (time.md).
-//   - [Netcheck] tries every way to the Access Servers, and says in a [Report]
-//     what the site's IT has to change (cli §2).
+//   - [Resolver.Inspect] says how one DNS server behaves, for package netcheck,
+//     which looks at a site for people.
 //   - [MeasureRelays] measures how far away each relay is (wire §5.4).
 //
 // Names and times are not authenticated: an address is right when TLS says so,
 // and a time from SNTP is plausible at best. Servers and relays are, by the
 // dialer that reaches them. No goroutine outlives the call that started it.
 // The package promises no compatibility to the outside.
-//
-// A client's use of it:
-//
-//	names := &probe.Resolver{Servers: cfg.DNSServers}
-//	clock := &probe.SNTP{Resolve: names.Resolve}
-//	verdict := probe.Combine(clock.Round(ctx, sources), len(sources), floor, ceiling)
-//	if verdict.Plausible {
-//		now := verdict.At(time.Now())
-//	}
 package probe

@@ -177,7 +177,7 @@ func collisionBits(values []uint16) float64 {
 func TestMemoryForAnAnswerIsBounded(t *testing.T) {
 	t.Attr("id", "D3")
 	const claimed, most, rounds = 10_000, 64 << 10, 50
-	q := newQuestion("access.example", typeA, false)
+	q := newQuery("access.example", typeA, false)
 	var msg dns.Msg
 	msg.SetQuestion(q.name, typeA)
 	msg.Id, msg.Response = q.id, true

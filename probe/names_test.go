@@ -19,16 +19,20 @@ import (
 	"github.com/miekg/dns"
 
 	"hawser/internal/memnet"
+	"hawser/probe/probetest"
 )
 
 // The servers in these tests are fakes, on miekg/dns over a network in
 // memory: they do what real servers refuse to do (mangle, forge, flood, stay
 // silent) at exactly known times. Real servers are met in the lab.
 
-// handler answers one question; writing nothing is silence.
-type handler func(network string, w dns.ResponseWriter, q *dns.Msg)
+type handler = probetest.Handler
 
 var (
+	serve, respond, honest, silent = probetest.ServeDNS, probetest.Respond, probetest.Honest, probetest.Silent
+	says, code, over, truncate     = probetest.Says, probetest.Code, probetest.Over, probetest.Truncate
+	lowerCase, withoutEDNS         = probetest.LowerCase, probetest.WithoutEDNS
+
 	addr1 = netip.MustParseAddr("203.0.113.7")
 	addr2 = netip.MustParseAddr("2001:db8::7")
 	lan   = netip.MustParseAddr("10.1.2.3")
@@ -78,18 +82,6 @@ func (r *rig) server(addr string, h handler) netip.AddrPort {
 	return at
 }
 
-func serve(t *testing.T, pc net.PacketConn, l net.Listener, h handler) {
-	for network, srv := range map[string]*dns.Server{"udp": {PacketConn: pc}, "tcp": {Listener: l}} {
-		srv.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { h(network, w, q) })
-		done := make(chan struct{})
-		started := make(chan struct{})
-		srv.NotifyStartedFunc = func() { close(started) }
-		go func() { defer close(done); srv.ActivateAndServe() }()
-		<-started
-		t.Cleanup(func() { srv.Shutdown(); <-done })
-	}
-}
-
 // resolve asks and checks what came and how long it took.
 func (r *rig) resolve(host string, took time.Duration, want ...netip.Addr) {
 	r.t.Helper()
@@ -118,74 +110,10 @@ func (r *rig) fail(host string, took time.Duration, want Reason) *NameError {
 	return nameErr
 }
 
-// reply to q with records in zone file form; %s stands for the name asked.
-func respond(q *dns.Msg, records ...string) *dns.Msg {
-	m := new(dns.Msg).SetReply(q)
-	for _, text := range records {
-		rr, err := dns.NewRR(strings.ReplaceAll(text, "%s", q.Question[0].Name))
-		if err != nil {
-			panic(err)
-		}
-		if t := rr.Header().Rrtype; t == q.Question[0].Qtype || t == dns.TypeCNAME {
-			m.Answer = append(m.Answer, rr)
-		}
-	}
-	return m
-}
-
-// honest has both addresses for every name.
-func honest(_ string, w dns.ResponseWriter, q *dns.Msg) {
-	w.WriteMsg(respond(q, "%s 300 A 203.0.113.7", "%s 300 AAAA 2001:db8::7"))
-}
-
-func silent(string, dns.ResponseWriter, *dns.Msg) {}
-
-func says(records ...string) handler {
-	return func(_ string, w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(respond(q, records...)) }
-}
-
-func code(rcode int) handler {
-	return func(_ string, w dns.ResponseWriter, q *dns.Msg) { w.WriteMsg(new(dns.Msg).SetRcode(q, rcode)) }
-}
-
-// over does one thing over UDP and another over TCP.
-func over(udp, tcp handler) handler {
-	return func(network string, w dns.ResponseWriter, q *dns.Msg) {
-		if network == "udp" {
-			udp(network, w, q)
-		} else {
-			tcp(network, w, q)
-		}
-	}
-}
-
-func truncate(_ string, w dns.ResponseWriter, q *dns.Msg) {
-	m := new(dns.Msg).SetReply(q)
-	m.Truncated = true
-	w.WriteMsg(m)
-}
-
 // garble answers with a record that ends early.
 func garble(_ string, w dns.ResponseWriter, q *dns.Msg) {
 	b, _ := respond(q, "%s 300 A 203.0.113.7", "%s 300 AAAA 2001:db8::7").Pack()
 	w.Write(b[:len(b)-2])
-}
-
-func lowerCase(h handler) handler {
-	return func(network string, w dns.ResponseWriter, q *dns.Msg) {
-		q.Question[0].Name = strings.ToLower(q.Question[0].Name)
-		h(network, w, q)
-	}
-}
-
-func withoutEDNS(h, otherwise handler) handler {
-	return func(network string, w dns.ResponseWriter, q *dns.Msg) {
-		if q.IsEdns0() == nil {
-			h(network, w, q)
-		} else {
-			otherwise(network, w, q)
-		}
-	}
 }
 
 // bareCode sends a header and nothing else, as some public resolvers do.
@@ -263,8 +191,8 @@ func TestOneServer(t *testing.T) {
 		{name: "not implemented", serve: code(dns.RcodeNotImplemented), reason: ReasonBadReply},
 		{name: "hijacked to loopback", id: "D3", serve: says("%s 300 A 127.0.0.1", "%s 300 AAAA ::1"), reason: ReasonBadAddress},
 		{name: "some of them unusable", serve: says("%s 300 A 0.0.0.0", "%s 300 A 203.0.113.7", "%s 300 AAAA fe80::1"), want: v4},
-		{name: "alias within the answer", serve: chain(8), want: v4},
-		{name: "too many aliases", serve: chain(9), reason: ReasonNoAddress},
+		{name: "alias within the answer", serve: chain(16), want: v4},
+		{name: "too many aliases", serve: chain(17), reason: ReasonNoAddress},
 		{name: "alias loop", id: "D3", serve: says("%s 300 CNAME b.example.", "b.example. 300 CNAME %s"), reason: ReasonNoAddress},
 		{name: "alias to nowhere asks nothing more", serve: says("%s 300 CNAME b.example."), reason: ReasonNoAddress},
 		{name: "address of another name", serve: says("other.example. 300 A 203.0.113.7"), reason: ReasonNoAddress},
@@ -327,6 +255,49 @@ func TestNextServer(t *testing.T) {
 				r.server("192.0.2.53", tt.bad)
 				r.server("192.0.2.54", honest)
 				r.resolve("access.example", tt.took, addr1, addr2)
+			})
+		})
+	}
+}
+
+// A site's own resolver comes first, and one that the world shares second (names §3).
+func TestSplitDNS(t *testing.T) {
+	inside := says("%s 300 A 10.1.2.3")
+	filter := says("%s 300 A 0.0.0.0", "%s 300 AAAA ::")
+	wrong := netip.MustParseAddr("198.51.100.9")
+	for _, tt := range []struct {
+		name          string
+		first, second handler
+		private       bool
+		took          time.Duration
+		want          []netip.Addr
+		reason        Reason
+	}{
+		{name: "the name does not exist inside", first: code(dns.RcodeNameError), second: honest, want: []netip.Addr{addr1, addr2}},
+		{name: "an address inside", first: inside, second: honest, want: []netip.Addr{addr1, lan}},
+		{name: "an address that does not count", first: filter, second: honest, want: []netip.Addr{addr1, addr2}},
+		{name: "an address inside, declared private", first: inside, second: honest, private: true, want: []netip.Addr{lan}},
+		{name: "inside only", first: inside, second: code(dns.RcodeNameError), want: []netip.Addr{lan}},
+		{name: "an address inside, and silence", first: inside, second: silent, took: secondGrace, want: []netip.Addr{lan}},
+		{name: "no such name, and silence", first: code(dns.RcodeNameError), second: silent, took: denialGrace, reason: ReasonNXDomain},
+		{name: "no such name, and TCP only", first: code(dns.RcodeNameError), second: over(silent, honest), took: silence, want: []netip.Addr{addr1, addr2}},
+		{name: "no such name anywhere", first: code(dns.RcodeNameError), second: code(dns.RcodeNameError), reason: ReasonNXDomain},
+		{name: "no such name, and a failure", first: code(dns.RcodeNameError), second: code(dns.RcodeServerFailure), reason: ReasonNXDomain},
+		{name: "a failure, and no such name", first: code(dns.RcodeServerFailure), second: code(dns.RcodeNameError), reason: ReasonNXDomain},
+		{name: "useless addresses, and no such name", first: filter, second: code(dns.RcodeNameError), reason: ReasonBadAddress},
+		{name: "no address is final", first: says(), second: honest, reason: ReasonNoAddress},
+		{name: "a public address inside is taken", first: says("%s 300 A 198.51.100.9"), second: honest, want: []netip.Addr{wrong}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.server("192.0.2.53", tt.first)
+				r.server("192.0.2.54", tt.second)
+				r.resolver.Private = tt.private
+				if tt.reason == "" {
+					r.resolve("access.example", tt.took, tt.want...)
+				} else {
+					r.fail("access.example", tt.took, tt.reason)
+				}
 			})
 		})
 	}

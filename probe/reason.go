@@ -1,8 +1,8 @@
 package probe
 
-// Reason is why something was not found or does not count: one word of a
-// closed list (names §7, time §5). People read the error text; code, status
-// and netcheck use the Reason.
+// Reason is why something was not found or does not count, as one word of a closed
+// list (names §7, time §5). The text of errors is for people; code, status and
+// netcheck use the Reason.
 type Reason string
 
 // Why a name has no address (names §7).

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
+	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -22,13 +25,13 @@ import (
 // pool is a few fake relays, made by hand to do what a real one never does, and
 // a client that measures them over a network in memory.
 type pool struct {
-	*site
-	issuing *identity.Authority
-	roots   *identity.Roots
-	dialer  *transport.Dialer
-	relays  []wire.Relay
+	*rig
+	pki    *identitytest.PKI
+	dialer *transport.Dialer
+	relays []wire.Relay
 
-	frames map[string]int // that each relay was sent; site.mu guards it
+	mu     sync.Mutex     // guards what follows
+	frames map[string]int // that each relay was sent
 }
 
 const hop = 10 * time.Millisecond // of a packet, one way, in a pool
@@ -38,13 +41,7 @@ func inPool(t *testing.T, f func(p *pool)) {
 	t.Helper()
 	bubble(t, func(r *rig) {
 		r.net.SetLatency(hop)
-		p := &pool{site: &site{rig: r}, frames: map[string]int{}}
-		root, err := identity.NewRoot(p.key(), time.Now())
-		p.ok(err)
-		p.issuing, err = root.NewIssuing(p.key(), time.Now())
-		p.ok(err)
-		p.roots, err = identity.NewRoots(root.Cert)
-		p.ok(err)
+		p := &pool{rig: r, frames: map[string]int{}, pki: identitytest.New(time.Now())}
 		user := p.certified(identity.UserName("default", "ann"))
 		client := r.net.Host(netip.MustParseAddr("192.0.2.100"))
 		p.dialer = &transport.Dialer{DialContext: client.DialContext, Certificate: func() *tls.Certificate { return &user }}
@@ -52,18 +49,9 @@ func inPool(t *testing.T, f func(p *pool)) {
 	})
 }
 
-// certified issues a certificate to a new key.
+// certified certifies a new key for now.
 func (p *pool) certified(name identity.Name) tls.Certificate {
-	p.t.Helper()
-	key := p.key()
-	chain, err := p.issuing.Issue(identity.Request{Name: name, Pub: key.Public(),
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)})
-	p.ok(err)
-	c := tls.Certificate{PrivateKey: key}
-	for _, cert := range chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
+	return p.pki.Leaf(name, -time.Hour, time.Hour)
 }
 
 // An answer is what a fake relay does with the frame of a number, from 1; an error
@@ -104,25 +92,16 @@ func (p *pool) relay(shown string, do answer) {
 	n := len(p.relays) + 1
 	name, addr := fmt.Sprintf("r%d", n), netip.AddrFrom4([4]byte{203, 0, 113, byte(n)})
 	p.relays = append(p.relays, wire.Relay{Name: name, Hosts: []string{addr.String()}, Ports: []transport.Port{443}})
-	l, err := p.net.Host(addr).Listen(443)
-	p.ok(err)
-	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{p.certified(identity.RelayName(shown))},
-		NextProtos: []string{transport.ALPNRelay}, ClientAuth: tls.RequireAnyClientCert, SessionTicketsDisabled: true}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			tcp, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() { p.serve(name, tls.Server(tcp, config), do) })
-		}
-	})
-	p.t.Cleanup(func() { l.Close(); wg.Wait() })
+	config := identitytest.ServerConfig(p.certified(identity.RelayName(shown)), transport.ALPNRelay)
+	config.ClientAuth = tls.RequireAnyClientCert
+	relay, err := p.net.Host(addr).Serve(443, func(c net.Conn) { p.serve(name, tls.Server(c, config), do) })
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(relay.Stop)
 }
 
 func (p *pool) serve(name string, c *tls.Conn, do answer) {
-	defer c.NetConn().Close()
 	for n := 1; ; n++ {
 		f, err := wire.Expect(c, wire.TypeEcho)
 		if err != nil {
@@ -141,7 +120,7 @@ func (p *pool) serve(name string, c *tls.Conn, do answer) {
 func (p *pool) measure(ctx context.Context, took time.Duration) []wire.Measurement {
 	p.t.Helper()
 	begin := time.Now()
-	all := MeasureRelays(ctx, p.dialer, p.roots, p.relays)
+	all := MeasureRelays(ctx, p.dialer, p.pki.Roots, p.relays)
 	if d := time.Since(begin); d != took {
 		p.t.Errorf("took %v, want %v", d, took)
 	}
@@ -160,6 +139,51 @@ func numbers(rtt, jitter time.Duration, lossPct int) wire.Measurement {
 
 func because(reason transport.Reason) wire.Measurement {
 	return wire.Measurement{Name: "r1", Reason: reason}
+}
+
+// A relay that only a proxy leads to is measured through it, as a session goes.
+func TestRelayIsMeasuredThroughAProxy(t *testing.T) {
+	inPool(t, func(p *pool) {
+		p.relay("r1", sendBack)
+		relay := netip.MustParseAddr(p.relays[0].Hosts[0])
+		host := p.net.Host(netip.MustParseAddr("192.0.2.7"))
+		proxy, err := host.Serve(3128, func(c net.Conn) {
+			if n, err := c.Read(make([]byte, 1024)); err != nil || n == 0 {
+				return
+			}
+			far, err := host.DialContext(p.t.Context(), "tcp", netip.AddrPortFrom(relay, 443).String())
+			if err != nil {
+				return
+			}
+			defer far.Close()
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
+			var both sync.WaitGroup
+			both.Go(func() { io.Copy(far, c); far.Close() })
+			both.Go(func() { io.Copy(c, far); c.Close() })
+			both.Wait()
+		})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.t.Cleanup(proxy.Stop)
+		p.net.Firewall(func(from netip.Addr, to netip.AddrPort) memnet.Verdict {
+			if to.Addr() == relay && from != netip.MustParseAddr("192.0.2.7") {
+				return memnet.Reject
+			}
+			return memnet.Pass
+		})
+		setting, _, err := transport.ParseProxySetting([]string{"http://192.0.2.7:3128"})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.dialer.Proxies = setting.Source(nil)
+		all := MeasureRelays(p.t.Context(), p.dialer, p.pki.Roots, p.relays)
+		want := numbers(2*trip, 0, 0)
+		want.Way = "proxy"
+		if diff := cmp.Diff([]wire.Measurement{want}, all); diff != "" {
+			p.t.Error(diff)
+		}
+	})
 }
 
 func TestRelayIsMeasuredAsItIs(t *testing.T) {

@@ -15,7 +15,7 @@ const (
 	maxRecords = 256 // looked at
 	maxFound   = 64  // address records kept while the aliases are still unknown
 	maxAliases = 16
-	maxSteps   = 8 // of a CNAME chain
+	maxSteps   = maxAliases // of a CNAME chain
 )
 
 const (
@@ -24,27 +24,27 @@ const (
 	ednsBytes = 1232 // names §2: fits into the smallest IPv6 packet
 )
 
-// question is one question as it goes out: what an answer must repeat.
-type question struct {
+// query is a question as it was sent. An answer must repeat it.
+type query struct {
 	id    uint16
 	name  string // with its final dot, in the letter case that is sent
 	qtype uint16
 	mixed bool // the case was mixed, and must come back (0x20)
 }
 
-// newQuestion draws the ID, and the case of each letter if mixed.
-func newQuestion(name string, qtype uint16, mixed bool) question {
+// newQuery makes a query with a random ID and, if mixed, random letter case.
+func newQuery(name string, qtype uint16, mixed bool) query {
 	var id [2]byte
 	rand.Read(id[:]) // never fails (crypto/rand)
-	q := question{id: binary.BigEndian.Uint16(id[:]), name: dns.Fqdn(name), qtype: qtype, mixed: mixed}
+	q := query{id: binary.BigEndian.Uint16(id[:]), name: dns.Fqdn(name), qtype: qtype, mixed: mixed}
 	if mixed {
 		q.name = mixCase(q.name)
 	}
 	return q
 }
 
-// mixCase flips each letter of a lower-case name by a random bit: one more
-// bit an off-path forger has to guess for each.
+// mixCase sets the case of each letter at random (0x20): one more bit for each that a
+// forger who does not see the query has to guess.
 func mixCase(name string) string {
 	b := []byte(name)
 	bits := make([]byte, len(b))
@@ -57,8 +57,8 @@ func mixCase(name string) string {
 	return string(b)
 }
 
-// pack encodes the question, with an EDNS record if edns.
-func (q question) pack(edns bool) ([]byte, error) {
+// pack encodes the query, with an EDNS record if edns.
+func (q query) pack(edns bool) ([]byte, error) {
 	m := dns.Msg{
 		MsgHdr:   dns.MsgHdr{Id: q.id, RecursionDesired: true},
 		Question: []dns.Question{{Name: q.name, Qtype: q.qtype, Qclass: dns.ClassINET}},
@@ -69,51 +69,51 @@ func (q question) pack(edns bool) ([]byte, error) {
 	return m.Pack()
 }
 
-// verdict is what an answer is to its question.
-type verdict uint8
+// fit is how well a message answers a query.
+type fit uint8
 
 const (
-	ignored   verdict = iota // not an answer to this question
-	mangled                  // the answer, were it not for the letter case
-	formErr                  // the server did not understand: perhaps EDNS
-	truncated                // the answer, incomplete or unreadable
-	answered                 // the answer; see reply.reason
+	ignored   fit = iota // not an answer to this query
+	mangled              // the answer, except that the letter case differs
+	formErr              // the server did not understand the query, perhaps because of EDNS
+	truncated            // the answer, incomplete or unreadable
+	answered             // the answer; see reply.reason
 )
 
-// reply is a judged answer.
+// reply is a message that was judged.
 type reply struct {
-	verdict verdict
-	reason  Reason // why there are no addrs, "" if there are
-	addrs   []netip.Addr
-	ttl     time.Duration
+	fit    fit
+	reason Reason // why there are no addrs, "" if there are
+	addrs  []netip.Addr
+	ttl    time.Duration
 }
 
-// judge says what msg is to q. It is pure, keeps nothing of msg, and its
-// memory is bounded whatever msg holds (names §4).
-func judge(q question, msg []byte) reply {
+// judge parses msg as an answer to q. It is pure, keeps no part of msg, and its memory is bounded whatever msg contains
+// (names §4). It looks at header and question before anything else is parsed: what does not answer us costs nothing.
+func judge(q query, msg []byte) reply {
 	if len(msg) < headerBytes {
-		return reply{verdict: ignored}
+		return reply{fit: ignored}
 	}
 	h := parseHeader(msg)
 	if h.id != q.id || !h.response || h.opcode != dns.OpcodeQuery {
-		return reply{verdict: ignored}
+		return reply{fit: ignored}
 	}
 	if h.questions == 0 && h.rcode != dns.RcodeSuccess && h.rcode != dns.RcodeNameError {
-		return byCode(h.rcode) // some servers refuse with a bare header: a refusal only moves us on
+		return byCode(h.rcode) // some servers refuse with a header alone; a forged refusal only makes us ask another way
 	}
 	off, v := q.compare(msg, h)
 	if v != answered {
-		return reply{verdict: v}
+		return reply{fit: v}
 	}
 	switch {
 	case h.truncated:
-		return reply{verdict: truncated, reason: ReasonTruncated}
+		return reply{fit: truncated, reason: ReasonTruncated}
 	case h.rcode != dns.RcodeSuccess:
 		return byCode(h.rcode)
 	}
 	recs, ok := readRecords(msg, off, h.answers)
 	if !ok {
-		return reply{verdict: truncated, reason: ReasonTruncated}
+		return reply{fit: truncated, reason: ReasonTruncated}
 	}
 	return recs.resolve(q)
 }
@@ -141,8 +141,8 @@ func parseHeader(msg []byte) header {
 	}
 }
 
-// compare says whether msg repeats the question, and where its answers start.
-func (q question) compare(msg []byte, h header) (off int, v verdict) {
+// compare checks that msg repeats the query, and returns where its answers start.
+func (q query) compare(msg []byte, h header) (off int, v fit) {
 	name, off, err := dns.UnpackDomainName(msg, headerBytes)
 	if err != nil || h.questions != 1 || len(msg) < off+4 {
 		return 0, ignored
@@ -161,18 +161,19 @@ func (q question) compare(msg []byte, h header) (off int, v verdict) {
 func byCode(rcode int) reply {
 	switch rcode {
 	case dns.RcodeFormatError:
-		return reply{verdict: formErr, reason: ReasonBadReply}
+		return reply{fit: formErr, reason: ReasonBadReply}
 	case dns.RcodeNameError:
-		return reply{verdict: answered, reason: ReasonNXDomain}
+		return reply{fit: answered, reason: ReasonNXDomain}
 	case dns.RcodeServerFailure:
-		return reply{verdict: answered, reason: ReasonServFail}
+		return reply{fit: answered, reason: ReasonServFail}
 	case dns.RcodeRefused:
-		return reply{verdict: answered, reason: ReasonRefused}
+		return reply{fit: answered, reason: ReasonRefused}
 	}
-	return reply{verdict: answered, reason: ReasonBadReply}
+	return reply{fit: answered, reason: ReasonBadReply}
 }
 
-// records are the parts of an answer section that can matter to us.
+// records are the parts of an answer section that can matter to us. Other kinds of records are skipped: a signature or
+// a service record is not what was asked for.
 type records struct {
 	aliases map[string]alias
 	addrs   []ownedAddr
@@ -227,8 +228,9 @@ func (r *records) addAddr(owner string, ip []byte, ttl uint32) {
 	}
 }
 
-// resolve follows the aliases from the question's name to its addresses.
-func (r *records) resolve(q question) reply {
+// resolve follows the aliases from the question's name to its addresses. A chain that leaves the answer is not followed
+// by another query: a server that wants to send us elsewhere can put it there.
+func (r *records) resolve(q query) reply {
 	name, ttl := strings.ToLower(q.name), uint32(maxTTL/time.Second)
 	for range maxSteps {
 		a, ok := r.aliases[name]
@@ -237,7 +239,7 @@ func (r *records) resolve(q question) reply {
 		}
 		name, ttl = a.target, min(ttl, a.ttl)
 	}
-	out := reply{verdict: answered}
+	out := reply{fit: answered}
 	for _, a := range r.addrs {
 		if a.owner == name && a.addr.Is4() == (q.qtype == typeA) {
 			out.addrs = append(out.addrs, a.addr)

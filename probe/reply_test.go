@@ -10,8 +10,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// vectorQuestion is what the answers in testdata/dns_replies.txt answer.
-var vectorQuestion = question{id: 0x1234, name: "aCCess.eXample.", qtype: typeA, mixed: true}
+// vectorQuery is what the answers in testdata/dns_replies.txt answer.
+var vectorQuery = query{id: 0x1234, name: "aCCess.eXample.", qtype: typeA, mixed: true}
 
 type vector struct {
 	name, want string
@@ -45,15 +45,15 @@ func vectors(tb testing.TB, path string) (all []vector) {
 func (r reply) String() string {
 	names := [...]string{"ignored", "mangled", "formerr", "truncated", "answered"}
 	if len(r.addrs) == 0 {
-		return strings.TrimSpace(names[r.verdict] + " " + string(r.reason))
+		return strings.TrimSpace(names[r.fit] + " " + string(r.reason))
 	}
-	return fmt.Sprint(names[r.verdict], " ", r.addrs, " ", r.ttl)
+	return fmt.Sprint(names[r.fit], " ", r.addrs, " ", r.ttl)
 }
 
 func TestJudgeVectors(t *testing.T) {
 	for _, v := range vectors(t, "testdata/dns_replies.txt") {
 		t.Run(v.name, func(t *testing.T) {
-			if got := judge(vectorQuestion, v.data).String(); got != v.want {
+			if got := judge(vectorQuery, v.data).String(); got != v.want {
 				t.Errorf("got %q, want %q", got, v.want)
 			}
 		})
@@ -65,7 +65,7 @@ func TestJudgeVectors(t *testing.T) {
 func TestJudgeTruncatedAtEveryByte(t *testing.T) {
 	for _, v := range vectors(t, "testdata/dns_replies.txt") {
 		for n := range v.data {
-			if got := judge(vectorQuestion, v.data[:n]); len(got.addrs) > 0 && !strings.Contains(v.name, "left over") {
+			if got := judge(vectorQuery, v.data[:n]); len(got.addrs) > 0 && !strings.Contains(v.name, "left over") {
 				t.Errorf("%s cut at %d gives %v", v.name, n, got)
 			}
 		}
@@ -75,7 +75,7 @@ func TestJudgeTruncatedAtEveryByte(t *testing.T) {
 // What is sent comes back as it was sent, read by an independent decoder.
 func TestQuestionOnTheWire(t *testing.T) {
 	for _, edns := range []bool{true, false} {
-		q := newQuestion("access.example", typeAAAA, true)
+		q := newQuery("access.example", typeAAAA, true)
 		b, err := q.pack(edns)
 		if err != nil {
 			t.Fatal(err)
@@ -100,7 +100,7 @@ func TestEveryBitThatAForgerMustGuessVaries(t *testing.T) {
 	const name, letters, rounds = "access.example", 13, 256
 	var ones [16 + letters]int
 	for range rounds {
-		q := newQuestion(name, typeA, true)
+		q := newQuery(name, typeA, true)
 		for i := range 16 {
 			ones[i] += int(q.id >> i & 1)
 		}
@@ -125,11 +125,11 @@ func FuzzJudge(f *testing.F) {
 		f.Add(v.data)
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		rep := judge(vectorQuestion, msg)
+		rep := judge(vectorQuery, msg)
 		if len(rep.addrs) > maxFound || rep.ttl < 0 || rep.ttl > maxTTL {
 			t.Errorf("out of bounds: %v", rep)
 		}
-		if (len(rep.addrs) > 0) == (rep.reason != "") && rep.verdict != ignored && rep.verdict != mangled {
+		if (len(rep.addrs) > 0) == (rep.reason != "") && rep.fit != ignored && rep.fit != mangled {
 			t.Errorf("neither addresses nor a reason, or both: %v", rep)
 		}
 		for _, a := range rep.addrs {
@@ -137,7 +137,7 @@ func FuzzJudge(f *testing.F) {
 				t.Errorf("asked for A, got %v", a)
 			}
 		}
-		if rep.verdict != ignored && (len(msg) < headerBytes || msg[0] != 0x12 || msg[1] != 0x34) {
+		if rep.fit != ignored && (len(msg) < headerBytes || msg[0] != 0x12 || msg[1] != 0x34) {
 			t.Errorf("accepted another ID: %v", rep)
 		}
 	})

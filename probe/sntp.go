@@ -7,12 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/beevik/ntp"
+
+	"hawser/transport"
 )
 
 const (
@@ -23,22 +23,22 @@ const (
 
 // SNTP measures what time servers say. The zero value uses the real network
 // and a resolver of its own. Fields are set before the first use; methods
-// are safe for concurrent use. It keeps no state: when to ask again, and to
-// obey a kiss-o'-death, is the caller's.
+// are safe for concurrent use. It keeps no state: the caller decides when to ask
+// again, and honours a kiss-o'-death.
 type SNTP struct {
 	// Resolve gives the addresses of a source. Nil means a new Resolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Dial opens a connected "udp" socket to an IP literal with port. Nil
 	// means net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Now is the local clock. Only differences of its readings are used, so
-	// it may say 1970, but nobody may step it. Nil means time.Now.
+	// Now is the local clock. Only differences of its readings are used, so it
+	// may be wrong, but it must not be set in between. Nil means time.Now.
 	Now func() time.Time
 }
 
-// Round asks all sources at once and returns a sample for each, in their
-// order, when the last one has answered or failed: within 10 s for the name
-// and 6 s for the time.
+// Round asks all sources at once and returns a sample for each, in their order, when the last one has answered or
+// failed: within 10 s for the name and 6 s for the time. At once, because one dead server must not delay what the
+// others say.
 func (c *SNTP) Round(ctx context.Context, sources []string) []Sample {
 	samples := make([]Sample, len(sources))
 	var wg sync.WaitGroup
@@ -52,7 +52,7 @@ func (c *SNTP) Round(ctx context.Context, sources []string) []Sample {
 // Query asks one source, HOST or HOST:PORT (IPv6 with port in brackets), for
 // the time. It measures only; Sample.Check judges. It blocks as Round does.
 func (c *SNTP) Query(ctx context.Context, source string) Sample {
-	host, port, ok := splitSource(source)
+	host, port, ok := SplitSource(source)
 	if !ok {
 		return failedSample(source, netip.AddrPort{}, ReasonBadSource, "want HOST or HOST:PORT")
 	}
@@ -70,8 +70,8 @@ func (c *SNTP) Query(ctx context.Context, source string) Sample {
 	return s
 }
 
-// ask makes one exchange with one address. The package ntp makes the packet
-// and its arithmetic; picker, below it, ignores what is no answer.
+// ask makes one exchange with one address. Package ntp makes the packet and computes
+// the offset; below it, picker drops datagrams that are no answer.
 func (c *SNTP) ask(ctx context.Context, source string, addr netip.AddrPort) Sample {
 	ctx, cancel := context.WithTimeout(ctx, ntpTimeout)
 	defer cancel()
@@ -83,10 +83,10 @@ func (c *SNTP) ask(ctx context.Context, source string, addr netip.AddrPort) Samp
 	p := &picker{Conn: conn}
 	r, err := ntp.QueryWithOptions(addr.String(), ntp.QueryOptions{
 		Timeout:       ntpTimeout,
-		GetSystemTime: c.now, // also keeps the kernel's wall clock stamps out
+		GetSystemTime: c.now, // and no stamps of the kernel, which are of the wall clock
 		Dialer:        func(string, string) (net.Conn, error) { return p, nil },
 	})
-	if p.kiss() != "" { // whatever else is wrong with such an answer
+	if p.kiss() != "" { // before err: such an answer is wrong in other fields as well
 		return Sample{Source: source, Addr: addr, Received: c.now(), Kiss: p.kiss()}
 	}
 	if err != nil {
@@ -106,9 +106,9 @@ func (c *SNTP) ask(ctx context.Context, source string, addr netip.AddrPort) Samp
 	}
 }
 
-// roundTrip is the time on the way: elapsed here less what the server says it
-// kept the packet. Below zero it is a lie, which Check refuses; only as much
-// as coarse clocks may be off is forgiven.
+// roundTrip is the time that passed here, less the time that the server says it needed
+// for its answer. Check refuses a negative one, because the server's stamps are then
+// wrong; a small one comes from coarse clocks and counts as zero.
 func roundTrip(t ntp.ProtocolTimestamps) time.Duration {
 	rtt := t.ClientRecv.Sub(t.ClientXmit) - t.ServerXmit.Sub(t.ServerRecv)
 	if -minSpread <= rtt && rtt < 0 {
@@ -117,7 +117,7 @@ func roundTrip(t ntp.ProtocolTimestamps) time.Duration {
 	return rtt
 }
 
-// timeReason sorts an error of the exchange.
+// timeReason returns the reason for an error of the exchange.
 func timeReason(ctx context.Context, err error) Reason {
 	var netErr net.Error
 	switch {
@@ -142,17 +142,13 @@ func failedSample(source string, addr netip.AddrPort, r Reason, detail string) S
 	return Sample{Source: source, Addr: addr, Err: &TimeError{Source: source, Reason: r, Detail: detail}}
 }
 
-// splitSource takes HOST, HOST:PORT, an IP literal or [IPv6]:PORT apart.
-func splitSource(source string) (host string, port uint16, ok bool) {
-	if addr, err := netip.ParseAddr(source); err == nil {
-		return addr.String(), ntpPort, true
+// SplitSource is transport.SplitHost with the port of NTP where none is given.
+func SplitSource(source string) (host string, port uint16, ok bool) {
+	host, p, err := transport.SplitHost(source)
+	if p == 0 {
+		p = ntpPort
 	}
-	if !strings.Contains(source, ":") {
-		return source, ntpPort, source != ""
-	}
-	host, text, err := net.SplitHostPort(source)
-	n, perr := strconv.ParseUint(text, 10, 16)
-	return host, uint16(n), err == nil && perr == nil && host != "" && n != 0
+	return host, uint16(p), err == nil
 }
 
 func (c *SNTP) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -191,13 +187,13 @@ const (
 	modeMask      = 7
 )
 
-// picker is a connection that reads only what answers the packet written to
-// it. The package ntp itself gives up at the first datagram that does not,
-// which would let anybody who can send datagrams stop the exchange (time §2).
+// picker is a connection that reads only the answer to the packet written to it. Package ntp gives up at the first
+// other datagram, so anybody who can send one could stop the exchange (time §2). The 64 random bits are all that
+// protects an exchange in the clear; the source port and address are the kernel's part.
 type picker struct {
 	net.Conn
 	query  []byte
-	answer [packetBytes]byte // the head of what was let through
+	answer [packetBytes]byte // the first bytes of the answer
 }
 
 func (p *picker) Write(b []byte) (int, error) {
@@ -213,7 +209,7 @@ func (p *picker) Read(b []byte) (int, error) {
 		}
 		if answers(p.query, b[:n]) {
 			copy(p.answer[:], b)
-			// Nobody needs poll and precision, and beevik/ntp v1.6.0 panics
+			// Poll and precision are not used, and beevik/ntp v1.6.0 panics
 			// when one of them is -128 (a shift by a negative count).
 			b[pollByte], b[precisionByte] = 0, 0
 			return n, nil
@@ -230,9 +226,9 @@ func answers(query, reply []byte) bool {
 
 func stamp(packet []byte, at int) []byte { return packet[at : at+stampBytes] }
 
-// kiss returns the code of a kiss-o'-death (RFC 5905 §7.4), "" if the answer
-// is none, and "?" for each byte of a code that nobody could read. A server
-// that is merely not synchronised sends stratum 0, too, but no code at all.
+// kiss returns the code of a kiss-o'-death (RFC 5905 §7.4), or "" if the answer is
+// none; bytes that are no capital letters become "?". A server that is not
+// synchronised sends stratum 0 as well, but no code.
 func (p *picker) kiss() string {
 	code := bytes.Clone(p.answer[referenceID : referenceID+4])
 	if p.answer[0]&modeMask != serverMode || p.answer[stratumByte] != 0 || bytes.Equal(code, make([]byte, 4)) {
@@ -246,7 +242,7 @@ func (p *picker) kiss() string {
 	return string(code)
 }
 
-// zeroStamp is true if the server left a stamp out that is counted with.
+// zeroStamp is true if the server left out a stamp that the offset needs.
 func (p *picker) zeroStamp() bool {
 	var zero [stampBytes]byte
 	return bytes.Equal(stamp(p.answer[:], receiveStamp), zero[:]) || bytes.Equal(stamp(p.answer[:], transmitStamp), zero[:])

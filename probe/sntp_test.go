@@ -300,7 +300,7 @@ func TestSourceForms(t *testing.T) {
 		{"192.0.2.1:9", "192.0.2.1", 9}, {"2001:db8::1", "2001:db8::1", 123}, {"[2001:db8::1]:9", "2001:db8::1", 9},
 	}
 	for _, tt := range tests {
-		if host, port, ok := splitSource(tt.source); !ok || host != tt.host || port != tt.port {
+		if host, port, ok := SplitSource(tt.source); !ok || host != tt.host || port != tt.port {
 			t.Errorf("%q: %q %d %v", tt.source, host, port, ok)
 		}
 	}

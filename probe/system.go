@@ -18,9 +18,9 @@ const (
 	dnsPort        = 53
 )
 
-// servers returns the resolvers to ask. The system's are looked up each time:
-// it is cheap, and a list that changed with the network is never used stale.
-func (r *Resolver) servers() []netip.AddrPort {
+// ServersInUse returns the resolvers that are asked. The system's are looked up each time, because they change with the
+// network. tailscale/tailscale#6110 and #14902 are what becomes of a resolver that keeps a stale resolv.conf.
+func (r *Resolver) ServersInUse() []netip.AddrPort {
 	list := r.Servers
 	switch {
 	case len(list) > 0:
@@ -39,8 +39,8 @@ func (r *Resolver) hostsFile() string {
 	return systemHostsFile()
 }
 
-// readResolvConf returns the name servers of a resolv.conf(5), none if it
-// cannot be read: then there is no resolver, which is what the caller reports.
+// readResolvConf returns the name servers of a resolv.conf(5), or none if it cannot be
+// read: the caller then reports that there is no resolver.
 func readResolvConf(path string) []netip.AddrPort {
 	f, err := os.Open(path)
 	if err != nil {

@@ -58,7 +58,7 @@ func TestServersAreBoundedAndKeepTheirZone(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "resolv.conf"),
 		"nameserver fe80::1%eth0\n"+strings.Repeat("nameserver 192.0.2.1\n", 9)+
 			"nameserver 192.0.2.2\nnameserver 192.0.2.3\nnameserver 192.0.2.4\nnameserver 192.0.2.5\nnameserver 192.0.2.6\n")
-	got := (&Resolver{ResolvConf: path}).servers()
+	got := (&Resolver{ResolvConf: path}).ServersInUse()
 	if len(got) != maxServers || got[0] != netip.MustParseAddrPort("[fe80::1%eth0]:53") || got[1].Addr() == got[2].Addr() {
 		t.Errorf("servers %v", got)
 	}
@@ -77,7 +77,7 @@ func TestSystemFilesOfAnySizeAreReadInPart(t *testing.T) {
 // The zero value finds what this machine has, whatever that is.
 func TestZeroResolverReadsTheSystem(t *testing.T) {
 	var r Resolver
-	if got, want := len(r.servers()), len(systemServers()); got != min(want, maxServers) {
+	if got, want := len(r.ServersInUse()), len(systemServers()); got != min(want, maxServers) {
 		t.Errorf("%d servers, the system has %d", got, want)
 	}
 	if path := r.hostsFile(); !filepath.IsAbs(path) {

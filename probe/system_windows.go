@@ -38,8 +38,8 @@ func systemServers() []netip.AddrPort {
 	return list
 }
 
-// adapterServer reads one address, with its zone where it needs one. Windows
-// lists fec0:0:0:ffff::1 to 3 where nothing is set: nobody is there.
+// adapterServer reads one address, with its zone where it needs one. It drops
+// fec0:0:0:ffff::1 to 3, which Windows lists when no server is set.
 func adapterServer(a *windows.IpAdapterAddresses, d *windows.IpAdapterDnsServerAdapter) (netip.Addr, bool) {
 	addr, ok := netip.AddrFromSlice(d.Address.IP())
 	addr = addr.Unmap()
@@ -52,8 +52,8 @@ func adapterServer(a *windows.IpAdapterAddresses, d *windows.IpAdapterDnsServerA
 	return addr, true
 }
 
-// adapters asks the system for its adapters, again while the list outgrows
-// the buffer. The result points into memory that it keeps alive itself.
+// adapters asks the system for its adapters, again while the list is larger than the
+// buffer. The result points into the buffer, and keeps it alive.
 func adapters() *windows.IpAdapterAddresses {
 	const flags = windows.GAA_FLAG_SKIP_UNICAST | windows.GAA_FLAG_SKIP_ANYCAST | windows.GAA_FLAG_SKIP_MULTICAST
 	for size := uint32(16 << 10); size <= maxAdapterBytes; {

@@ -14,7 +14,8 @@ const (
 	maxRootDistance = 1500 * time.Millisecond
 )
 
-// Sample is what one time server said: facts, not yet judged.
+// Sample is what one time server said: facts, not yet judged. Facts and judgement are apart so that netcheck can show
+// what a server said that nobody believes.
 type Sample struct {
 	Source string         // as configured
 	Addr   netip.AddrPort // that answered, or was asked last

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/answer"
+	"hawser/internal/credential"
 	"hawser/internal/durable"
-	"hawser/server/access"
+	"hawser/server/store"
 )
 
 // A Row is one thing that Check looked at.
@@ -22,9 +24,9 @@ type Row struct {
 	Text string // what was found, or what is wrong
 }
 
-// Check looks at everything that a checked configuration points to, and changes
-// nothing. It may be used beside a running server, whose store it then leaves
-// alone. It blocks while the store opens.
+// Check looks at everything that a checked configuration points to, and changes nothing. It may be used beside a
+// running server, whose store it then leaves alone. It blocks while the store opens. It goes on after a bad row, so
+// that an operator sees all that is wrong at once, except without a root.
 func Check(ctx context.Context, c Config, now time.Time) []Row {
 	rows := []Row{look("root", func() (string, error) { return checkRoot(c, now) })}
 	roots, err := loadRoots(c.Root)
@@ -46,10 +48,11 @@ func Check(ctx context.Context, c Config, now time.Time) []Row {
 	return rows
 }
 
+// The line is filtered, since it may hold text of a damaged file, and a terminal shows it.
 func look(name string, check func() (string, error)) Row {
 	text, err := check()
 	if err != nil {
-		return Row{name, false, oneLine(err.Error())}
+		return Row{name, false, answer.Line(err, "")}
 	}
 	return Row{name, true, text}
 }
@@ -66,6 +69,7 @@ func checkRoot(c Config, now time.Time) (string, error) {
 		}
 		text += " " + identity.CertSPKI(cert).String()
 	}
+	// Where init has put it. It is no fault: a first try on one machine has it there.
 	key := filepath.Join(filepath.Dir(c.File), rootDir, rootName+".key")
 	if _, err := os.Lstat(key); err == nil {
 		text += "; " + key + " is not needed to run: keep it somewhere else"
@@ -73,8 +77,8 @@ func checkRoot(c Config, now time.Time) (string, error) {
 	return text, nil
 }
 
-// checkPrivate does not use durable.OpenDir, which tidies up what a running
-// server may just be writing.
+// checkPrivate does not use durable.OpenDir, which makes what is missing. Check changes nothing, so a mode that is too
+// wide is told and not mended.
 func checkPrivate(dir string) (string, error) {
 	info, err := os.Stat(dir)
 	switch {
@@ -88,38 +92,34 @@ func checkPrivate(dir string) (string, error) {
 	return dir + " is private", nil
 }
 
+// checkKeys loads them as run does, so that what check accepts also starts.
 func checkKeys(c AccessConfig, roots *identity.Roots, now time.Time) (string, error) {
 	k, err := loadAccessKeys(c.Dir, c.Name, roots, now)
 	if err != nil {
 		return "", err
 	}
 	return "issuing, time and grant key match their certificates; issuing until " +
-		k.issuing.chain[0].NotAfter.Format(time.RFC3339), nil
+		k.issuing.Chain[0].NotAfter.Format(time.RFC3339), nil
 }
 
+// A server that runs is asked by its socket, since SQLite's directory is for one process at a time.
 func checkStore(ctx context.Context, c AccessConfig, now time.Time) (text string, err error) {
-	if len(c.NATS.URLs) > 0 {
-		return access.CheckNATS(ctx, c.NATS, c.ClockSet, now)
-	}
 	if _, err := os.Stat(filepath.Join(c.Dir, storeDir)); err != nil {
 		return "", err // opening it would make one
 	}
-	store, err := openEmbedded(c.Dir)
-	if errors.Is(err, access.ErrInUse) {
-		return "in use by a running server, not opened", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	if text, err = store.Check(ctx); err == nil {
-		err = access.CheckClock(ctx, store, c.ClockSet, now)
+	err = withStoreAdmin(ctx, c, true, now, func(k storeAdmin) (err error) {
+		text, err = k.Check(ctx)
+		return err
+	})
+	if errors.Is(err, store.ErrInUse) {
+		return "in use by a server that does not answer on its socket, not opened", nil
 	}
 	return text, err
 }
 
+// An identity that is over is no fault, because run renews it by itself.
 func checkRelay(c RelayConfig, roots *identity.Roots, now time.Time) (string, error) {
-	chain, err := loadChain(filepath.Join(c.Dir, "identity.pem"))
+	chain, err := credential.Load(filepath.Join(c.Dir, "identity.pem"), identity.ParseChain)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "not enrolled yet: run does it", nil
 	}
@@ -137,8 +137,8 @@ func checkRelay(c RelayConfig, roots *identity.Roots, now time.Time) (string, er
 	return text, nil
 }
 
-// checkClock finds a clock that is plainly wrong: before the root was made, or
-// after it has ended.
+// checkClock finds a clock that is plainly wrong: before the root was made, or after it has ended. It asks no time
+// server: check must work on a machine without a network.
 func checkClock(roots *identity.Roots, now time.Time) (string, error) {
 	for _, cert := range roots.Certificates() {
 		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {

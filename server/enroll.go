@@ -12,6 +12,7 @@ import (
 
 	"hawser/identity"
 	"hawser/internal/durable"
+	"hawser/internal/strictyaml"
 	"hawser/server/relay"
 	"hawser/transport"
 )
@@ -23,7 +24,7 @@ type EnrollOptions struct {
 	Ports       []transport.Port // on which it answers; nil: the default ports
 	Access      []string         // HOST or HOST:PORT of Access Servers
 	AccessPorts []transport.Port // of those without a port; nil: the default ports
-	Code        string           // activation code
+	Code        identity.Code    // activation code
 	RootFile    string           // PEM file of the roots to pin, or:
 	Pin         string           // hex SHA-256 of the root's public key
 
@@ -40,13 +41,11 @@ type EnrolledRelay struct {
 	NotAfter time.Time     // of its first certificate
 }
 
-// Enroll makes the directory of a server that is a relay alone, with the
-// identity that the activation code is for: what is wrong with the code, or
-// with the way to the Access Server, is found now and not when it runs. It
-// refuses a directory of another server, with fs.ErrExist. After an error only
-// the relay's key may be left, with which the same code can be given again;
-// repeating it after success is fine as well. Bad options are a *ConfigError;
-// Refused, Unreachable and Advice tell about the others.
+// Enroll makes the directory of a server that is a relay alone, with the identity that the activation code is for: what
+// is wrong with the code, or with the way to the Access Server, is found now and not when it runs. It refuses a
+// directory of another server, with fs.ErrExist. After an error only the relay's key may be left, with which the same
+// code can be given again; repeating it after success is fine as well. Bad options are a *ConfigError; Refused,
+// Unreachable and Advice tell about the others.
 func Enroll(ctx context.Context, o EnrollOptions) (EnrolledRelay, error) {
 	p, err := o.check()
 	if err != nil {
@@ -62,16 +61,16 @@ func Enroll(ctx context.Context, o EnrollOptions) (EnrolledRelay, error) {
 // A plan is EnrollOptions found good.
 type plan struct {
 	dir    string
-	config raw         // but for the relay's name, which the Access Server says
+	config raw         // without the relay's name, which only the Access Server knows
 	relay  RelayConfig // the same, checked
 	roots  *identity.Roots
 	pin    identity.SPKI // when roots is nil
 }
 
-// check makes a configuration of the options. It is the one that Run reads
-// back, so what Enroll accepts, Run does.
+// check makes a configuration of the options. It is the one that Run reads back, so what Enroll accepts, Run does. The
+// name stands for one that is not known yet: the code decides it.
 func (o EnrollOptions) check() (p plan, err error) {
-	bad := func(err error) (plan, error) { return plan{}, &ConfigError{Text: err.Error()} }
+	bad := func(err error) (plan, error) { return plan{}, configError("%w", err) }
 	if o.Dir == "" {
 		return bad(errors.New("no directory is given"))
 	}
@@ -81,6 +80,7 @@ func (o EnrollOptions) check() (p plan, err error) {
 	if o.Ports == nil {
 		o.Ports = []transport.Port{80, 443, 5935}
 	}
+	o.Hosts, o.Access = typed(o.Hosts), typed(o.Access)
 	p.config = raw{
 		Hosts: o.Hosts, Ports: o.Ports, Listen: loopbackOnly(o.Hosts), Root: rootFile,
 		Relay: &rawRelay{Name: firstRelay, Dir: relayDir, Access: o.Access, Ports: o.AccessPorts},
@@ -90,8 +90,8 @@ func (o EnrollOptions) check() (p plan, err error) {
 		return bad(err)
 	}
 	p.relay = *c.Relay
-	if _, err := identity.ParseCode(o.Code); err != nil {
-		return bad(fmt.Errorf("code: %w: compare it with what hawser relay add printed", err))
+	if o.Code == (identity.Code{}) {
+		return bad(errors.New("no activation code is given"))
 	}
 	if err := p.trust(o); err != nil {
 		return bad(err)
@@ -99,7 +99,8 @@ func (o EnrollOptions) check() (p plan, err error) {
 	return p, nil
 }
 
-// trust reads whom the operator trusts.
+// trust reads the root or pin that the operator gives. A relay that trusted the first certificate it saw could be
+// enrolled with anybody.
 func (p *plan) trust(o EnrollOptions) (err error) {
 	switch {
 	case (o.RootFile == "") == (o.Pin == ""):
@@ -107,7 +108,7 @@ func (p *plan) trust(o EnrollOptions) (err error) {
 	case o.RootFile != "":
 		p.roots, err = loadRoots(o.RootFile)
 	default:
-		p.pin, err = identity.ParseSPKI(o.Pin)
+		p.pin, err = identity.ParsePin(o.Pin)
 	}
 	if err != nil {
 		return fmt.Errorf("root: %w", err)
@@ -116,16 +117,16 @@ func (p *plan) trust(o EnrollOptions) (err error) {
 }
 
 func (p plan) enroll(ctx context.Context, o EnrollOptions) (EnrolledRelay, error) {
-	name, err := p.before()
+	name, err := p.madeBefore()
 	if err != nil {
 		return EnrolledRelay{}, err
 	}
 	if err := durable.OpenDir(p.dir); err != nil {
 		return EnrolledRelay{}, err
 	}
-	e, err := relay.Enrol(ctx, relay.Config{
+	e, err := relay.Enroll(ctx, relay.Config{
 		Name: name, Dir: p.relay.Dir, Code: o.Code, Access: p.relay.Access, Ports: p.relay.Ports,
-		Roots: p.roots, Dialer: o.Dialer, Now: o.Now,
+		Roots: p.roots, Proxies: p.relay.Proxy.Source(transport.ServiceProxies), Dialer: o.Dialer, Now: o.Now,
 	}, p.pin)
 	if err != nil {
 		return EnrolledRelay{}, err
@@ -142,10 +143,9 @@ func (p plan) enroll(ctx context.Context, o EnrollOptions) (EnrolledRelay, error
 	return made, durable.WriteFile(made.Config, config, 0o600) // the last: with it the relay is there
 }
 
-// before returns the name of the relay that the same options have made here
-// already, empty when there is none. Anything else that is here is not to be
-// touched.
-func (p plan) before() (name string, err error) {
+// madeBefore returns the name of the relay that the same options have made here before, or empty if there is none.
+// Anything else that is here is not to be touched.
+func (p plan) madeBefore() (name string, err error) {
 	taken := func(name string) error {
 		return &fs.PathError{Op: "make", Path: filepath.Join(p.dir, name), Err: fs.ErrExist}
 	}
@@ -154,18 +154,19 @@ func (p plan) before() (name string, err error) {
 			return "", errors.Join(err, taken(name))
 		}
 	}
-	b, err := readFile(filepath.Join(p.dir, configFile))
+	b, err := strictyaml.ReadFile(filepath.Join(p.dir, configFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	had, err := decode(configFile, b)
-	if err != nil || had.Relay == nil {
+	var had raw
+	if _, err := strictyaml.Decode(b, &had); err != nil || had.Relay == nil {
 		return "", taken(configFile)
 	}
 	same := p.config
+	// A copy: the relay's name is the only thing that may differ, because only the Access Server knew it.
 	same.Relay = new(*p.config.Relay)
 	same.Relay.Name = had.Relay.Name
 	if again, err := encode(same); err != nil || !bytes.Equal(again, b) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/answer"
 	"hawser/internal/memnet"
 	"hawser/transport"
 )
@@ -32,12 +33,14 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{whole: newWhole(t)}
 	s.host = s.net.Host(netip.MustParseAddr("192.0.2.2"))
-	code, err := os.ReadFile(filepath.Join(s.server.Config.Relay.Dir, codeFile))
+	b, err := os.ReadFile(filepath.Join(s.server.Config.Relay.Dir, codeFile))
+	must(t, err)
+	code, err := identity.ParseCode(string(b))
 	must(t, err)
 	s.server.Config.Relay = nil
 	s.good = EnrollOptions{
 		Dir: filepath.Join(t.TempDir(), "relay"), Hosts: []string{"192.0.2.2"}, Access: []string{"192.0.2.1"},
-		Code: strings.TrimSpace(string(code)), RootFile: s.made.RootFile,
+		Code: code, RootFile: s.made.RootFile,
 		Dialer: &transport.Dialer{DialContext: s.host.DialContext},
 	}
 	start(t, s.server)
@@ -106,7 +109,7 @@ func TestEnrolledRelayRunsAlone(t *testing.T) {
 	}
 }
 
-func TestFailedEnrolLeavesTheKeyAndTheSameCodeWorks(t *testing.T) {
+func TestFailedEnrollLeavesTheKeyAndTheSameCodeWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		lost := s.good // the answer: the server has done it, and the relay does not know
@@ -123,7 +126,7 @@ func TestFailedEnrolLeavesTheKeyAndTheSameCodeWorks(t *testing.T) {
 		time.Sleep(time.Minute)
 		other := s.good
 		other.Dir = filepath.Join(t.TempDir(), "other")
-		if _, err := Enroll(t.Context(), other); !Refused(err) || transport.ReasonOf(err) != transport.BadCode {
+		if _, err := Enroll(t.Context(), other); ExitCode(err) != answer.ExitRefused || transport.ReasonOf(err) != transport.BadCode {
 			t.Errorf("the same code with another key: %v", err)
 		}
 		first, err := Enroll(t.Context(), s.good)
@@ -139,26 +142,25 @@ func TestFailedEnrolLeavesTheKeyAndTheSameCodeWorks(t *testing.T) {
 // TestEnrollIsRefused plays each fault, and last none.
 func TestEnrollIsRefused(t *testing.T) {
 	tests := []struct {
-		name    string
-		bend    func(t *testing.T, s *site, o *EnrollOptions)
-		refused bool
-		away    bool
-		advice  string
+		name   string
+		bend   func(t *testing.T, s *site, o *EnrollOptions)
+		code   int
+		advice string
 	}{
 		{"wrong code", func(_ *testing.T, _ *site, o *EnrollOptions) {
-			o.Code = identity.NewCode().String()
-		}, true, false, "hawser relay add"},
-		{"other root", func(t *testing.T, _ *site, o *EnrollOptions) { o.RootFile = newWhole(t).made.RootFile }, false, true, "--root or --pin"},
-		{"other pin", func(t *testing.T, _ *site, o *EnrollOptions) { o.RootFile, o.Pin = "", newWhole(t).made.Root.String() }, false, true, "--root or --pin"},
-		{"nobody there", func(_ *testing.T, _ *site, o *EnrollOptions) { o.Access = []string{"192.0.2.77"} }, false, true, "--access"},
-		{"port that is closed", func(_ *testing.T, _ *site, o *EnrollOptions) { o.AccessPorts = []transport.Port{8443} }, false, true, "--access"},
-		{"server's directory", func(_ *testing.T, s *site, o *EnrollOptions) { o.Dir = s.made.Dir }, false, false, "--dir"},
+			o.Code = identity.NewCode()
+		}, answer.ExitRefused, "hawser relay add"},
+		{"other root", func(t *testing.T, _ *site, o *EnrollOptions) { o.RootFile = newWhole(t).made.RootFile }, answer.ExitRefused, "--root or --pin"},
+		{"other pin", func(t *testing.T, _ *site, o *EnrollOptions) { o.RootFile, o.Pin = "", newWhole(t).made.Root.String() }, answer.ExitRefused, "--root or --pin"},
+		{"nobody there", func(_ *testing.T, _ *site, o *EnrollOptions) { o.Access = []string{"192.0.2.77"} }, answer.ExitUnreachable, "--access"},
+		{"port that is closed", func(_ *testing.T, _ *site, o *EnrollOptions) { o.AccessPorts = []transport.Port{8443} }, answer.ExitUnreachable, "--access"},
+		{"server's directory", func(_ *testing.T, s *site, o *EnrollOptions) { o.Dir = s.made.Dir }, answer.ExitFailed, "--dir"},
 		{"other relay's directory", func(t *testing.T, _ *site, o *EnrollOptions) {
 			must(t, os.Mkdir(o.Dir, 0o700))
 			must(t, os.WriteFile(filepath.Join(o.Dir, configFile), []byte("hosts: [h]\n"), 0o600))
-		}, false, false, "--dir"},
-		{"directory that others can read", func(t *testing.T, _ *site, o *EnrollOptions) { must(t, os.Mkdir(o.Dir, 0o755)) }, false, false, ""},
-		{"", nil, false, false, ""},
+		}, answer.ExitFailed, "--dir"},
+		{"directory that others can read", func(t *testing.T, _ *site, o *EnrollOptions) { must(t, os.Mkdir(o.Dir, 0o755)) }, answer.ExitFailed, ""},
+		{"", nil, answer.ExitDone, ""},
 	}
 	t.Attr("id", "A1-refuse")
 	t.Attr("cases", strconv.Itoa(len(tests)))
@@ -174,8 +176,8 @@ func TestEnrollIsRefused(t *testing.T) {
 				}
 				c.bend(t, s, &o)
 				_, err := Enroll(t.Context(), o)
-				if err == nil || Refused(err) != c.refused || Unreachable(err) != c.away || !strings.Contains(Advice(err), c.advice) {
-					t.Errorf("got %v: refused %v, unreachable %v, advice %q", err, Refused(err), Unreachable(err), Advice(err))
+				if ExitCode(err) != c.code || !strings.Contains(Advice(err), c.advice) {
+					t.Errorf("got %v: exit code %d, advice %q", err, ExitCode(err), Advice(err))
 				}
 				if o.Dir != s.good.Dir {
 					return
@@ -203,7 +205,7 @@ func TestBadEnrollOptionsAreConfigErrors(t *testing.T) {
 	dir := t.TempDir()
 	good := EnrollOptions{
 		Dir: filepath.Join(dir, "relay"), Hosts: []string{"h"}, Access: []string{"a"}, RootFile: made.RootFile,
-		Code: made.AdminCode.String(),
+		Code: made.AdminCode,
 	}
 	bends := map[string]func(o *EnrollOptions){
 		"no directory":      func(o *EnrollOptions) { o.Dir = "" },
@@ -213,8 +215,7 @@ func TestBadEnrollOptionsAreConfigErrors(t *testing.T) {
 		"bad access":        func(o *EnrollOptions) { o.Access = []string{"a b"} },
 		"port twice":        func(o *EnrollOptions) { o.Ports = []transport.Port{443, 443} },
 		"access port zero":  func(o *EnrollOptions) { o.AccessPorts = []transport.Port{0} },
-		"no code":           func(o *EnrollOptions) { o.Code = "" },
-		"mistyped code":     func(o *EnrollOptions) { o.Code = mistype(o.Code) },
+		"no code":           func(o *EnrollOptions) { o.Code = identity.Code{} },
 		"nobody to trust":   func(o *EnrollOptions) { o.RootFile = "" },
 		"two to trust":      func(o *EnrollOptions) { o.Pin = made.Root.String() },
 		"bad pin":           func(o *EnrollOptions) { o.RootFile, o.Pin = "", "xyz" },
@@ -228,6 +229,13 @@ func TestBadEnrollOptionsAreConfigErrors(t *testing.T) {
 		_, err := Enroll(t.Context(), o)
 		if _, ok := errors.AsType[*ConfigError](err); !ok {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	for _, code := range []string{"", mistype(made.AdminCode.String())} {
+		if _, err := ParseCode(code); err == nil {
+			t.Errorf("code %q was taken", code)
+		} else if _, ok := errors.AsType[*ConfigError](err); !ok {
+			t.Errorf("code %q: %v", code, err)
 		}
 	}
 	wantOnly(t, dir)

@@ -4,30 +4,30 @@ import (
 	"errors"
 	"io/fs"
 
+	"hawser/internal/answer"
 	"hawser/transport"
 )
 
-// Unreachable reports whether err says that no Access Server could be reached,
-// or none that proves to be ours.
-func Unreachable(err error) bool {
-	_, ok := errors.AsType[*transport.DialError](err)
-	return ok || transport.ReasonOf(err) == transport.BadTime
+// ExitCode is answer.Code of an error of this package.
+func ExitCode(err error) int {
+	if _, ok := errors.AsType[*ConfigError](err); ok {
+		return answer.ExitUsage
+	}
+	code := answer.Code(err)
+	if code != answer.ExitUnreachable && isOfAnother(err) {
+		return answer.ExitRefused
+	}
+	return code
 }
 
-// Refused reports whether err is an Access Server's decision: to try again
-// would not change it.
-func Refused(err error) bool {
-	if Unreachable(err) {
-		return false
-	}
-	switch transport.ReasonOf(err) {
-	case transport.BadCode, transport.BadCSR, transport.Revoked, transport.WrongKey, transport.WrongKind, transport.WrongName:
-		return true
-	}
-	return false
+// isOfAnother reports whether err says that a code was not for this relay: what came for it is another one's
+// certificate, or a device's. Both are what somebody mistyped or mixed up, which a retry does not heal.
+func isOfAnother(err error) bool {
+	reason := transport.ReasonOf(err)
+	return reason == transport.WrongKind || reason == transport.WrongName
 }
 
-// Advice says what to do about an error of Init or Enroll, or nothing.
+// Advice says what to do about an error of Init or Enroll.
 func Advice(err error) string {
 	if errors.Is(err, fs.ErrExist) {
 		return "what is there is never overwritten, choose another --dir"
@@ -39,13 +39,11 @@ func Advice(err error) string {
 		return "a relay needs a code of hawser relay add"
 	case transport.WrongName:
 		return "the code is another relay's, choose another --dir"
-	case transport.Busy:
-		return "wait a minute and try again"
 	case transport.WrongRoot, transport.TLSIntercepted:
 		return "compare --root or --pin with what hawser-server init printed"
 	}
-	if Unreachable(err) {
+	if answer.Code(err) == answer.ExitUnreachable {
 		return "compare --access with where hawser-server run says that it is ready, and see whether a firewall is between"
 	}
-	return ""
+	return answer.Advice(err)
 }

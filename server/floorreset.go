@@ -28,21 +28,20 @@ type SignedReset struct {
 	File string // absolute
 }
 
-// SignFloorReset signs a floor reset with the root's key and puts it where the
-// Access Server of Dir finds it, running or not (access §10). It asks no server,
-// and so not whether there is such a device. Bad options are a *ConfigError.
+// SignFloorReset signs a floor reset with the root's key and puts it where the Access Server of Dir finds it, running
+// or not (access §10). It asks no server, and so not whether there is such a device. Bad options are a *ConfigError.
 func SignFloorReset(o ResetOptions) (SignedReset, error) {
 	now := orNow(o.Now)()
 	r, err := o.check(now)
 	if err != nil {
-		return SignedReset{}, &ConfigError{Text: err.Error()}
+		return SignedReset{}, configError("%w", err)
 	}
 	c, err := Load(filepath.Join(o.Dir, configFile))
 	if err != nil {
 		return SignedReset{}, err
 	}
 	if c.Access == nil {
-		return SignedReset{}, &ConfigError{File: c.File, Text: "this server is no Access Server: give --dir of one"}
+		return SignedReset{}, &ConfigError{File: c.File, Err: errors.New("this server is no Access Server: give --dir of one")}
 	}
 	signed, err := o.sign(r, c, now)
 	if err != nil {
@@ -51,10 +50,10 @@ func SignFloorReset(o ResetOptions) (SignedReset, error) {
 	return signed, nil
 }
 
-// mostAhead is by how much a new floor may be in the future: dates are meant in
-// somebody's time zone.
+// mostAhead is by how much a new floor may be in the future: dates are meant in somebody's time zone.
 const mostAhead = 24 * time.Hour
 
+// check takes a date as well as a time: who needs this command knows the day, and hours do not matter for a floor.
 func (o ResetOptions) check(now time.Time) (r identity.FloorReset, err error) {
 	if r.UID, err = identity.ParseUID(o.UID); err != nil {
 		return r, fmt.Errorf("uid: %w: give the 32 digits that hawser device list --json shows", err)
@@ -90,12 +89,12 @@ func (o ResetOptions) sign(r identity.FloorReset, c Config, now time.Time) (s Si
 	if err != nil {
 		return s, err
 	}
+	// Verified as a device will verify it: a reset of another root would lie there and never be taken.
 	if _, err := identity.VerifyFloorReset(raw, roots, r.UID); err != nil {
 		return s, fmt.Errorf("this is another root than that of %s: %w", c.Root, err)
 	}
 	s = SignedReset{r, filepath.Join(dir, r.UID.String())}
-	// Readable for the server, whoever runs this: a reset is no secret, and the
-	// directory above is private.
+	// Readable for the server, whoever runs this: a reset is no secret, and the directory above is private.
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return s, err
 	}
@@ -115,9 +114,8 @@ func (o ResetOptions) root(now time.Time) (*identity.Authority, error) {
 	return root, err
 }
 
-// nextSequence is greater than that of every reset before (identity §10). Time
-// alone would not do when this machine's clock was set back, and counting alone
-// not when its files come from a backup.
+// nextSequence is greater than that of every reset before (identity §10). Time alone would not do when this machine's
+// clock was set back, and counting alone not when its files come from a backup.
 func nextSequence(dir string, uid identity.UID, roots *identity.Roots, now time.Time) uint64 {
 	sequence := uint64(max(now.UnixMilli(), 0))
 	if _, before, err := access.ReadFloorReset(dir, uid, roots); err == nil && before.Sequence >= sequence {

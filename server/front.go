@@ -8,7 +8,12 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"hawser/internal/wait"
+	"hawser/transport"
+	"hawser/transport/record"
 )
 
 // What a stranger gets before TLS has finished.
@@ -17,8 +22,8 @@ const (
 	maxHandshakes = 4096 // at once, about 16 KiB each; over it, new connections are closed
 )
 
-// How long an accept loop waits after an error, doubled with each: with no file
-// descriptors left, trying at once would only burn the processor.
+// How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
+// Accept fails at once, and a loop without a pause would use all of the processor.
 const (
 	firstPause = 5 * time.Millisecond
 	longPause  = time.Second
@@ -31,19 +36,22 @@ type role struct {
 	serve       func(ctx context.Context, c *tls.Conn) // serves and closes a connection
 }
 
-// front is the one listener: TLS on every port, every role on each of them.
+// front serves TLS on every port, with every role on each of them. One TLS front for all roles: sites leave one port
+// open, and each role must be behind it (wire §1.2).
 type front struct {
 	roles []role
 	log   *slog.Logger
 	slots chan struct{} // one for each handshake that may run
+
+	proxied atomic.Pointer[time.Time] // when it was last said that a PROXY header came
 }
 
 func newFront(log *slog.Logger, roles ...role) *front {
-	return &front{roles, log, make(chan struct{}, maxHandshakes)}
+	return &front{roles: roles, log: log, slots: make(chan struct{}, maxHandshakes)}
 }
 
-// serve accepts until ctx is cancelled, closes ln, and returns when every
-// connection that it accepted is over.
+// serve accepts until ctx is cancelled, closes ln, and returns when every connection that it accepted is over. It has
+// no bound for connections after their handshake: each role has its own (wire §5.3, access §4).
 func (f *front) serve(ctx context.Context, ln net.Listener) {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
@@ -60,7 +68,7 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 		}
 		if err != nil {
 			f.log.Warn("cannot accept connections", "addr", ln.Addr().String(), "err", err)
-			rest(ctx, pause)
+			wait.Sleep(ctx, pause)
 			pause = min(2*pause, longPause)
 			continue
 		}
@@ -68,6 +76,7 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 		select {
 		case f.slots <- struct{}{}:
 			conns.Go(func() { f.handle(ctx, conn) })
+		// Closed and not queued: its client tries another port or server at once.
 		default:
 			conn.Close()
 		}
@@ -76,20 +85,27 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 
 // handle does the handshake and hands the connection to its role.
 func (f *front) handle(ctx context.Context, conn net.Conn) {
+	// The slot is free before the role serves: control connections stay for months.
 	tlsConn, r, err := f.handshake(ctx, conn)
 	<-f.slots
 	if err != nil {
 		conn.Close()
 		f.log.Debug("handshake failed", "addr", conn.RemoteAddr().String(), "err", err)
+		if proxyHeader(err) {
+			f.warnOfProxy(conn)
+		}
 		return
 	}
 	r.serve(ctx, tlsConn)
 }
 
+// The protocol is looked up once more after the handshake: what was negotiated counts, and not what was asked for. Each
+// connection is read record by record until then, because one with a relay leaves its TLS later (session §2).
 func (f *front) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, role, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
 	defer cancel()
-	tlsConn := tls.Server(conn, f.config())
+	under := record.New(conn)
+	tlsConn := tls.Server(under, f.config())
 	if err := tlsConn.HandshakeContext(ctx); err != nil {
 		return nil, role{}, err
 	}
@@ -97,7 +113,26 @@ func (f *front) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, role, 
 	if !ok {
 		return nil, role{}, errNoRole
 	}
+	if r.alpn != transport.ALPNRelay {
+		under.Through()
+	}
 	return tlsConn, r, nil
+}
+
+// proxyHeader reports whether a client began with the PROXY protocol, version 1 or 2, and not with TLS.
+func proxyHeader(err error) bool {
+	record, ok := errors.AsType[tls.RecordHeaderError](err)
+	return ok && (string(record.RecordHeader[:]) == "PROXY" || string(record.RecordHeader[:]) == "\r\n\r\n\x00")
+}
+
+// warnOfProxy tells the operator why nobody gets in: clients see a connection that ends after their hello, and blame a
+// firewall. A load balancer comes with each client, and strangers must not fill the log, so it says so once a minute.
+func (f *front) warnOfProxy(conn net.Conn) {
+	now, said := time.Now(), f.proxied.Load()
+	if said != nil && now.Sub(*said) < time.Minute || !f.proxied.CompareAndSwap(said, &now) {
+		return
+	}
+	f.log.Warn("a PROXY header came where TLS was expected: switch the PROXY protocol off in the load balancer", "addr", conn.RemoteAddr().String())
 }
 
 // role returns the first role that is among the protocols of a hello.
@@ -112,9 +147,8 @@ func (f *front) role(protocols []string) (role, bool) {
 
 var errNoRole = errors.New("hello asks for no role of this server")
 
-// config serves the hello with what its role needs. Client certificates are
-// asked for and their keys proven, but who may come is for the role to judge
-// (wire §1.1): an enrolling client has none, and a renewing one's is expired.
+// config serves the hello with what its role needs. Client certificates are asked for and their keys proven, but who
+// may come is for the role to judge (wire §1.1): an enrolling client has none, and a renewing one's is expired.
 func (f *front) config() *tls.Config {
 	base := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -126,30 +160,20 @@ func (f *front) config() *tls.Config {
 		if err != nil {
 			return nil, err
 		}
+		// Made for each hello: the certificate may have been renewed since the last one.
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 			NextProtos: []string{r.alpn}, Certificates: []tls.Certificate{*cert},
-			ClientAuth: tls.RequestClientCert,
+			ClientAuth: tls.RequestClientCert, DynamicRecordSizingDisabled: true,
 		}, nil
 	}
 	return base
 }
 
-// refuseProtocol sends the alert no_application_protocol (RFC 7301 §3.2), as
-// wire §1.2 wants. Package tls can send it only after a hello that has ALPN at
-// all, and never from here; nothing is encrypted yet, so these are its bytes.
+// refuseProtocol sends the alert no_application_protocol (RFC 7301 §3.2), as wire §1.2 wants. Package tls can send it
+// only after a hello that has ALPN at all, and never from here; nothing is encrypted yet, so these are its bytes.
 func refuseProtocol(conn net.Conn) error {
 	const alert, fatal, noApplicationProtocol = 21, 2, 120
 	_, err := conn.Write([]byte{alert, 3, 3, 0, 2, fatal, noApplicationProtocol})
 	return errors.Join(errNoRole, err)
-}
-
-// rest waits for d, or until ctx is cancelled.
-func rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,7 +17,10 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
+	"hawser/transport"
+	"hawser/transport/record"
 )
 
 // A frontRig is a front with the roles a/1 and b/1 that send their name and
@@ -34,7 +38,7 @@ func newFrontRig(t *testing.T) *frontRig {
 	r := &frontRig{client: n.Host(netip.MustParseAddr("192.0.2.9")), leafs: map[string]tls.Certificate{}}
 	var roles []role
 	for _, alpn := range []string{"a/1", "b/1"} {
-		cert := testCert(t)
+		cert := identitytest.New(time.Now()).Leaf(identity.AccessName("a1"), -time.Hour, time.Hour)
 		r.leafs[alpn] = cert
 		roles = append(roles, role{alpn, func() (*tls.Certificate, error) { return &cert, nil },
 			func(ctx context.Context, c *tls.Conn) {
@@ -69,7 +73,7 @@ func (r *frontRig) dial(t *testing.T) net.Conn {
 // hello does a handshake; who answers is checked by what it sends, not by trust.
 func (r *frontRig) hello(t *testing.T, maxVersion uint16, protocols ...string) (*tls.Conn, error) {
 	t.Helper()
-	conn := tls.Client(r.dial(t), &tls.Config{
+	conn := tls.Client(&gather{Conn: r.dial(t)}, &tls.Config{
 		NextProtos: protocols, MaxVersion: maxVersion, InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if want, ok := r.leafs[s.NegotiatedProtocol]; !ok || !want.Leaf.Equal(s.PeerCertificates[0]) {
@@ -79,15 +83,6 @@ func (r *frontRig) hello(t *testing.T, maxVersion uint16, protocols ...string) (
 		},
 	})
 	return conn, conn.HandshakeContext(t.Context())
-}
-
-func testCert(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := identity.NewKey()
-	must(t, err)
-	root, err := identity.NewRoot(key, time.Now())
-	must(t, err)
-	return tls.Certificate{Certificate: [][]byte{root.Cert.Raw}, PrivateKey: key, Leaf: root.Cert}
 }
 
 func TestALPNSelectsRoleAndCertificate(t *testing.T) {
@@ -107,6 +102,56 @@ func TestALPNSelectsRoleAndCertificate(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A connection with a relay leaves its TLS: what follows it must still be on the socket. The others read ahead, which
+// costs half as much.
+func TestOnlyARelaysConnectionIsReadRecordByRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFrontRig(t)
+		left := make(chan string, 1)
+		for i := range r.front.roles[:2] {
+			r.front.roles[i].serve = func(_ context.Context, c *tls.Conn) {
+				defer c.NetConn().Close()
+				c.Read(make([]byte, 10))
+				b, _ := io.ReadAll(c.NetConn().(*record.Conn).Raw())
+				left <- string(b)
+			}
+		}
+		r.front.roles[0].alpn = transport.ALPNRelay
+		r.leafs[transport.ALPNRelay] = r.leafs["a/1"]
+		r.start(t, r.ln)
+		for alpn, want := range map[string]string{transport.ALPNRelay: "raw", "b/1": ""} {
+			conn, err := r.hello(t, 0, alpn)
+			must(t, err)
+			// Both in one Write of the socket, so that both have arrived when the first record is read.
+			var together bytes.Buffer
+			under := conn.NetConn().(*gather)
+			under.to = &together
+			_, err = conn.Write([]byte("record"))
+			must(t, err)
+			together.WriteString("raw")
+			_, err = under.Conn.Write(together.Bytes())
+			must(t, err)
+			under.Conn.Close()
+			if got := <-left; got != want {
+				t.Errorf("%s: %q is left on the socket, want %q", alpn, got, want)
+			}
+		}
+	})
+}
+
+// gather is a connection whose writes can be put together.
+type gather struct {
+	net.Conn
+	to *bytes.Buffer // nil: they go out
+}
+
+func (g *gather) Write(b []byte) (int, error) {
+	if g.to != nil {
+		return g.to.Write(b)
+	}
+	return g.Conn.Write(b)
 }
 
 func TestHelloForNoRoleIsRefused(t *testing.T) {
@@ -216,6 +261,38 @@ func TestStoppedFrontLeavesNothing(t *testing.T) {
 		}
 		if _, err := r.client.DialContext(t.Context(), "tcp", "192.0.2.1:443"); err == nil {
 			t.Error("the port still answers")
+		}
+	})
+}
+
+// A load balancer that sends the PROXY protocol shuts everybody out. The log says so, and not once for each client.
+func TestProxyHeaderIsNamedInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFrontRig(t)
+		var log strings.Builder
+		r.front.log = slog.New(slog.NewTextHandler(&log, nil))
+		r.start(t, r.ln)
+		send := func(first string) {
+			conn := r.dial(t)
+			_, err := conn.Write([]byte(first + strings.Repeat("x", 100)))
+			must(t, err)
+			_, err = io.ReadAll(conn)
+			must(t, err)
+		}
+		send("GET / HTTP/1.1")
+		if log.Len() > 0 {
+			t.Errorf("of something else it says %s", &log)
+		}
+		const says = "a PROXY header came"
+		for _, header := range []string{"PROXY TCP4 192.0.2.9 192.0.2.1 1 443\r\n", "\r\n\r\n\x00\r\nQUIT\n"} {
+			for range 100 {
+				send(header)
+			}
+			if n := strings.Count(log.String(), says); n != 1 || !strings.Contains(log.String(), "addr=192.0.2.9:") {
+				t.Errorf("after 100 of %q it says %s", header, &log)
+			}
+			time.Sleep(time.Minute)
+			log.Reset()
 		}
 	})
 }

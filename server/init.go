@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +13,10 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/credential"
 	"hawser/internal/durable"
 	"hawser/server/access"
+	"hawser/server/store"
 	"hawser/transport"
 )
 
@@ -42,15 +46,14 @@ type Options struct {
 	Hosts  []string         // names or IP literals at which clients will reach the server
 	Domain string           // the first domain; empty: DefaultDomain
 	Ports  []transport.Port // nil: the default ports
-	Store  access.Store     // nil: a new one in Dir, or NATS; another one is not closed
+	Store  *store.Store     // nil: a new one in Dir, or at URL; another one is not closed
 	Now    func() time.Time // nil: time.Now
 
-	// NATS says where the store is to be, as access.nats.url of server.yaml;
-	// empty: in Dir. Credentials is the path of the file for it, or empty.
-	NATS, Credentials string
-	// Join is the directory with the root of an infrastructure that this server
-	// is to become an Access Server of, beside others on the same NATS. It gets
-	// keys and a name of its own, and no relay. Empty: a new infrastructure.
+	// URL says where the store is to be, as access.store.url of server.yaml; empty: in Dir.
+	URL string
+	// Join is the directory with the root of an infrastructure that this server is to become an Access Server of,
+	// beside others on the same database. It gets keys and a name of its own, and no relay. Empty: a new
+	// infrastructure.
 	Join string
 }
 
@@ -66,12 +69,12 @@ type Made struct {
 	AdminCode identity.Code // for the first login
 }
 
-// Init makes a Server Infrastructure of one server with both roles: root,
-// issuing CA, keys, configuration, and a store with the first domain, user and
-// relay. It refuses a directory in which any of it is already, with
-// fs.ErrExist, and after an error nothing is left that was not there before,
-// but perhaps what was written into an external store. Bad options are a
-// *ConfigError. With Join it makes another Access Server of an infrastructure.
+// Init makes a Server Infrastructure of one server with both roles: root, issuing CA, keys, configuration, and a store
+// with the first domain, user and relay. It refuses a directory in which any of it is already, with fs.ErrExist, and
+// after an error nothing is left that was not there before, but perhaps what was written into an external store. Bad
+// options are a *ConfigError. With Join it makes another Access Server of an infrastructure. All of it is built in a
+// directory beside and moved at the end, so that an error, or a power cut, leaves no half infrastructure that a second
+// try would refuse to overwrite.
 func Init(ctx context.Context, o Options) (made Made, err error) {
 	dir, r, err := o.check()
 	if err != nil {
@@ -112,41 +115,40 @@ func Init(ctx context.Context, o Options) (made Made, err error) {
 	return made, nil
 }
 
-// check makes a configuration of the options. It is the one that Run reads
-// back, so what Init accepts, Run does.
+// check makes a configuration of the options. It is the one that Run reads back, so what Init accepts, Run does.
 func (o *Options) check() (dir string, r raw, err error) {
 	if o.Dir == "" {
-		return "", r, &ConfigError{Text: "no directory is given"}
+		return "", r, configError("no directory is given")
 	}
 	if dir, err = filepath.Abs(o.Dir); err != nil {
-		return "", r, &ConfigError{Text: err.Error()}
+		return "", r, configError("%w", err)
 	}
 	if o.Domain == "" {
 		o.Domain = DefaultDomain
 	}
 	if err := identity.CheckLabel(o.Domain); err != nil {
-		return "", r, &ConfigError{Text: fmt.Sprintf("domain %q: %v", o.Domain, err)}
+		return "", r, configError("domain %q: %w", o.Domain, err)
 	}
 	if o.Ports == nil {
 		o.Ports = []transport.Port{80, 443, 5935}
 	}
+	o.Hosts = typed(o.Hosts)
 	r = raw{
 		Hosts: o.Hosts, Ports: o.Ports, Listen: loopbackOnly(o.Hosts), Root: rootFile,
 		Access: &rawAccess{Name: firstAccess, Dir: accessDir, Heartbeat: defaultHeartbeat},
 		Relay:  &rawRelay{Name: firstRelay, Dir: relayDir},
 	}
 	if err := o.place(&r); err != nil {
-		return "", r, &ConfigError{Text: err.Error()}
+		return "", r, configError("%w", err)
 	}
 	if _, err := r.check(dir); err != nil {
-		return "", r, &ConfigError{Text: err.Error()}
+		return "", r, configError("%w", err)
 	}
 	return dir, r, nil
 }
 
-// loopbackOnly returns where to listen when all hosts are loopback literals:
-// there, so that a trial on one machine is not open to its network. Otherwise
-// nil, which is everywhere.
+// loopbackOnly returns where to listen when all hosts are loopback literals: there, so that a trial on one machine is
+// not open to its network. Otherwise nil, which is everywhere.
 func loopbackOnly(hosts []string) (listen []string) {
 	for _, h := range hosts {
 		a, err := netip.ParseAddr(h)
@@ -158,8 +160,8 @@ func loopbackOnly(hosts []string) (listen []string) {
 	return listen
 }
 
-// vacant refuses a directory that holds any part of an infrastructure, the most
-// telling one first.
+// vacant refuses a directory that holds any part of an infrastructure, the most telling one first. A root that is
+// overwritten is lost with everything that trusts it.
 func vacant(dir string) error {
 	for _, name := range []string{configFile, rootDir, rootFile, accessDir, relayDir} {
 		path := filepath.Join(dir, name)
@@ -178,8 +180,10 @@ func build(ctx context.Context, o Options, stage string, r raw) (made Made, err 
 	made.Access = identity.AccessName(r.Access.Name)
 	if o.Join != "" {
 		made.Joined = true
-		made.Root, err = joinRoot(o, stage, made.Access)
-		return made, err
+		if made.Root, err = joinRoot(o, stage, made.Access); err != nil {
+			return made, err
+		}
+		return made, withStore(ctx, o, stage, r, func(st *store.Store) error { return enterMade(ctx, st, stage, made.Access, r) })
 	}
 	for _, sub := range []string{rootDir, accessDir, relayDir} {
 		if err := durable.OpenDir(filepath.Join(stage, sub)); err != nil {
@@ -194,7 +198,14 @@ func build(ctx context.Context, o Options, stage string, r raw) (made Made, err 
 		return made, err
 	}
 	made.Root = identity.CertSPKI(root.Cert)
-	relayCode, err := bootstrap(ctx, o, stage, r, &made)
+	var relayCode identity.Code
+	err = withStore(ctx, o, stage, r, func(st *store.Store) (err error) {
+		if err = enterMade(ctx, st, stage, made.Access, r); err != nil {
+			return err
+		}
+		made.AdminCode, relayCode, err = access.Bootstrap(ctx, st, o.Domain, firstUser, firstRelay, o.Now())
+		return err
+	})
 	if err != nil {
 		return made, err
 	}
@@ -202,21 +213,57 @@ func build(ctx context.Context, o Options, stage string, r raw) (made Made, err 
 	return made, durable.WriteFile(filepath.Join(stage, relayDir, codeFile), code, 0o600)
 }
 
-// bootstrap puts the first records into the store.
-func bootstrap(ctx context.Context, o Options, stage string, r raw, made *Made) (relayCode identity.Code, err error) {
-	store := o.Store
-	if store == nil {
-		c, err := r.Access.check(stage)
-		if err != nil {
-			return relayCode, err
-		}
-		if store, _, err = openStore(*c); err != nil {
-			return relayCode, err
-		}
-		defer func() { err = errors.Join(err, store.Close()) }()
+// withStore opens the store for as long as f takes.
+func withStore(ctx context.Context, o Options, stage string, r raw, f func(*store.Store) error) (err error) {
+	if o.Store != nil {
+		return f(o.Store)
 	}
-	made.AdminCode, relayCode, err = access.Bootstrap(ctx, store, o.Domain, firstUser, firstRelay, o.Now())
-	return relayCode, err
+	c, err := r.Access.check(stage)
+	if err != nil {
+		return err
+	}
+	if err := vacantNode(ctx, *c); err != nil {
+		return err
+	}
+	st, err := openStore(ctx, *c, false, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	return f(st)
+}
+
+// vacantNode refuses a database in which there is an Access Server of this name. It looks as a node that writes
+// nothing: to open the store as that server would end its lease. A second init on a database in use took the lease and
+// the node of its server, which then could write nothing more.
+func vacantNode(ctx context.Context, c AccessConfig) (err error) {
+	if !c.shared() {
+		return nil
+	}
+	st, err := openStore(ctx, c, true, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	n := store.Node{Name: c.Name.ID}
+	switch err := st.View(ctx, func(tx *store.Tx) error { return tx.Get(&n) }); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err == nil:
+		return fmt.Errorf("the database has an Access Server %s already: another infrastructure needs another database, "+
+			"and another Access Server of this one is made with --join: %w", n.Name, store.ErrExists)
+	default:
+		return err
+	}
+}
+
+// enterMade enters the Access Server whose keys are in stage.
+func enterMade(ctx context.Context, st *store.Store, stage string, name identity.Name, r raw) error {
+	issuing, err := loadPair(filepath.Join(stage, accessDir), issuingName)
+	if err != nil {
+		return err
+	}
+	return enterNode(ctx, st, name, identity.CertSPKI(issuing.Chain[0]), r.Hosts, r.Ports)
 }
 
 // makeRoot makes the root of an infrastructure.
@@ -229,42 +276,43 @@ func makeRoot(stage string, now time.Time) (*identity.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return root, savePair(filepath.Join(stage, rootDir), rootName, keyPair{root.Key, chainOf(root.Cert)})
+	return root, savePair(filepath.Join(stage, rootDir), rootName, root.Key, root.Cert)
 }
 
-// makeKeys makes what the root certifies for an Access Server.
+// makeKeys makes what the root certifies for an Access Server. Each key has one use: a stolen one signs grants, or the
+// time, or certificates, and not all of them.
 func makeKeys(root *identity.Authority, stage string, name identity.Name, now time.Time) error {
-	keys := map[string]keyPair{}
+	keys := map[string]crypto.Signer{}
 	for _, name := range []string{issuingName, timeName, grantName} {
 		key, err := identity.NewKey()
 		if err != nil {
 			return err
 		}
-		keys[name] = keyPair{key: key}
+		keys[name] = key
 	}
-	issuing, err := root.NewIssuing(keys[issuingName].key, now)
+	issuing, err := root.NewIssuing(keys[issuingName], now)
 	if err != nil {
 		return err
 	}
-	timeCert, err := root.CertifyTimeKey(name, keys[timeName].key.Public(), now)
+	timeCert, err := root.CertifyTimeKey(name, keys[timeName].Public(), now)
 	if err != nil {
 		return err
 	}
-	grantCert, err := root.CertifyGrantKey(name, keys[grantName].key.Public(), now)
+	grantCert, err := root.CertifyGrantKey(name, keys[grantName].Public(), now)
 	if err != nil {
 		return err
 	}
 	in := filepath.Join(stage, accessDir)
 	return errors.Join(
-		savePair(in, issuingName, keyPair{issuing.Key, chainOf(issuing.Cert, root.Cert)}),
-		savePair(in, timeName, keyPair{keys[timeName].key, chainOf(timeCert)}),
-		savePair(in, grantName, keyPair{keys[grantName].key, chainOf(grantCert)}),
-		durable.WriteFile(filepath.Join(stage, rootFile), identity.MarshalChain(chainOf(root.Cert)), 0o644),
+		savePair(in, issuingName, issuing.Key, issuing.Cert, root.Cert),
+		savePair(in, timeName, keys[timeName], timeCert),
+		savePair(in, grantName, keys[grantName], grantCert),
+		credential.Write(stage, credential.ChainFile(rootFile, []*x509.Certificate{root.Cert}, credential.Public)),
 	)
 }
 
-// move takes what was built to its place and writes the configuration: with it
-// the infrastructure is there. What was moved before an error is taken away.
+// move takes what was built to its place and writes the configuration: with it the infrastructure is there. What was
+// moved before an error is taken away. The configuration is written last, because it is what run looks for.
 func move(stage, dir string, r raw) (err error) {
 	var moved []string
 	defer func() {
@@ -290,4 +338,38 @@ func move(stage, dir string, r raw) (err error) {
 		moved = append(moved, to)
 	}
 	return durable.WriteFile(filepath.Join(dir, configFile), config, 0o600)
+}
+
+// place says in a configuration where the store is, and, for an Access Server that joins others, who it is. Its name is
+// in audit chains and certificates for ever, so it is one that nobody has had: a random one.
+func (o *Options) place(r *raw) (err error) {
+	switch {
+	case o.URL != "":
+		r.Access.Store = &rawStore{o.URL}
+	case o.Join != "":
+		return errors.New("another Access Server needs the PostgreSQL database that the others have: --store")
+	}
+	if o.Join == "" {
+		return nil
+	}
+	if o.Join, err = filepath.Abs(o.Join); err != nil {
+		return err
+	}
+	r.Access.Name, r.Relay = joinedAccess+identity.NewUID().String()[:8], nil
+	return nil
+}
+
+// joinedAccess is what the names of joining Access Servers begin with.
+const joinedAccess = "access-"
+
+// joinRoot makes the keys of an Access Server under a root that is there.
+func joinRoot(o Options, stage string, name identity.Name) (identity.SPKI, error) {
+	root, err := loadRoot(o.Join, o.Now())
+	if err != nil {
+		return identity.SPKI{}, fmt.Errorf("join %s: %w", o.Join, err)
+	}
+	if err := durable.OpenDir(filepath.Join(stage, accessDir)); err != nil {
+		return identity.SPKI{}, err
+	}
+	return identity.CertSPKI(root.Cert), makeKeys(root, stage, name, o.Now())
 }

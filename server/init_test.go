@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,16 +8,29 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"hawser/identity"
-	"hawser/server/access"
+	"hawser/server/store"
 	"hawser/transport"
 )
 
 // options are good ones, with the store in memory.
 func options(t *testing.T) Options {
-	return Options{Dir: filepath.Join(t.TempDir(), "hawser"), Hosts: []string{"hawser.example.com"}, Store: access.NewMemory()}
+	return Options{Dir: filepath.Join(t.TempDir(), "hawser"), Hosts: []string{"hawser.example.com"}, Store: memoryStore(t, nil)}
+}
+
+// memoryStore is the store of the Access Server that Init makes; fault as in store.Options.
+func memoryStore(t *testing.T, fault func() error) *store.Store {
+	t.Helper()
+	db, err := store.Memory()
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	st, err := store.Open(t.Context(), store.Options{Database: db, Node: firstAccess, Fault: fault})
+	must(t, err)
+	t.Cleanup(func() { st.Close() })
+	return st
 }
 
 func TestInitMakesAnInfrastructure(t *testing.T) {
@@ -85,18 +97,18 @@ func TestInitOverwritesNothing(t *testing.T) {
 	}
 }
 
-// A brokenStore fails at the first write.
-type brokenStore struct{ access.Store }
-
 var errBroken = errors.New("disk is full")
-
-func (brokenStore) Create(context.Context, string, string, []byte) (uint64, error) {
-	return 0, errBroken
-}
 
 func TestFailedInitLeavesNothing(t *testing.T) {
 	o := options(t)
-	o.Store = brokenStore{o.Store}
+	var broken atomic.Bool
+	o.Store = memoryStore(t, func() error {
+		if broken.Load() {
+			return errBroken
+		}
+		return nil
+	})
+	broken.Store(true)
 	if _, err := Init(t.Context(), o); !errors.Is(err, errBroken) {
 		t.Fatalf("got %v", err)
 	}
@@ -109,7 +121,7 @@ func TestFailedInitLeavesNothing(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	wantOnly(t, o.Dir, "mine")
-	o.Store = access.NewMemory()
+	broken.Store(false)
 	_, err := Init(t.Context(), o) // and then it works beside what was there
 	must(t, err)
 }
@@ -135,9 +147,8 @@ func TestBadOptionsAreConfigErrors(t *testing.T) {
 		"bad host":     func(o *Options) { o.Hosts = []string{"a b"} },
 		"bad domain":   func(o *Options) { o.Domain = "A B" },
 		"bad port":     func(o *Options) { o.Ports = []transport.Port{0} },
-		"bad NATS":     func(o *Options) { o.NATS = "http://nats" },
+		"bad store":    func(o *Options) { o.URL = "http://db" },
 		"join alone":   func(o *Options) { o.Join = "root" },
-		"credentials":  func(o *Options) { o.Credentials = "nats.creds" },
 	}
 	t.Attr("cases", strconv.Itoa(len(tests)))
 	for name, bend := range tests {

@@ -5,19 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"time"
 
 	"hawser/identity"
-	"hawser/internal/durable"
+	"hawser/internal/credential"
 )
 
-const maxPEMBytes = 64 << 10
-
-// The keys of an Access Server by the names of their files, NAME.key and
-// NAME.pem (identity §4).
+// The keys of an Access Server by the names of their files, NAME.key and NAME.pem (identity §4).
 const (
 	issuingName = "issuing"
 	timeName    = "time"
@@ -25,55 +20,38 @@ const (
 	rootName    = "root"
 )
 
-// A keyPair is a key of this server and the certificates for it, leaf first.
-type keyPair struct {
-	key   crypto.Signer
-	chain []*x509.Certificate
-}
-
-// savePair writes a pair to dir, which must be there.
-func savePair(dir, name string, p keyPair) error {
-	pem, err := identity.MarshalKey(p.key)
+// savePair writes a key of this server and the certificates for it to dir, which must be there.
+func savePair(dir, name string, key crypto.Signer, chain ...*x509.Certificate) error {
+	file, err := credential.KeyFile(name+".key", key)
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, name+".key"), pem, 0o600); err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, name+".pem"), identity.MarshalChain(p.chain), 0o644)
+	return credential.Write(dir, file, credential.ChainFile(name+".pem", chain, credential.Public))
 }
 
-// loadPair reads a pair, whose key nobody else may be able to read, and checks
-// that they belong together.
-func loadPair(dir, name string) (p keyPair, err error) {
+// loadPair reads a pair, whose key nobody else may be able to read, and checks that they belong together.
+func loadPair(dir, name string) (c credential.Credential, err error) {
 	file := filepath.Join(dir, name)
-	b, err := durable.ReadPrivate(file+".key", maxPEMBytes)
-	if err != nil {
-		return p, err
+	if c.Key, err = credential.Load(file+".key", identity.ParseKey); err != nil {
+		return c, err
 	}
-	if p.key, err = identity.ParseKey(b); err != nil {
-		return p, fmt.Errorf("read %s.key: %w", file, err)
+	if c.Chain, err = credential.LoadPublic(file+".pem", identity.ParseChain); err != nil {
+		return c, err
 	}
-	if p.chain, err = loadChain(file + ".pem"); err != nil {
-		return p, err
+	if err := c.Check(); err != nil {
+		return c, fmt.Errorf("read %s.pem and %s.key: %w", file, name, err)
 	}
-	spki, err := identity.SPKIOf(p.key.Public())
-	if err != nil {
-		return p, fmt.Errorf("read %s.key: %w", file, err)
-	}
-	if spki != identity.CertSPKI(p.chain[0]) {
-		return p, fmt.Errorf("read %s.pem: it certifies another key than %s.key", file, name)
-	}
-	return p, nil
+	return c, nil
 }
 
 // accessKeys are what an Access Server signs with.
 type accessKeys struct {
-	issuing, time, grant keyPair
+	issuing, time, grant credential.Credential
 }
 
-// loadAccessKeys reads those of the Access Server name, and checks that all of it
-// is under roots, now.
+// loadAccessKeys reads those of the Access Server name, and checks that all of it is under roots, now. All three are
+// tried before a port is opened: a key that does not fit would show at the first client, as if it were the client's
+// error.
 func loadAccessKeys(dir string, name identity.Name, roots *identity.Roots, now time.Time) (k accessKeys, err error) {
 	if k.issuing, err = loadPair(dir, issuingName); err != nil {
 		return k, err
@@ -84,7 +62,7 @@ func loadAccessKeys(dir string, name identity.Name, roots *identity.Roots, now t
 	if k.grant, err = loadPair(dir, grantName); err != nil {
 		return k, err
 	}
-	if _, err := identity.VerifyGrantKey(k.grant.chain[0], roots, now); err != nil {
+	if _, err := identity.VerifyGrantKey(k.grant.Chain[0], roots, now); err != nil {
 		return k, fmt.Errorf("verify grant key: %w", err)
 	}
 	if err := signsTime(k.time, name, roots, now); err != nil {
@@ -96,10 +74,10 @@ func loadAccessKeys(dir string, name identity.Name, roots *identity.Roots, now t
 	return k, nil
 }
 
-// signsTime checks that what a time key signs verifies under roots, for clients
-// of the Access Server name.
-func signsTime(p keyPair, name identity.Name, roots *identity.Roots, now time.Time) error {
-	b, err := identity.SignedTime{Time: now}.Sign(p.key, p.chain[0])
+// signsTime checks that what a time key signs verifies under roots, for clients of the Access Server name. It signs a
+// time and verifies it as a client would: a client believes only the time key of the very server that it asked.
+func signsTime(p credential.Credential, name identity.Name, roots *identity.Roots, now time.Time) error {
+	b, err := identity.SignedTime{Time: now}.Sign(p.Key, p.Chain[0])
 	if err != nil {
 		return err
 	}
@@ -107,14 +85,14 @@ func signsTime(p keyPair, name identity.Name, roots *identity.Roots, now time.Ti
 	return err
 }
 
-// issues checks that what an issuing key signs verifies under roots: it issues
-// a certificate for a moment and throws it away.
-func issues(p keyPair, roots *identity.Roots, now time.Time) error {
-	if len(p.chain) < 2 {
+// issues checks that what an issuing key signs verifies under roots: it issues a certificate for a moment and throws it
+// away.
+func issues(p credential.Credential, roots *identity.Roots, now time.Time) error {
+	if len(p.Chain) < 2 {
 		return errors.New("its root is not with it")
 	}
 	chain, err := authority(p).Issue(identity.Request{
-		Name: identity.RelayName("check"), Pub: p.key.Public(), NotBefore: now, NotAfter: now.Add(time.Minute),
+		Name: identity.RelayName("check"), Pub: p.Key.Public(), NotBefore: now, NotAfter: now.Add(time.Minute),
 	})
 	if err != nil {
 		return err
@@ -123,47 +101,26 @@ func issues(p keyPair, roots *identity.Roots, now time.Time) error {
 	return err
 }
 
-func authority(p keyPair) *identity.Authority {
-	return &identity.Authority{Cert: p.chain[0], Key: p.key, Chain: p.chain[1:]}
-}
-
-func chainOf(certs ...*x509.Certificate) []*x509.Certificate { return certs }
-
-func loadChain(path string) ([]*x509.Certificate, error) {
-	b, err := readFile(path)
-	if err != nil {
-		return nil, err
-	}
-	chain, err := identity.ParseChain(b)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return chain, nil
+func authority(p credential.Credential) *identity.Authority {
+	return &identity.Authority{Cert: p.Chain[0], Key: p.Key, Chain: p.Chain[1:]}
 }
 
 // loadRoots reads the pinned roots, which are no secret.
 func loadRoots(path string) (*identity.Roots, error) {
-	b, err := readFile(path)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := identity.ParseRoots(b)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return roots, nil
+	return credential.LoadPublic(path, identity.ParseRoots)
 }
 
-// readFile reads a file that others may read too, of bounded size.
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// loadRoot reads the root that init has made, from wherever it is kept.
+func loadRoot(dir string, now time.Time) (*identity.Authority, error) {
+	p, err := loadPair(dir, rootName)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxPEMBytes+1))
-	if err == nil && len(b) > maxPEMBytes {
-		err = fmt.Errorf("read %s: %w", path, durable.ErrTooLarge)
+	if _, err := identity.NewRoots(p.Chain[0]); err != nil {
+		return nil, err
 	}
-	return b, err
+	if now.Before(p.Chain[0].NotBefore) || now.After(p.Chain[0].NotAfter) {
+		return nil, errors.New("the root is not valid now: look at the clock")
+	}
+	return &identity.Authority{Cert: p.Chain[0], Key: p.Key}, nil
 }

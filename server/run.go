@@ -17,34 +17,31 @@ import (
 	"hawser/internal/durable"
 	"hawser/server/access"
 	"hawser/server/relay"
+	"hawser/server/store"
 	"hawser/transport"
 )
 
-// Server is a server as its configuration says. All but Config may be left
-// zero. It is not changed while Run runs.
+// Server is a server as its configuration says. All but Config may be left zero. It is not changed while Run runs.
 type Server struct {
 	Config  Config
 	Version string       // of this build
 	Logger  *slog.Logger // nil: no log
 
-	// Ready is told once, when every listener answers, at which HOST:PORTs
-	// clients reach the server. Nil: nobody.
+	// Ready is told once, when every listener answers, at which HOST:PORTs clients reach the server. Nil: nobody.
 	Ready func(addrs []string)
 
 	Listen func(network, address string) (net.Listener, error) // nil: net.Listen
 	Dialer *transport.Dialer                                   // of the relay; nil: a new one
-	Store  access.Store                                        // nil: the one in the configured directory; another one is not closed
-	Bus    access.Bus                                          // that comes with Store; nil: nobody else has that
+	Store  *store.Store                                        // nil: the configured one; another one is not closed
 	Now    func() time.Time                                    // nil: time.Now
 }
 
-// A task is a part of a running server: it runs until its context is
-// cancelled, and gives nil then.
+// A task is a part of a running server: it runs until its context is cancelled, and gives nil then.
 type task func(ctx context.Context) error
 
-// Run opens everything, serves until ctx is cancelled, and returns nil when
-// every connection and goroutine is over. What can be wrong with the own files
-// and ports is found before Ready is told; after that only they can end it.
+// Run opens everything, serves until ctx is cancelled, and returns nil when every connection and goroutine has ended.
+// Errors in its files and ports are found before Ready is called. Everything that can be wrong on this machine is tried
+// before anything is served, so that a service manager shows it at the start and not a technician hours later.
 func (s *Server) Run(ctx context.Context) (err error) {
 	r := running{Server: *s}
 	r.Now = orNow(s.Now)
@@ -53,27 +50,54 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		r.Server.Listen = net.Listen
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.open(); err != nil {
+	if err := r.open(ctx); err != nil {
 		return fmt.Errorf("run server: %w", err)
 	}
-	serving := []task{r.openLate}
-	if r.leased == nil {
-		if serving, err = r.doors(); err != nil {
-			return fmt.Errorf("run server: %w", err)
-		}
-	}
-	serve := func(ctx context.Context) error { return together(ctx, append(serving, r.tasks...)...) }
-	if r.relay != nil {
-		serve = before(r.relay, serve)
-	}
-	if err := serve(ctx); err != nil {
+	if err := r.run(ctx); err != nil {
 		return fmt.Errorf("run server: %w", err)
 	}
 	return nil
 }
 
-// doors listens, tells Ready, and returns what serves.
-func (r *running) doors() (serving []task, err error) {
+// run opens the ports and serves. The relay registers when they are open. Before that its own Access Server, which waits
+// for its lease, cannot answer it: the relay would be refused, and would come back after gateways and technicians, whose
+// sessions need it.
+func (r *running) run(ctx context.Context) (err error) {
+	opened := make(chan struct{})
+	open := func() ([]task, error) {
+		serving, err := r.openPorts()
+		if err == nil {
+			close(opened)
+		}
+		return serving, err
+	}
+	serving := []task{func(ctx context.Context) error { return openWhen(ctx, r.leased, open) }}
+	if r.leased == nil {
+		if serving, err = open(); err != nil {
+			return err
+		}
+	}
+	serve := func(ctx context.Context) error { return runAll(ctx, append(serving, r.tasks...)...) }
+	if r.relay != nil {
+		serve = endFirst(after(opened, r.relay), serve)
+	}
+	return serve(ctx)
+}
+
+// after starts a task when something has happened.
+func after(happened <-chan struct{}, run task) task {
+	return func(ctx context.Context) error {
+		select {
+		case <-happened:
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// openPorts listens on every port, calls Ready, and returns the tasks that serve.
+func (r *running) openPorts() (serving []task, err error) {
 	listeners, err := r.listen()
 	if err != nil {
 		return nil, err
@@ -88,20 +112,16 @@ func (r *running) doors() (serving []task, err error) {
 	return serving, nil
 }
 
-// openLate is for one of several Access Servers: until its lease is free, 15 s
-// after it died, it could answer nobody, and a port that is refused sends clients
-// to the next server at once.
-func (r *running) openLate(ctx context.Context) error {
-	select {
-	case <-r.leased:
-	case <-ctx.Done():
-		return nil
-	}
-	serving, err := r.doors()
-	if err != nil {
-		return err
-	}
-	return together(ctx, serving...)
+// openWhen opens the ports of one of several Access Servers when it has its lease. After a crash that takes up to
+// 15 s, in which it could answer nobody: while its ports are closed, clients go to the next server at once.
+func openWhen(ctx context.Context, leased <-chan struct{}, open func() ([]task, error)) error {
+	return after(leased, func(ctx context.Context) error {
+		serving, err := open()
+		if err != nil {
+			return err
+		}
+		return runAll(ctx, serving...)
+	})(ctx)
 }
 
 // Addrs lists the HOST:PORTs at which clients reach the server.
@@ -114,7 +134,8 @@ func (c Config) Addrs() (addrs []string) {
 	return addrs
 }
 
-// running is a Server with its defaults filled in and its roles opened.
+// running is a Server with its defaults filled in and its roles opened. It is a copy, so that Run changes nothing of
+// its Server.
 type running struct {
 	Server
 	roots  *identity.Roots
@@ -122,15 +143,15 @@ type running struct {
 	roles  []role
 	tasks  []task
 	relay  task         // nil: none
-	own    access.Store // to be closed
+	own    *store.Store // to be closed
 }
 
-func (r *running) open() (err error) {
+func (r *running) open(ctx context.Context) (err error) {
 	if r.roots, err = loadRoots(r.Config.Root); err != nil {
 		return err
 	}
 	if r.Config.Access != nil {
-		if err := r.openAccess(*r.Config.Access); err != nil {
+		if err := r.openAccess(ctx, *r.Config.Access); err != nil {
 			return fmt.Errorf("open access: %w", err)
 		}
 	}
@@ -142,7 +163,8 @@ func (r *running) open() (err error) {
 	return nil
 }
 
-func (r *running) openAccess(c AccessConfig) error {
+// openAccess checks the keys before it opens the store: that takes seconds, and makes a file where there was none.
+func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 	if err := durable.OpenDir(c.Dir); err != nil {
 		return err
 	}
@@ -150,54 +172,66 @@ func (r *running) openAccess(c AccessConfig) error {
 	if err != nil {
 		return err
 	}
+	shared := false // of a store that was handed over, nobody else knows
 	if r.Store == nil {
-		if r.own, r.Bus, err = openStore(c); err != nil {
+		shared = c.shared()
+		if r.own, err = openStore(ctx, c, shared, r.Logger); err != nil {
 			return err
 		}
 		r.Store = r.own
+		if err := checkNode(ctx, r.own, c.Name, identity.CertSPKI(keys.issuing.Chain[0])); err != nil {
+			return err
+		}
 	}
 	config := access.Config{
-		Name: c.Name, Node: c.Name.ID, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
+		Name: c.Name, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
 		Roots: r.roots, Issuing: authority(keys.issuing),
-		TimeKey: keys.time.key, TimeCert: keys.time.chain[0],
-		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Store: r.Store, Bus: r.Bus, Now: r.Now, Logger: r.Logger,
+		TimeKey: keys.time.Key, TimeCert: keys.time.Chain[0],
+		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
 	}
-	config.Grant.Key, config.Grant.Cert = keys.grant.key, keys.grant.chain[0]
+	config.Grant.Key, config.Grant.Cert = keys.grant.Key, keys.grant.Chain[0]
 	a, err := access.New(config)
 	if err != nil {
 		return err
 	}
-	if r.Bus != nil {
+	if shared {
 		r.leased = a.Ready()
 	}
 	r.tasks = append(r.tasks, a.Run)
+	if r.own != nil {
+		k := localAdmin{c, r.own, r.Now}
+		r.tasks = append(r.tasks, func(ctx context.Context) error { serveAdmin(ctx, c.Dir, k, r.Logger); <-ctx.Done(); return nil })
+	}
 	r.roles = append(r.roles,
 		role{transport.ALPNAccess, a.Certificate, a.ServeConn},
 		role{transport.ALPNAPI, a.Certificate, a.ServeAPI})
+	if shared {
+		r.roles = append(r.roles, role{transport.ALPNNode, a.Certificate, a.ServeNode})
+	}
 	return nil
 }
 
 func (r *running) openRelay(c RelayConfig) error {
 	s, err := relay.New(relay.Config{
-		Name: c.Name, Dir: c.Dir, Code: c.Code, Version: r.Version, MaxPipes: c.MaxPipes,
+		Name: c.Name, Dir: c.Dir, Code: c.Code, Version: r.Version, MaxPipes: c.MaxPipes, Limits: c.Limits,
 		Access: c.Access, Ports: c.Ports, Roots: r.roots,
 		Hosts: r.Config.Hosts, ServePorts: r.Config.Ports,
-		Dialer: r.Dialer, Now: r.Now, Logger: r.Logger,
+		Proxies: c.Proxy.Source(transport.ServiceProxies), Dialer: r.Dialer, Now: r.Now, Logger: r.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	r.relay = s.Run
 	if r.Config.Access != nil {
-		r.relay = r.beside(s.Run)
+		r.relay = r.isolate(s.Run)
 	}
 	r.roles = append(r.roles, role{transport.ALPNRelay, s.Certificate, s.ServeConn})
 	return nil
 }
 
-// beside makes a relay's task one that cannot take the Access Server of the
-// same process down: other relays still have need of that.
-func (r *running) beside(relay task) task {
+// isolate returns a relay's task whose error does not end the Access Server in the same process: other relays still
+// need that.
+func (r *running) isolate(relay task) task {
 	return func(ctx context.Context) error {
 		if err := relay(ctx); err != nil {
 			r.Logger.Error("the Access Server goes on without its relay", "err", err)
@@ -206,7 +240,8 @@ func (r *running) beside(relay task) task {
 	}
 }
 
-// listen opens every address and port, or none.
+// listen opens every address and port, or none. A server that listens on two of its three ports would look well, and be
+// unreachable for those who can use only the third.
 func (r *running) listen() (listeners []net.Listener, err error) {
 	defer func() {
 		if err != nil {
@@ -246,9 +281,9 @@ func (r *running) close() error {
 	return r.own.Close()
 }
 
-// together runs tasks until all have returned. The first that fails ends the
-// others; its error is the result.
-func together(ctx context.Context, tasks ...task) error {
+// runAll runs tasks until all have returned. The first error cancels the others and is the result. It owns every
+// goroutine of a running server: when it has returned none is left.
+func runAll(ctx context.Context, tasks ...task) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -266,18 +301,17 @@ func together(ctx context.Context, tasks ...task) error {
 	return nil
 }
 
-// before runs first beside rest. When ctx ends, first ends before rest is told:
-// a relay takes its leave of Access Servers, of which one may be in rest. One
-// that fails ends the other.
-func before(first, rest task) task {
+// endFirst runs first and rest together. When ctx ends, first is stopped and waited for before rest is cancelled: a
+// relay says goodbye to its Access Servers, and one of them may be in rest. If one fails, the other is ended.
+func endFirst(first, rest task) task {
 	return func(ctx context.Context) error {
 		later, stop := context.WithCancel(context.WithoutCancel(ctx))
 		defer stop()
-		return together(ctx, func(ctx context.Context) error {
+		return runAll(ctx, func(ctx context.Context) error {
 			defer stop()
 			err := first(ctx)
 			if err == nil {
-				<-ctx.Done() // it may have nothing to do
+				<-ctx.Done() // it may have had nothing to do
 			}
 			return err
 		}, func(context.Context) error { return rest(later) })

@@ -21,7 +21,6 @@ import (
 
 	"hawser/identity"
 	"hawser/internal/memnet"
-	"hawser/server/access"
 	"hawser/transport"
 )
 
@@ -117,9 +116,9 @@ func TestEveryRoleAnswersOnEveryPort(t *testing.T) {
 	})
 }
 
-// TestRelayOfTheSameProcessEnrolsAndOutlivesARestart goes through the real
+// TestRelayOfTheSameProcessEnrollsAndOutlivesARestart goes through the real
 // Access Server, like any other relay.
-func TestRelayOfTheSameProcessEnrolsAndOutlivesARestart(t *testing.T) {
+func TestRelayOfTheSameProcessEnrollsAndOutlivesARestart(t *testing.T) {
 	t.Attr("id", "A1-restart")
 	t.Attr("cases", "2")
 	synctest.Test(t, func(t *testing.T) {
@@ -266,7 +265,7 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 	wantBad(t, now, "keys")
 	must(t, os.Chmod(filepath.Join(c.Access.Dir, "time.key"), 0o600))
 
-	store, err := access.OpenJetStream(filepath.Join(c.Access.Dir, storeDir))
+	store, err := openStore(t.Context(), *c.Access, false, nil)
 	must(t, err)
 	wantBad(t, now) // a running server is no fault
 	must(t, store.Close())

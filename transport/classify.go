@@ -17,16 +17,19 @@ import (
 	"hawser/identity"
 )
 
-// connectError is a failure before the TLS hello.
+// connectError is a failure before the TLS hello. The two types tell on which side of the hello a reset came: before
+// it, a server or a firewall refuses the port; after it, something on the way reads TLS and refuses this hello, for
+// which there is the small form (wire §8.1).
 type connectError struct{ err error }
 
 func (e *connectError) Error() string { return e.err.Error() }
 func (e *connectError) Unwrap() error { return e.err }
 
-// handshakeError is a failure after it, with what was heard from the server.
+// handshakeError is a failure after it, with what the server has sent. The chain is kept though it did not verify: it
+// tells an interception from a server of another infrastructure.
 type handshakeError struct {
 	err     error
-	heard   []byte // the first bytes
+	heard   []byte // its first bytes
 	timeout bool
 	chain   []*x509.Certificate
 }
@@ -35,7 +38,7 @@ func (e *handshakeError) Error() string { return e.err.Error() }
 func (e *handshakeError) Unwrap() error { return e.err }
 
 // ReasonOf returns the reason of an error of this package, its sub-packages or
-// identity; the empty one for nil, and internal when there is none to be found.
+// identity: "" for nil, and internal for an error that has no reason.
 func ReasonOf(err error) Reason {
 	if err == nil {
 		return ""
@@ -45,7 +48,8 @@ func ReasonOf(err error) Reason {
 }
 
 // classify names the reason of a failure, with a text and, for a foreign
-// certificate, its issuer. It is pure.
+// certificate, its issuer. It is pure. The order matters: an error that knows its reason comes first, since the same
+// error may wrap an errno further down.
 func classify(err error, clockUnsure bool) (reason Reason, text, issuer string) {
 	text = err.Error()
 	if why, ok := errors.AsType[interface {
@@ -63,10 +67,12 @@ func classify(err error, clockUnsure bool) (reason Reason, text, issuer string) 
 	return netReason(err), text, ""
 }
 
-// Why returns the reason; with it an error of another package takes part in
-// ReasonOf.
+// Why returns the reason. ReasonOf finds it in the errors of other packages that have
+// this method, too.
 func (e *Error) Why() Reason { return e.Reason }
 
+// handshakeReason looks at what came back before it looks at the error: crypto/tls reports a portal's HTTP answer and a
+// stranger's banner by the same RecordHeaderError, and only the bytes tell them apart.
 func handshakeReason(e *handshakeError) Reason {
 	_, notTLS := errors.AsType[tls.RecordHeaderError](e.err)
 	switch {
@@ -89,12 +95,13 @@ func handshakeReason(e *handshakeError) Reason {
 	return TLSRefused
 }
 
+// netReason asks for errno values and never for texts: texts differ by system, language and Go release.
 func netReason(err error) Reason {
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return DNS
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return TLSRefused // crypto/tls's word for an alert
+		return TLSRefused // an alert: crypto/tls has no type for it
 	}
 	switch {
 	case anyOf(err, errnoRefused):
@@ -114,6 +121,8 @@ func isTimeout(err error) bool {
 	return ok && t.Timeout()
 }
 
+// isReset counts an end of stream as a reset: a middlebox that ends a connection sends FIN or RST as it likes, and to
+// whoever searches for a way the two say the same.
 func isReset(err error) bool {
 	return anyOf(err, errnoReset) || anyOf(err, []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed})
 }
@@ -122,8 +131,9 @@ func anyOf[E error](err error, targets []E) bool {
 	return slices.ContainsFunc(targets, func(e E) bool { return errors.Is(err, e) })
 }
 
-// faultReason turns what identity found into a reason. Interception and a
-// server of another infrastructure differ in what the site's IT must do.
+// faultReason turns a fault of identity into a reason. A chain to an unknown root is
+// either an interception, which the site's IT must end, or a server of another
+// Hawser infrastructure, which the operator has mistyped.
 func faultReason(fault *identity.Error, err error, clockUnsure bool) Reason {
 	switch fault.Fault {
 	case identity.FaultWrongRoot, identity.FaultBadChain, identity.FaultBadSignature:
@@ -134,6 +144,7 @@ func faultReason(fault *identity.Error, err error, clockUnsure bool) Reason {
 			return BadCertificate
 		}
 		return WrongRoot
+	// With a clock that nobody has confirmed, the clock is the likelier culprit than every server at once.
 	case identity.FaultExpired:
 		if clockUnsure {
 			return ClockWrong
@@ -155,39 +166,42 @@ func faultReason(fault *identity.Error, err error, clockUnsure bool) Reason {
 	return BadCertificate
 }
 
-// ours reports whether a chain claims to be of some Hawser infrastructure.
+// ours reports whether a chain is made for a Hawser infrastructure, whichever it is.
 func ours(chain []*x509.Certificate) bool {
 	return len(chain) > 0 && slices.ContainsFunc(chain[0].URIs, func(u *url.URL) bool { return u.Scheme == "hawser" })
 }
 
-// A DialError says what became of every candidate.
+// A DialError is a search that found no way, with the result of every candidate. Attempts are in the order in which
+// they ended; a host that was not resolved has one as well.
 type DialError struct {
 	Hosts    []string
 	Attempts []Attempt
 	Cause    error // of the context, when it ended the search
 }
 
-// Why is the most telling reason: one that somebody can act upon before one
-// that only says that nothing was there.
+// Why returns the most telling reason: one that somebody can act upon rather than
+// one that only says that nothing answered.
 func (e *DialError) Why() Reason {
-	if i := telling(e.Attempts); i >= 0 {
+	if i := mostTelling(e.Attempts); i >= 0 {
 		return e.Attempts[i].Reason
 	}
 	return Timeout
 }
 
-// Unwrap returns what ended the search before its time, or nil.
+// AllRefused reports whether every candidate refused the connect: then it is likelier
+// that nothing listens there than that a firewall is shut, which mostly drops.
+func (e *DialError) AllRefused() bool {
+	return len(e.Attempts) > 0 && !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Reason != Refused })
+}
+
+// Unwrap returns the cause of the context that ended the search, or nil.
 func (e *DialError) Unwrap() error { return e.Cause }
 
 // Error names each candidate with its reason.
 func (e *DialError) Error() string {
 	s := fmt.Sprintf("no way to %s", strings.Join(e.Hosts, ", "))
 	for _, a := range e.Attempts {
-		where := a.Host
-		if a.Addr.IsValid() {
-			where = a.Addr.String()
-		}
-		s += fmt.Sprintf("; %s: %s", where, a.Reason)
+		s += fmt.Sprintf("; %s: %s%s", a.Where(), a.Reason, a.proxyWords())
 	}
 	if len(e.Attempts) == 0 {
 		s += ": " + string(e.Why())
@@ -195,10 +209,22 @@ func (e *DialError) Error() string {
 	return s
 }
 
-// telling returns the index of the attempt with the most telling reason, or -1.
-func telling(attempts []Attempt) int {
+// proxyWords is what a proxy wants or says: the reason alone does not tell whom to ask
+// for what.
+func (a Attempt) proxyWords() string {
+	if a.Reason != ProxyAuth && a.Reason != ProxyRefused {
+		return ""
+	}
+	_, words, _ := strings.Cut(a.Detail, string(a.Reason)+": ")
+	return " (" + words + ")"
+}
+
+// mostTelling returns the index of the attempt with the most telling reason, or -1.
+func mostTelling(attempts []Attempt) int {
+	// First what proves that somebody answered and what he is, then what a proxy or portal wants, then what merely
+	// failed. One port that shows an interceptor explains a site better than three that time out.
 	order := []Reason{TLSIntercepted, WrongRoot, WrongKind, WrongName, BadCertificate, Expired, ClockWrong, WrongProtocol,
-		TLSRefused, CaptivePortal, PlainHTTP, NotTLS, ResetAfterHello, Reset, Refused, Timeout, Unreachable, DNS}
+		TLSRefused, ProxyAuth, CaptivePortal, PlainHTTP, NotTLS, ResetAfterHello, ProxyRefused, Reset, Refused, Timeout, Unreachable, DNS}
 	best, rank := -1, len(order)+1
 	for i, a := range attempts {
 		r := slices.Index(order, a.Reason)

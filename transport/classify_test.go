@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 )
 
 // These are errors of real sockets on loopback: what the kernel says, not what we think it says.
@@ -144,7 +145,7 @@ func TestMostTellingReasonStandsForTheSearch(t *testing.T) {
 }
 
 func TestZeroDialerUsesRealSockets(t *testing.T) {
-	in := newInfra(time.Now())
+	pki := identitytest.New(time.Now())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -153,11 +154,11 @@ func TestZeroDialerUsesRealSockets(t *testing.T) {
 	go func() {
 		defer close(served)
 		if c, err := l.Accept(); err == nil {
-			tlsHandler(serverTLS(in.good(access)))(c)
+			tlsHandler(serverTLS(good(pki, access)))(c)
 			c.Close()
 		}
 	}()
-	conn, err := new(Dialer).Dial(t.Context(), Target{Hosts: []string{l.Addr().String()}, ALPN: ALPNAccess, Name: access, Roots: in.roots})
+	conn, err := new(Dialer).Dial(t.Context(), Target{Hosts: []string{l.Addr().String()}, ALPN: ALPNAccess, Name: access, Roots: pki.Roots})
 	if err != nil {
 		t.Error(err)
 	} else {

@@ -12,46 +12,60 @@ import (
 	"hawser/identity"
 )
 
-// A Target is what to reach: any of some hosts, in one role, proving one kind
-// of identity.
+// A Target is what to dial: any of some hosts, for one protocol, that proves one kind
+// of identity. It is read only, and may be shared by searches that run at once.
 type Target struct {
 	Hosts []string      // names or IP literals; HOST:PORT means that port alone
 	Ports []Port        // for the hosts without a port
-	ALPN  string        // the role, wire §1.2
-	Name  identity.Name // the Kind wanted; with an ID, that very name
+	ALPN  string        // the protocol, wire §1.2
+	Name  identity.Name // its Kind is wanted; with an ID, exactly this name
 	Roots *identity.Roots
 	Pin   identity.SPKI // of the root, when Roots is nil
 
-	// At says at which time the server's chain is verified, given its leaf.
-	// Nil means Dialer.Now. The prelude needs it (wire §3.2).
+	// Anyone, with neither Roots nor Pin, takes every server that shows a chain of ours, whatever its root: for a look at who
+	// answers, by somebody who does not know yet whom to trust. Nothing is proven by it, and Conn.Roots is what was
+	// shown. netcheck has it before enrollment, when there is no root yet. A program that goes on to talk must never
+	// set it.
+	Anyone bool
+	// At returns the time at which the server's chain is verified, given its leaf,
+	// for clients that do not know the time yet (wire §3.2). Nil means Dialer.Now.
 	At func(leaf *x509.Certificate) time.Time
-	// ClockUnsure says that the own clock may be wrong, so that dates which do
-	// not fit are reported as clock and not as expired.
+	// ClockUnsure says that our clock may be wrong. Dates that do not fit are then
+	// reported as clock and not as expired.
 	ClockUnsure bool
-	// Anonymous keeps the own certificate back.
+	// Anonymous: our certificate is not shown. For servers that may be impostors, such as those that are asked for a
+	// floor reset (wire §3.3).
 	Anonymous bool
 }
 
-// A Dialer searches for an open way to a server (wire §8). A port is open when
-// authenticated TLS completes on it, and not before. The zero value works. A
-// Dialer remembers which candidates failed lately, so one is kept for the life
-// of a program. It is safe for concurrent use.
+// A Dialer searches for an open way to a server (wire §8). A way is open when
+// authenticated TLS completes on it: firewalls and proxies accept TCP for servers
+// that they do not let through. A Dialer remembers which candidates failed lately,
+// so a program keeps one. The zero value works. It is safe for concurrent use. Now is the program's own clock, since
+// the machine's may say 1970; time-outs do not use it, since it may be set while they run. LastGood is a function
+// because another search of the program may have found something meanwhile. Good is called before Dial returns and must
+// not block: the agent notes the candidate and writes it at its next save.
 type Dialer struct {
-	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error)         // nil: the system's resolver; must return when ctx ends
-	Now         func() time.Time                                                     // nil: time.Now
-	DialContext func(ctx context.Context, network, address string) (net.Conn, error) // nil: net.Dialer
-	Certificate func() *tls.Certificate                                              // the own one; nil: none
-	LastGood    func(host string) []netip.AddrPort                                   // newest first; nil: none
-	Good        func(Candidate)                                                      // told of each success; nil: nobody
-	Trace       func(Attempt)                                                        // told of each ended attempt, concurrently; nil: nobody
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver; must return when ctx ends
+	Now     func() time.Time                                             // nil: time.Now
+	// DialContext makes TCP connections; nil: SystemDial. One that does not end in
+	// SystemDial has no small segments.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	Certificate func() *tls.Certificate       // ours; nil: none
+	Proxies     func() Proxies                // asked at each search; nil: none
+	LastGood    func(host string) []Candidate // newest first; nil: none
+	OnlySmall   func() bool                   // only the small form passed lately, as far as the caller remembers; nil: not known
+	Good        func(Candidate)               // called with each candidate that worked; nil: nobody
+	Trace       func(Attempt)                 // called with each attempt, concurrently; nil: nobody
 
 	memory memory
 }
 
-// Conn is an authenticated connection. Chain is what the server showed, and
-// Roots what it was verified to: with Target.Pin, the root that was found.
+// Conn is an authenticated connection. Chain is what the server showed, and Roots
+// are those that it was verified to: with Target.Pin, the root that has that pin.
 type Conn struct {
 	*tls.Conn
+	// Peer was true at the time by which it was verified; the control client verifies Chain again at the signed time.
 	Peer      identity.Peer
 	Chain     []*x509.Certificate
 	Roots     *identity.Roots
@@ -66,11 +80,14 @@ type Conn struct {
 func (d *Dialer) Dial(ctx context.Context, t Target) (*Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &race{d: d, t: t, cancel: cancel, patience: d.memory.patience(),
-		events: make(chan event), shook: make(chan struct{}, maxTLS), tried: map[Candidate]bool{}}
+	r := d.newRace(t, cancel)
+	// Read before the search, which may turn it on: only a search that began in full has found out that small is
+	// needed.
+	small := r.shrink.all
 	conn := r.run(ctx)
+	// A search that the caller gave up says nothing about the way, so it must not double the time-outs of the next one.
 	if conn != nil || ctx.Err() == nil {
-		d.memory.searched(conn != nil)
+		d.memory.searched(conn, small, d.now())
 	}
 	if conn == nil {
 		return nil, &DialError{Hosts: t.Hosts, Attempts: r.ended, Cause: context.Cause(ctx)}
@@ -81,51 +98,81 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Conn, error) {
 	return conn, nil
 }
 
-// event is what a goroutine of a race reports: addresses of a host, or the end
-// of an attempt.
+// event is what a goroutine of a race reports: addresses of a host, a hello that
+// was sent, or the end of an attempt.
 type event struct {
 	lookup  bool
 	found   []Candidate
+	hello   *hello
 	attempt *Attempt
 	conn    *Conn
+	beside  bool // the attempt was outside the limits
 }
 
-// race is one search. Its loop owns every field; the goroutines only send events.
+// race is one search. Only its loop uses the fields; other goroutines send events. One loop and channels instead of a
+// mutex around shared lists: each rule of wire §8 reads what others change, and with locks the order in which two
+// events take effect would be chance. Events are unbuffered: the loop receives until nothing is in flight, so no
+// goroutine is left behind with one.
 type race struct {
-	d        *Dialer
-	t        Target
-	cancel   context.CancelFunc
-	patience int
-	events   chan event
-	shook    chan struct{} // a slot for each handshake in flight
+	d          *Dialer
+	t          Target
+	cancel     context.CancelFunc
+	patience   int
+	events     chan event
+	handshakes chan struct{} // a slot for each handshake in flight
 
-	waiting  []Candidate
-	tried    map[Candidate]bool
-	ended    []Attempt
-	lookups  int       // in flight
-	dials    int       // in flight
-	alone    bool      // the first of waiting is the last good one
-	extra    int       // connects beyond maxTCP, for the last good one
-	earliest time.Time // when the next attempt may start
-	winner   *Conn
+	waiting   []Candidate
+	tried     map[Candidate]bool // as they were tried, in full or small
+	ended     []Attempt
+	lookups   int       // in flight
+	dials     int       // in flight
+	headStart bool      // waiting[0] is the candidate that worked last, and is tried alone at first
+	extra     int       // connects beyond maxTCP, for candidates that need no place among them
+	earliest  time.Time // when the next attempt may start
+	winner    *Conn
+
+	ways   ways
+	shrink shrink
+}
+
+func (d *Dialer) newRace(t Target, cancel context.CancelFunc) *race {
+	r := &race{d: d, t: t, cancel: cancel, patience: d.memory.patience(),
+		events: make(chan event), handshakes: make(chan struct{}, maxTLS), tried: map[Candidate]bool{}}
+	if d.Proxies != nil {
+		r.ways.proxies = d.Proxies()
+	}
+	r.shrink.all = d.memory.onlySmall(d.now()) || d.OnlySmall != nil && d.OnlySmall()
+	return r
 }
 
 func (r *race) run(ctx context.Context) *Conn {
+	// They live as long as the race: since Go 1.23 a timer that was stopped or reset delivers no stale tick.
+	next, good, other, silence := time.NewTimer(0), time.NewTimer(goodJoins), time.NewTimer(otherWays), time.NewTimer(0)
+	for _, t := range []*time.Timer{next, good, other, silence} {
+		defer t.Stop()
+	}
 	r.lookup(ctx)
-	next, good := time.NewTimer(0), time.NewTimer(goodJoins)
-	defer next.Stop()
-	defer good.Stop()
+	r.beginWays()
 	for r.unfinished(ctx) {
 		if r.mayStart(ctx) {
 			next.Reset(time.Until(r.earliest))
 		} else {
 			next.Stop() // until an event makes room
 		}
+		if due, ok := r.shrink.due(); ok {
+			silence.Reset(time.Until(due))
+		} else {
+			silence.Stop()
+		}
 		select {
 		case e := <-r.events:
-			r.take(ctx, e)
+			r.handle(ctx, e)
 		case <-good.C:
 			r.join()
+		case <-other.C:
+			r.joinWays()
+		case <-silence.C:
+			r.shrinkSilent(ctx)
 		case <-next.C:
 			r.start(ctx)
 		}
@@ -133,16 +180,21 @@ func (r *race) run(ctx context.Context) *Conn {
 	return r.winner
 }
 
-// unfinished reports whether there is anything left to wait for. What worked
-// before is tried in any case, also when DNS has answered: it may have lied.
+// unfinished reports whether there is anything left to wait for. Addresses that
+// worked before are tried in the end even if DNS has answered, since a captive
+// portal answers for every name.
 func (r *race) unfinished(ctx context.Context) bool {
-	if r.lookups+r.dials > 0 {
+	if r.lookups+r.dials+r.shrink.beside > 0 {
+		if len(r.waiting)+r.dials+r.shrink.beside == 0 && r.ways.proxies.First {
+			r.joinWays() // the proxies have failed, and names need not be waited for
+		}
 		return true
 	}
 	if r.winner != nil || ctx.Err() != nil {
 		return false
 	}
 	if len(r.waiting) == 0 {
+		r.joinWays()
 		r.add(r.remembered())
 	}
 	return len(r.waiting) > 0
@@ -161,6 +213,9 @@ func (r *race) lookup(ctx context.Context) {
 			continue
 		}
 		r.lookups++
+		r.ways.hosts = append(r.ways.hosts, hostPorts{host, ports})
+		// Ends by itself: resolve and try return when ctx ends, and run receives their events until nothing is in
+		// flight.
 		go func() {
 			addrs, err := r.d.resolve(ctx, host)
 			e := event{lookup: true, found: candidates(host, addrs, ports)}
@@ -172,63 +227,105 @@ func (r *race) lookup(ctx context.Context) {
 	}
 }
 
-// take books an event.
-func (r *race) take(ctx context.Context, e event) {
-	if e.lookup {
+// handle updates the search after an event.
+func (r *race) handle(ctx context.Context, e event) {
+	switch {
+	case e.lookup:
 		r.lookups--
-	} else {
+	case e.hello != nil:
+		r.shrink.sent(e.hello)
+		return
+	case e.beside:
+		r.shrink.beside--
+	default:
 		r.dials--
 	}
 	switch {
-	case r.winner != nil: // too late
+	case r.winner != nil: // another one was faster
 		if e.conn != nil {
+			// Without close_notify, which could block: two handshakes may have ended in the same moment.
 			e.conn.NetConn().Close()
 		}
 	case e.lookup:
-		r.add(e.found)
+		r.addDirect(e.found)
 		if e.attempt != nil {
-			r.note(ctx, *e.attempt)
+			r.record(ctx, *e.attempt)
 		}
 	default:
-		r.note(ctx, *e.attempt)
+		r.record(ctx, *e.attempt)
+		// A refusal frees its place at once: on a site that rejects, each closed port costs a round trip and not 250
+		// ms.
 		r.earliest = time.Time{}
 		if r.winner = e.conn; e.conn != nil {
-			r.cancel() // the losers, and lookups that are still out
+			r.cancel() // other attempts, and look-ups
+			return
 		}
+		r.learn(ctx, *e.attempt)
 	}
 }
 
-// note books an attempt. What ended with the whole search proves nothing about
-// the candidate, which shall not rest for it.
-func (r *race) note(ctx context.Context, a Attempt) {
+// learn draws conclusions for the rest of the search from an attempt that failed.
+func (r *race) learn(ctx context.Context, a Attempt) {
+	r.shrink.ended(a)
+	if a.Reason == ResetAfterHello {
+		r.startSmall(ctx, a.Candidate)
+	}
+	if a.proxyFailed {
+		r.dropProxy(a.Proxy)
+	}
+}
+
+// record keeps the result of an attempt. One that ended because the search did says
+// nothing about its candidate, which is not remembered as failed.
+func (r *race) record(ctx context.Context, a Attempt) {
 	r.ended = append(r.ended, a)
 	if ctx.Err() == nil {
-		r.d.memory.ended(a, r.d.now())
+		r.d.memory.attempted(a, r.d.now())
 	}
 	if r.d.Trace != nil {
 		r.d.Trace(a)
 	}
 }
 
-// start starts the next candidate and says when the one after it may.
+// start starts the next candidate, and sets when the one after it may start.
 func (r *race) start(ctx context.Context) {
 	if !r.mayStart(ctx) {
 		return // the context ended meanwhile
 	}
-	c := r.waiting[0]
+	c := r.form(r.waiting[0])
 	r.waiting = r.waiting[1:]
-	r.tried[c] = true
 	r.dials++
-	go func() {
-		conn, a := r.d.try(ctx, r.t, c, r.shook, r.patience)
-		r.events <- event{attempt: &a, conn: conn}
-	}()
+	r.launch(ctx, c, r.handshakes, false)
+	// On a satellite link of 600 ms, 250 ms would start three connects before the first could have been answered.
 	pause := max(minStagger, r.d.memory.roundTrip()*3/2)
-	if r.alone {
-		r.alone, pause = false, goodAlone
+	if r.headStart {
+		r.headStart, pause = false, goodHeadStart
 	}
 	r.earliest = time.Now().Add(pause)
 }
+
+// form is a candidate as it would be tried now.
+func (r *race) form(c Candidate) Candidate {
+	if r.shrink.all {
+		return c.small()
+	}
+	return c
+}
+
+// launch tries a candidate in a goroutine of its own, which reports to the loop.
+func (r *race) launch(ctx context.Context, c Candidate, slots chan struct{}, beside bool) {
+	// Set before the attempt ends, so that an address which DNS finds meanwhile is not started twice.
+	r.tried[c] = true
+	said := func(h *hello) { r.events <- event{hello: h} }
+	go func() {
+		conn, a := r.d.try(ctx, r.t, c, attempting{slots, r.patience, r.ways.proxies, said})
+		r.events <- event{attempt: &a, conn: conn, beside: beside}
+	}()
+}
+
+// wasTried reports whether a candidate was tried. Where the small form failed the full
+// one does, too.
+func (r *race) wasTried(c Candidate) bool { return r.tried[c] || r.tried[c.small()] }
 
 // split separates a host of the target from the ports to try on it.
 func (r *race) split(h string) (string, []Port, error) {
@@ -247,6 +344,7 @@ func (d *Dialer) now() time.Time {
 }
 
 func (d *Dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	// An IP literal must work with DNS dead: operators write one for exactly that.
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a}, nil
 	}

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,14 +16,9 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 )
-
-// infra is an infrastructure's authorities.
-type infra struct {
-	root, issuing *identity.Authority
-	roots         *identity.Roots
-}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -33,39 +27,20 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func newInfra(now time.Time) infra {
-	root := must(identity.NewRoot(must(identity.NewKey()), now.Add(-48*time.Hour)))
-	issuing := must(root.NewIssuing(must(identity.NewKey()), now.Add(-48*time.Hour)))
-	return infra{root, issuing, must(identity.NewRoots(root.Cert))}
-}
-
-// leaf certifies a new key from and until so long from now.
-func (in infra) leaf(name identity.Name, from, until time.Duration) tls.Certificate {
-	key := must(identity.NewKey())
-	now := time.Now()
-	return certificate(key, must(in.issuing.Issue(identity.Request{Name: name, Pub: key.Public(),
-		NotBefore: now.Add(from), NotAfter: now.Add(until)})))
-}
-
-func (in infra) good(name identity.Name) tls.Certificate { return in.leaf(name, -time.Hour, time.Hour) }
-
-func certificate(key crypto.Signer, chain []*x509.Certificate) tls.Certificate {
-	c := tls.Certificate{PrivateKey: key}
-	for _, cert := range chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
+// good certifies a new key for now.
+func good(pki *identitytest.PKI, name identity.Name) tls.Certificate {
+	return pki.Leaf(name, -time.Hour, time.Hour)
 }
 
 // foreign is what an intercepting proxy shows: a leaf of its own CA, sent with it.
 func foreign() tls.Certificate {
 	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Example Proxy CA"}, IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	caKey, key := must(identity.NewKey()), must(identity.NewKey())
+	caKey, key := identitytest.NewKey(), identitytest.NewKey()
 	caCert := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey))))
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"access.example"}, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter}
 	cert := must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, leaf, caCert, key.Public(), caKey))))
-	return certificate(key, []*x509.Certificate{cert, caCert})
+	return identitytest.Certificate(key, []*x509.Certificate{cert, caCert})
 }
 
 var (
@@ -77,7 +52,7 @@ var (
 // site is a bubble's network with one client and one server, and a log of what the client dialled.
 type site struct {
 	t      *testing.T
-	in     infra
+	pki    *identitytest.PKI
 	net    *memnet.Network
 	server *memnet.Host
 	d      *Dialer
@@ -96,7 +71,7 @@ type dialled struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, in: newInfra(time.Now()), net: memnet.New(), begin: time.Now()}
+	s := &site{t: t, pki: identitytest.New(time.Now()), net: memnet.New(), begin: time.Now()}
 	s.server = s.net.Host(serverAddr)
 	client := s.net.Host(clientAddr)
 	s.d = &Dialer{
@@ -108,7 +83,7 @@ func newSite(t *testing.T) *site {
 		},
 	}
 	s.target = Target{Hosts: []string{"access.example"}, Ports: DefaultPorts(), ALPN: ALPNAccess,
-		Name: identity.Name{Kind: identity.KindAccess}, Roots: s.in.roots}
+		Name: identity.Name{Kind: identity.KindAccess}, Roots: s.pki.Roots}
 	return s
 }
 
@@ -129,38 +104,24 @@ func (s *site) restart() {
 	s.begin, s.dialled, s.most = time.Now(), nil, 0
 }
 
-// serve hands each connection to a port to a goroutine. It ends with the bubble.
+// serve hands each connection to a port to a goroutine. It ends with the bubble, which shows a connection that the client
+// has left open.
 func (s *site) serve(port uint16, handle func(net.Conn)) {
-	l := must(s.server.Listen(port))
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer c.Close()
-				handle(c)
-			})
-		}
-	})
-	s.t.Cleanup(func() {
-		l.Close()
-		all.Wait()
-	})
+	s.t.Cleanup(must(s.server.Serve(port, handle)).Stop)
 }
 
 // serveTLS is a server as it should be on the given ports.
 func (s *site) serveTLS(ports ...uint16) {
 	for _, p := range ports {
-		s.serve(p, tlsHandler(serverTLS(s.in.good(access))))
+		s.serve(p, tlsHandler(serverTLS(good(s.pki, access))))
 	}
 }
 
+// serverTLS has TLS 1.2 too, so that only the client keeps it out.
 func serverTLS(c tls.Certificate) *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12, NextProtos: []string{ALPNAccess},
-		ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true}
+	config := identitytest.ServerConfig(c, ALPNAccess)
+	config.MinVersion = tls.VersionTLS12
+	return config
 }
 
 func tlsHandler(config *tls.Config) func(net.Conn) {

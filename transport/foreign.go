@@ -4,25 +4,24 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"net/netip"
 	"time"
 )
 
-// TryForeign tries a way to a server that is not ours. There is no root to
-// verify it with and nothing to protect: nothing is sent but the handshake. So
-// Attempt.Reason is empty, the way open, when TLS completes with whatever
-// certificate, whose issuer is in Attempt.Issuer for a person to judge; also
-// when the server, having shown its own, ends the handshake because it wants
-// ours. The connection is closed. It blocks as Try does.
+// TryForeign tries a way to a server of somebody else. There is no root to verify
+// it with, and nothing is sent after the handshake. The way is open, and
+// Attempt.Reason empty, when TLS completes with any certificate, or when the server
+// has shown one and then ends the handshake because it wants ours. Attempt.Issuer
+// names its issuer, for a person to judge. The connection is closed. It blocks as
+// Try does.
 func (d *Dialer) TryForeign(ctx context.Context, c Candidate) Attempt {
 	begin := time.Now()
 	a := Attempt{Candidate: c}
-	tcp, err := d.connectTCP(ctx, &a, 1)
+	tcp, err := d.reach(ctx, &a, d.alone())
 	if err == nil {
 		defer tcp.Close()
 		ctx, cancel := context.WithTimeout(ctx, tlsTimeout)
 		defer cancel()
-		a.Issuer, err = shakeHands(ctx, tcp, c.Host)
+		a.Issuer, err = foreignHandshake(ctx, tcp, c)
 	}
 	a.Took = time.Since(begin)
 	if err != nil {
@@ -31,10 +30,11 @@ func (d *Dialer) TryForeign(ctx context.Context, c Candidate) Attempt {
 	return a
 }
 
-// shakeHands returns who issued the certificate that the server showed.
-// Servers of others may speak TLS 1.2 at most.
-func shakeHands(ctx context.Context, tcp net.Conn, host string) (issuer string, err error) {
-	heard, shown := &listener{Conn: tcp}, false
+// foreignHandshake returns the issuer of the certificate that the server showed. It
+// allows TLS 1.2, since servers of others may not have 1.3. No ALPN is offered, since nobody knows which the server
+// has.
+func foreignHandshake(ctx context.Context, tcp net.Conn, c Candidate) (issuer string, err error) {
+	heard, shown := &prefixConn{Conn: tcp}, false
 	config := &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		SessionTicketsDisabled: true,
@@ -46,9 +46,7 @@ func shakeHands(ctx context.Context, tcp net.Conn, host string) (issuer string, 
 			return nil
 		},
 	}
-	if _, err := netip.ParseAddr(host); err != nil {
-		config.ServerName = host
-	}
+	shape(config, c)
 	err = tls.Client(heard, config).HandshakeContext(ctx)
 	if err == nil || shown && ReasonOf(err) == TLSRefused {
 		return issuer, nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 )
 
@@ -37,7 +38,7 @@ func says(text string) func(*site) func(net.Conn) {
 
 func with(change func(*tls.Config)) func(*site) func(net.Conn) {
 	return func(s *site) func(net.Conn) {
-		config := serverTLS(s.in.good(access))
+		config := serverTLS(good(s.pki, access))
 		change(config)
 		return tlsHandler(config)
 	}
@@ -46,7 +47,7 @@ func with(change func(*tls.Config)) func(*site) func(net.Conn) {
 func faults() []fault {
 	relay := identity.RelayName("a1")
 	unsure := func(t *Target) { t.ClockUnsure = true }
-	expired := shows(func(s *site) tls.Certificate { return s.in.leaf(access, -2*time.Hour, -time.Hour) })
+	expired := shows(func(s *site) tls.Certificate { return s.pki.Leaf(access, -2*time.Hour, -time.Hour) })
 	return []fault{
 		{name: "nobody listens", want: Refused},
 		{name: "dropped by a firewall", handler: says(""), block: memnet.Drop, want: Timeout, took: 5 * time.Second},
@@ -64,18 +65,22 @@ func faults() []fault {
 		{name: "HTTP 511", handler: says("HTTP/1.1 511 Network Authentication Required\r\n\r\n"), want: CaptivePortal},
 		{name: "SSH", handler: says("SSH-2.0-OpenSSH\r\n"), want: NotTLS},
 		{name: "intercepted", handler: shows(func(*site) tls.Certificate { return foreign() }), want: TLSIntercepted, issuer: "Example Proxy CA"},
-		{name: "other infrastructure", handler: shows(func(*site) tls.Certificate { return newInfra(time.Now()).good(access) }), want: WrongRoot},
+		{name: "other infrastructure", handler: shows(func(*site) tls.Certificate { return good(identitytest.New(time.Now()), access) }), want: WrongRoot},
 		{name: "expired", handler: expired, want: Expired},
 		{name: "expired, says an unsure clock", handler: expired, target: unsure, want: ClockWrong},
-		{name: "not yet valid", handler: shows(func(s *site) tls.Certificate { return s.in.leaf(access, time.Hour, 2*time.Hour) }), want: ClockWrong},
-		{name: "wrong kind", handler: shows(func(s *site) tls.Certificate { return s.in.good(relay) }), want: WrongKind},
-		{name: "wrong name", handler: shows(func(s *site) tls.Certificate { return s.in.good(access) }),
+		{name: "not yet valid", handler: shows(func(s *site) tls.Certificate { return s.pki.Leaf(access, time.Hour, 2*time.Hour) }), want: ClockWrong},
+		{name: "wrong kind", handler: shows(func(s *site) tls.Certificate { return good(s.pki, relay) }), want: WrongKind},
+		{name: "wrong name", handler: shows(func(s *site) tls.Certificate { return good(s.pki, access) }),
 			target: func(t *Target) { t.Name.ID = "a2" }, want: WrongName},
 		{name: "no ALPN", handler: with(func(c *tls.Config) { c.NextProtos = nil }), want: WrongProtocol},
 		{name: "other ALPN", handler: with(func(c *tls.Config) { c.NextProtos = []string{ALPNRelay} }), want: TLSRefused},
 		{name: "TLS 1.2", handler: with(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), want: TLSRefused},
-		{name: "other pin", handler: shows(func(s *site) tls.Certificate { return s.in.good(access) }),
+		{name: "other pin", handler: shows(func(s *site) tls.Certificate { return good(s.pki, access) }),
 			target: func(t *Target) { t.Roots, t.Pin = nil, identity.SPKI{1} }, want: WrongRoot},
+		{name: "intercepted where anyone would do", handler: shows(func(*site) tls.Certificate { return foreign() }),
+			target: func(t *Target) { t.Roots, t.Anyone = nil, true }, want: TLSIntercepted, issuer: "Example Proxy CA"},
+		{name: "another kind where anyone would do", handler: shows(func(s *site) tls.Certificate { return good(s.pki, relay) }),
+			target: func(t *Target) { t.Roots, t.Anyone = nil, true }, want: WrongKind},
 		{name: "intercepted before the root is known", handler: shows(func(*site) tls.Certificate { return foreign() }),
 			target: func(t *Target) { t.Roots, t.Pin = nil, identity.SPKI{1} }, want: TLSIntercepted, issuer: "Example Proxy CA"},
 	}
@@ -97,7 +102,7 @@ func (f fault) show(t *testing.T) {
 	shown := 0
 	s.d.Certificate = func() *tls.Certificate {
 		shown++
-		c := s.in.good(identity.DeviceName("plant", identity.NewUID()))
+		c := good(s.pki, identity.DeviceName("plant", identity.NewUID()))
 		return &c
 	}
 	if f.handler != nil {
@@ -115,7 +120,7 @@ func (f fault) show(t *testing.T) {
 		t.Errorf("got %v, %+v, want %s %s after %v", conn, a, f.want, f.issuer, f.took)
 	}
 	if shown != 0 {
-		t.Error("the own certificate was sent to a server that was not verified")
+		t.Error("our certificate was sent to a server that was not verified")
 	}
 	conn, a = s.d.Try(t.Context(), s.target, s.candidate(80))
 	if a.Reason != "" || shown != 1 {
@@ -125,14 +130,14 @@ func (f fault) show(t *testing.T) {
 }
 
 func (s *site) candidate(port uint16) Candidate {
-	return Candidate{"access.example", addrPort(port)}
+	return Candidate{Host: "access.example", Addr: addrPort(port)}
 }
 
 func TestConnSaysWhoAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		s.net.SetLatency(50 * ms)
-		config := serverTLS(s.in.good(access))
+		config := serverTLS(good(s.pki, access))
 		names := make(chan string, 1)
 		config.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			names <- h.ServerName
@@ -144,7 +149,7 @@ func TestConnSaysWhoAnswered(t *testing.T) {
 			t.Fatal(a)
 		}
 		defer conn.Close()
-		if conn.Peer.Name != access || conn.Roots != s.in.roots || len(conn.Chain) != 3 || conn.RTT != 100*ms || conn.Candidate != s.candidate(443) {
+		if conn.Peer.Name != access || conn.Roots != s.pki.Roots || len(conn.Chain) != 3 || conn.RTT != 100*ms || conn.Candidate != s.candidate(443) {
 			t.Errorf("got %+v", conn)
 		}
 		if name := <-names; name != "access.example" {
@@ -161,13 +166,13 @@ func TestPinFindsTheRoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		s.serveTLS(443)
-		s.target.Roots, s.target.Pin = nil, identity.CertSPKI(s.in.root.Cert)
+		s.target.Roots, s.target.Pin = nil, s.pki.Pin()
 		conn, err := s.d.Dial(t.Context(), s.target)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if roots := conn.Roots.Certificates(); len(roots) != 1 || !roots[0].Equal(s.in.root.Cert) {
+		if roots := conn.Roots.Certificates(); len(roots) != 1 || !roots[0].Equal(s.pki.Root.Cert) {
 			t.Errorf("found %v", roots)
 		}
 	})
@@ -197,5 +202,22 @@ func TestNoCertificateIsFine(t *testing.T) {
 		s.serveTLS(443)
 		s.d.Certificate = func() *tls.Certificate { return nil }
 		s.dial(443, 0)
+	})
+}
+
+// Somebody who does not know yet whom to trust sees whose certificate it is, and is not told that it proves anything.
+func TestAnyoneOfOursIsShownWithItsRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		s.serveTLS(443)
+		s.target.Roots, s.target.Anyone = nil, true
+		conn, a := s.d.Try(t.Context(), s.target, s.candidate(443))
+		if conn == nil {
+			t.Fatalf("%+v", a)
+		}
+		defer conn.NetConn().Close()
+		if got := identity.CertSPKI(conn.Roots.Certificates()[0]); got != s.pki.Pin() {
+			t.Errorf("root %s, want %s", got, s.pki.Pin())
+		}
 	})
 }

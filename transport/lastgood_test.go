@@ -13,7 +13,7 @@ import (
 
 // remember makes addr:port the server's last good candidate.
 func (s *site) remember(addrPort string) {
-	s.d.LastGood = func(string) []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort(addrPort)} }
+	s.d.LastGood = func(string) []Candidate { return []Candidate{{Addr: netip.MustParseAddrPort(addrPort)}} }
 }
 
 func TestLastGoodGoesFirst(t *testing.T) {
@@ -43,7 +43,7 @@ func TestLastGoodIsAloneFor2s(t *testing.T) {
 			}
 			return []netip.Addr{serverAddr}, nil
 		}
-		s.dial(443, goodAlone)
+		s.dial(443, goodHeadStart)
 	})
 }
 

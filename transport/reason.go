@@ -1,8 +1,9 @@
 package transport
 
-// Reason says why something did not work, in one word of the closed list of
-// wire §7. Reasons cross the wire, stand in logs and are what callers branch
-// on; the text beside them is for people. The empty Reason means success.
+// Reason is why something failed, as one word of the closed list of wire §7.
+// Reasons are sent to peers and logged, and callers branch on them; the text beside
+// them is for people. The empty Reason means success. Strings and not numbers, so that a log, an API and a person see
+// one word; a peer's unknown word is kept as it is.
 type Reason string
 
 // The reasons of wire §7, in its order. The list is append-only.
@@ -52,17 +53,67 @@ const (
 	Moved           Reason = "moved"
 	Locked          Reason = "locked"
 	Internal        Reason = "internal"
+	Pending         Reason = "pending"
+	Stale           Reason = "stale"
+	NotStated       Reason = "not-stated"
+	WrongDevice     Reason = "wrong-device"
+	BadAddress      Reason = "bad-address"
+	ProxyAuth       Reason = "proxy-auth"
+	ProxyRefused    Reason = "proxy-refused"
+	PeerRestarted   Reason = "peer-restarted"
+	NoSession       Reason = "no-session"
+	DomainTaken     Reason = "domain-taken"
+	CodeTaken       Reason = "code-taken"
+	ListFull        Reason = "list-full"
+	InviteUsedTwice Reason = "invite-used-twice"
+	Cloned          Reason = "cloned"
+	Damaged         Reason = "damaged"
 )
 
+// A Class says what somebody can do about a Reason. Programs map it to exit codes (docs/spec/cli.md). The classes stand
+// beside the list, because three programs had three tables of which reasons are a refusal, and the tables had begun to
+// differ.
+type Class int
+
+// The classes. A reason that is not of the list, such as one of a newer peer, has ClassNone.
+const (
+	ClassNone        Class = iota
+	ClassUnreachable       // something on the way, or the other end, cannot be reached now
+	ClassUnproven          // a certificate does not prove its holder, or cannot be judged at this time
+	ClassUnknown           // the other end does not know us by our key: enroll, or log in
+	ClassRefused           // somebody has decided: to try again changes nothing
+	ClassFailed            // this attempt failed; the next one may not, or an end has a fault
+)
+
+// Class returns the class of a reason. reason_test.go checks that each of the list has one.
+func (r Reason) Class() Class {
+	switch r {
+	case Refused, Timeout, Unreachable, Reset, ResetAfterHello, PlainHTTP, CaptivePortal, NotTLS, TLSRefused, TLSIntercepted,
+		WrongProtocol, DNS, BadTime, Offline, NoRelay, NoPeer, LinkLost, ProxyAuth, ProxyRefused:
+		return ClassUnreachable
+	case WrongRoot, Expired, ClockWrong, WrongKind, WrongName, BadCertificate, WrongPeer, WrongDevice:
+		return ClassUnproven
+	case NotEnrolled, WrongKey:
+		return ClassUnknown
+	case BadCode, BadCSR, Revoked, Policy, Locked, NotStated, DomainTaken, InviteUsedTwice, Cloned:
+		return ClassRefused
+	case Protocol, Unsupported, Busy, Replaced, NoDevice, BadGrant, GrantExpired, GrantUsed, GrantAudience, GrantHolder,
+		GrantPeer, Closed, Moved, Internal, Pending, Stale, BadAddress, PeerRestarted, NoSession, CodeTaken, ListFull, Damaged:
+		return ClassFailed
+	}
+	return ClassNone
+}
+
 // Error is a failure with its Reason. It is what every operation of this
-// package and of its sub-packages returns when the reason is known.
+// package and of its sub-packages returns when the reason is known. It has one reason; a search has one for each
+// candidate, see DialError.
 type Error struct {
 	Reason Reason
 	Op     string // what failed, on what: "join relay r1"
 	Err    error  // the cause, or nil
 }
 
-// Error tells what failed, the reason and the cause.
+// Error returns what failed, the reason and the cause.
 func (e *Error) Error() string {
 	s := string(e.Reason)
 	if e.Op != "" {

@@ -10,8 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"hawser/agent"
+	"hawser/internal/answer"
+	"hawser/internal/cli"
 )
 
+// enrollCommand checks everything that it can without the network first: the code is used up by whoever gets through
+// with it.
 func enrollCommand(p *places) *cobra.Command {
 	var f agent.FirstContact
 	var json bool
@@ -20,7 +24,7 @@ func enrollCommand(p *places) *cobra.Command {
 		Example: "  hawser-agent enroll --access hawser.example.com --code XXXX-… --pin 5f3c…\n" +
 			"  hawser-agent enroll --access 192.0.2.10 --code XXXX-… --root root.pem",
 		Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, paths, err := p.load(true)
 			if err != nil {
 				return err
@@ -28,37 +32,42 @@ func enrollCommand(p *places) *cobra.Command {
 			o := p.options(c, cfg)
 			e, err := f.Prepare(&o.Config)
 			if err != nil {
-				return usageError{err}
+				return &answer.UsageError{Err: err}
 			}
 			if cfg.File != "" && len(cfg.Access) == 0 {
-				return usageError{fmt.Errorf("config %s names no Access Server: add access: [HOST] first, since enroll leaves a file that is there as it is", cfg.File)}
+				return answer.Usage("config %s names no Access Server: add access: [HOST] first, since enroll leaves a file that is there as it is", cfg.File)
 			}
+			// A search of all ways can take a minute, in which nothing else would be seen.
 			fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: looking for a way to %s\n", strings.Join(o.Config.Access, ", "))
 			self, err := agent.Enroll(c.Context(), o, e)
 			if err != nil {
 				return err
 			}
+			// Last, since the unit of a package waits for that file (ConditionPathExists).
 			if err := agent.WriteConfig(paths.Config, o.Config); err != nil {
 				return err
 			}
 			return printSelf(c.OutOrStdout(), self, json)
-		}),
+		},
 	}
 	c.Flags().StringArrayVar(&f.Access, "access", nil, "`HOST[:PORT]` of an Access Server; may be repeated")
 	c.Flags().UintSliceVar(&f.Ports, "ports", nil, "`PORTS` on which the servers answer (default 443,5935,80)")
 	c.Flags().StringVar(&f.Code, "code", "", "activation `CODE`, from hawser device add")
 	c.Flags().StringVar(&f.RootFile, "root", "", "root certificate `FILE`")
 	c.Flags().StringVar(&f.Pin, "pin", "", "`SHA256` of the root's public key, instead of --root")
-	c.Flags().BoolVar(&json, "json", false, asJSON)
+	c.Flags().StringArrayVar(&f.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; may be repeated; goes into the configuration (default auto)")
+	cli.JSONFlag(c, &json)
 	c.MarkFlagRequired("code")
 	c.MarkFlagsMutuallyExclusive("root", "pin")
 	return c
 }
 
+// printSelf prints who the gateway is now, for the person to compare with what hawser device add said: a code that was
+// meant for another gateway shows here.
 func printSelf(w io.Writer, self *agent.Self, asJSON bool) error {
 	until := self.Cert.Leaf.NotAfter.UTC()
 	if asJSON {
-		return printJSON(w, struct {
+		return answer.JSON(w, struct {
 			UID      string    `json:"uid"`
 			Domain   string    `json:"domain"`
 			Name     string    `json:"name"`
@@ -70,15 +79,15 @@ func printSelf(w io.Writer, self *agent.Self, asJSON bool) error {
 	return err
 }
 
+// identityCommand's show reads files only, so it works on a gateway whose agent does not start.
 func identityCommand(p *places) *cobra.Command {
 	c := &cobra.Command{
 		Use: "identity", Short: "show or reset this gateway's identity", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return errors.New("identity: say show or reset") },
 	}
 	var json, yes bool
 	show := &cobra.Command{
 		Use: "show", Short: "show who this gateway is", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, _, err := p.load(true)
 			if err != nil {
 				return err
@@ -88,33 +97,37 @@ func identityCommand(p *places) *cobra.Command {
 				return err
 			}
 			return printIdentity(c.OutOrStdout(), info, json)
-		}),
+		},
 	}
-	show.Flags().BoolVar(&json, "json", false, asJSON)
+	cli.JSONFlag(show, &json)
 	reset := &cobra.Command{
 		Use: "reset", Short: "erase the identity and its key; the gateway must be enrolled again", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, paths, err := p.load(true)
 			if err != nil {
 				return err
 			}
+			// A flag and no question: gateways are reset by scripts too, and a question would hang them.
 			if !yes {
-				return usageError{fmt.Errorf("identity reset erases the key in %s for ever: confirm with --yes", cfg.Data)}
+				return answer.Usage("identity reset erases the key in %s for good: confirm with --yes", cfg.Data)
 			}
+			// A running agent has the identity in memory, and would go on as who it was.
 			if _, err := agent.ReadStatus(c.Context(), paths.Socket); !errors.Is(err, agent.ErrNotRunning) {
 				return fmt.Errorf("reset identity in %s: the agent is running: stop it first", cfg.Data)
 			}
 			return agent.Reset(cfg.Data)
-		}),
+		},
 	}
 	reset.Flags().BoolVar(&yes, "yes", false, "really erase it")
 	c.AddCommand(show, reset)
 	return c
 }
 
+// printIdentity prints the dates as the certificate has them. Whether they are over is not judged: the clock of a
+// gateway may be the thing that is wrong.
 func printIdentity(w io.Writer, i agent.IdentityInfo, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, i)
+		return answer.JSON(w, i)
 	}
 	if !i.Enrolled {
 		_, err := fmt.Fprintln(w, "not enrolled: run hawser-agent enroll")

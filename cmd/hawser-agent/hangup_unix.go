@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// onHangup calls f at each SIGHUP until ctx ends.
+// onHangup calls f at each SIGHUP until ctx ends. Without a handler a SIGHUP would end the agent, also that of a
+// terminal which is closed.
 func onHangup(ctx context.Context, f func()) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

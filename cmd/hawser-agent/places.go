@@ -11,9 +11,11 @@ import (
 	"hawser/agent"
 	"hawser/board"
 	"hawser/board/service"
+	"hawser/internal/answer"
+	"hawser/probe/netcheck"
 )
 
-// places are the global flags, and what follows from them.
+// places are the global flags, and the paths that they give.
 type places struct{ config, data string }
 
 func (p *places) flags(c *cobra.Command) {
@@ -21,8 +23,8 @@ func (p *places) flags(c *cobra.Command) {
 	c.PersistentFlags().StringVar(&p.data, "data", "", "state `DIR` (default "+board.New().DefaultPaths().State+")")
 }
 
-// paths settles where everything is; cfg may name the state directory, --data
-// is stronger.
+// paths says where everything is. --data overrides the state directory of cfg. It is asked twice: without a
+// configuration to find that file, and again with what the file says of the state directory.
 func (p *places) paths(cfg agent.Config) (board.Paths, error) {
 	paths := board.New().DefaultPaths()
 	data := p.data
@@ -35,6 +37,7 @@ func (p *places) paths(cfg agent.Config) (board.Paths, error) {
 			return paths, err
 		}
 		paths = paths.WithState(dir)
+		// Who tries an agent out in a directory of his own has all of it there.
 		if p.data != "" {
 			paths.Config = filepath.Join(dir, "agent.yaml")
 		}
@@ -49,35 +52,62 @@ func (p *places) paths(cfg agent.Config) (board.Paths, error) {
 	return paths, nil
 }
 
-// load reads the configuration; a missing file is an error unless missing is
-// fine to the caller. Its errors are config errors.
+// load reads the configuration. Its errors are usage errors; a missing file is
+// one only without missingOK. Commands that also work before enrollment pass missingOK.
 func (p *places) load(missingOK bool) (agent.Config, board.Paths, error) {
+	return p.loadBy(agent.LoadConfig, missingOK)
+}
+
+// loadToRun is load for run, and for config check, which says what run would.
+func (p *places) loadToRun() (agent.Config, board.Paths, error) {
+	cfg, paths, err := p.load(false)
+	// Exit code 2, after which systemd does not start it again: a wrong configuration is still wrong in five seconds.
+	if err == nil && len(cfg.Access) == 0 {
+		err = answer.Usage("config %s: no Access Server is named: add access: [HOST]", cfg.File)
+	}
+	return cfg, paths, err
+}
+
+// known is what netcheck finds here. A configuration that this user may not read is as good as none.
+func (p *places) known(c *cobra.Command) (netcheck.Known, error) {
+	cfg, _, err := p.loadBy(func(file string) (agent.Config, error) {
+		cfg, err := agent.LoadOpenConfig(file)
+		if errors.Is(err, fs.ErrPermission) {
+			return agent.DefaultConfig(), nil
+		}
+		return cfg, err
+	}, true)
+	return agent.Known(p.options(c, cfg)), err
+}
+
+func (p *places) loadBy(read func(string) (agent.Config, error), missingOK bool) (agent.Config, board.Paths, error) {
 	paths, err := p.paths(agent.Config{})
 	if err != nil {
 		return agent.Config{}, paths, err
 	}
-	cfg, err := agent.LoadConfig(paths.Config)
+	cfg, err := read(paths.Config)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !missingOK {
-			return cfg, paths, usageError{errors.Join(err, errors.New("hawser-agent enroll writes one"))}
+			return cfg, paths, answer.Usage("%w: hawser-agent enroll writes one", err)
 		}
-		cfg, err = agent.Config{}, nil
+		cfg, err = agent.DefaultConfig(), nil
 	}
 	if err != nil {
-		return cfg, paths, usageError{err}
+		return cfg, paths, &answer.UsageError{Err: err}
 	}
 	if paths, err = p.paths(cfg); err != nil {
 		return cfg, paths, err
 	}
+	// From here on there is one answer to where the state is, and package agent has no default.
 	cfg.Data = paths.State
 	return cfg, paths, nil
 }
 
-// options are what every command that reaches the network gives the agent.
+// options are the agent's options for every command that uses the network.
 func (p *places) options(c *cobra.Command, cfg agent.Config) agent.Options {
 	v := thisVersion()
 	return agent.Options{
-		Config: cfg, Board: board.New(), Version: v.Version, Build: agent.BuildTime(v.Built),
+		Config: cfg, Board: board.New(), Version: v.Version, Build: v.BuildTime(),
 		Log: slog.New(service.Log(c.ErrOrStderr(), cfg.Log)),
 	}
 }

@@ -13,19 +13,23 @@ import (
 	"hawser/agent"
 	"hawser/board"
 	"hawser/board/service"
+	"hawser/internal/answer"
+	"hawser/internal/cli"
+	"hawser/internal/wait"
 )
 
+// runCommand reads the environment here and nowhere below: package agent must behave the same under any service
+// manager.
 func runCommand(p *places) *cobra.Command {
 	return &cobra.Command{
 		Use: "run", Short: "serve until SIGINT or SIGTERM, or until the service manager says stop", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
-			cfg, paths, err := p.load(false)
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, paths, err := p.loadToRun()
 			if err != nil {
 				return err
 			}
-			if len(cfg.Access) == 0 {
-				return usageError{fmt.Errorf("config %s: no Access Server is named: add access: [HOST]", cfg.File)}
-			}
+			// A variable that is damaged ends the start: without the watchdog's time systemd would kill the agent again
+			// and again.
 			notify, err := board.NewNotifier(os.Getenv("NOTIFY_SOCKET"), os.Getenv("WATCHDOG_USEC"))
 			if err != nil {
 				return err
@@ -33,13 +37,14 @@ func runCommand(p *places) *cobra.Command {
 			o := p.options(c, cfg)
 			o.Out, o.Socket = c.OutOrStdout(), paths.Socket
 			return service.Run(c.Context(), func(ctx context.Context) error { return serve(ctx, o, notify) })
-		}),
+		},
 	}
 }
 
-// serve runs the agent and tells the service manager about it.
+// serve runs the agent and tells the service manager about it. Ready is said before a server is reached: a machine hall
+// without internet must not keep the rest of the boot waiting.
 func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
-	linkUp := make(chan struct{})
+	linkUp := wait.NewBell()
 	o.LinkUp, o.Service = linkUp, notify
 	a, err := agent.New(o)
 	if err != nil {
@@ -53,34 +58,31 @@ func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watching.Go(func() { watchLinks(ctx, o, linkUp) })
+	// When the agent has ended and not when it begins to: until then systemd should still watch it.
 	defer notify.Stopping()
 	return a.Run(ctx)
 }
 
-// watchLinks tells the agent when a network comes up: the kernel says so, and
-// on OpenWrt the interface trigger, by SIGHUP.
-func watchLinks(ctx context.Context, o agent.Options, up chan<- struct{}) {
-	tell := func() {
-		select {
-		case up <- struct{}{}:
-		default: // nothing waits for it
-		}
-	}
+// watchLinks tells the agent when a network comes up: the kernel reports it, and
+// on OpenWrt the interface trigger sends SIGHUP. A bell holds one ring, so a burst of messages about one cable is one
+// attempt. Without the kernel's messages the agent goes on: it only waits for the end of its back-off.
+func watchLinks(ctx context.Context, o agent.Options, up wait.Bell) {
 	var both sync.WaitGroup
-	both.Go(func() { onHangup(ctx, tell) })
+	both.Go(func() { onHangup(ctx, up.Ring) })
 	both.Go(func() {
-		if err := o.Board.LinkUp(ctx, tell); err != nil {
+		if err := o.Board.LinkUp(ctx, up.Ring); err != nil {
 			o.Log.Warn("links are not watched", "err", err)
 		}
 	})
 	both.Wait()
 }
 
+// statusCommand asks the socket and no file: what is on disk says nothing about a process that hangs.
 func statusCommand(p *places) *cobra.Command {
 	var json bool
 	c := &cobra.Command{
 		Use: "status", Short: "ask the running agent how it is", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			_, paths, err := p.load(true)
 			if err != nil {
 				return err
@@ -90,15 +92,41 @@ func statusCommand(p *places) *cobra.Command {
 				return err
 			}
 			if json {
-				return printJSON(c.OutOrStdout(), st)
+				return answer.JSON(c.OutOrStdout(), st)
 			}
 			return printStatus(c.OutOrStdout(), st)
-		}),
+		},
 	}
-	c.Flags().BoolVar(&json, "json", false, asJSON)
+	cli.JSONFlag(c, &json)
 	return c
 }
 
+// printData says what being reachable costs. MB are a million bytes, as mobile tariffs count.
+func printData(w io.Writer, d agent.DataStatus) {
+	mb := func(bytes int64) float64 { return float64(bytes) / 1e6 }
+	fmt.Fprintf(w, "data      %.2f MB in the last day, about %.1f MB a month, idle pings every %d s", mb(d.DayBytes), mb(d.MonthBytes), d.IntervalS)
+	if d.BudgetBytes > 0 {
+		fmt.Fprintf(w, ", budget %.0f MB", mb(d.BudgetBytes))
+	}
+	if d.OverBytes > 0 {
+		fmt.Fprintf(w, ": it needs %.1f MB more", mb(d.OverBytes))
+	}
+	fmt.Fprintln(w)
+}
+
+// wayText says how the Access Server is reached.
+func wayText(a agent.AccessStatus) string {
+	text := fmt.Sprintf("%s (%s) port %d, %s", a.Host, a.Addr, a.Port, a.Way)
+	if a.Proxy != "" {
+		text = fmt.Sprintf("%s port %d, through %s", a.Host, a.Port, a.Proxy)
+	}
+	if a.Small {
+		text += ", in small packets: large ones vanish on the way"
+	}
+	return text
+}
+
+// printStatus leaves out what the gateway does not have: a line without a value would be asked about.
 func printStatus(w io.Writer, st agent.Status) error {
 	fmt.Fprintf(w, "state     %s since %s\n", st.State, st.Since.Format(time.RFC3339))
 	fmt.Fprintf(w, "signal    %s (LED: %s)\n", st.Signal, st.Signal.Light())
@@ -109,7 +137,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, "key       %s\n", st.Key)
 	}
 	if a := st.Access; a != nil {
-		fmt.Fprintf(w, "access    %s (%s) port %d, %s\n", a.Host, a.Addr, a.Port, a.Way)
+		fmt.Fprintf(w, "access    %s\n", wayText(*a))
 	}
 	fmt.Fprintf(w, "clock     %s", st.Clock.State)
 	if st.Clock.Source != "" {
@@ -119,6 +147,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, ", floor reset to %s", f.Format(time.RFC3339))
 	}
 	fmt.Fprintln(w)
+	printData(w, st.Data)
 	for _, s := range st.Sessions {
 		fmt.Fprintf(w, "session   %s by %s via relay %s, %d streams, since %s\n", s.ID, s.User, s.Relay, s.Streams, s.Since.Format(time.RFC3339))
 	}

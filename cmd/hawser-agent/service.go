@@ -7,53 +7,60 @@ import (
 	"github.com/spf13/cobra"
 
 	"hawser/board/service"
+	"hawser/internal/answer"
+	"hawser/internal/cli"
 )
 
+// configCommand is what an init script and an operator ask before a restart: it stops where side effects would begin.
 func configCommand(p *places) *cobra.Command {
 	c := &cobra.Command{
 		Use: "config", Short: "check the configuration", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return errors.New("config: say check") },
 	}
 	var json bool
 	check := &cobra.Command{
 		Use: "check", Short: "read the configuration and change nothing", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
-			cfg, _, err := p.load(false)
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := p.loadToRun()
 			if err != nil {
 				return err
 			}
+			warning := cfg.Warning()
 			if json {
-				return printJSON(c.OutOrStdout(), struct {
-					OK     bool   `json:"ok"`
-					Config string `json:"config"`
-				}{true, cfg.File})
+				return answer.JSON(c.OutOrStdout(), struct {
+					OK      bool   `json:"ok"`
+					Config  string `json:"config"`
+					Warning string `json:"warning"`
+				}{true, cfg.File, warning})
+			}
+			if warning != "" {
+				fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: %s\n", warning)
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good\n", cfg.File)
 			return err
-		}),
+		},
 	}
-	check.Flags().BoolVar(&json, "json", false, asJSON)
+	cli.JSONFlag(check, &json)
 	c.AddCommand(check)
 	return c
 }
 
+// serviceCommand passes the flags on, so that the service reads the same files as the commands of its operator.
+// Packages bring their own unit and do not use it.
 func serviceCommand(p *places) *cobra.Command {
 	c := &cobra.Command{
 		Use: "service", Short: "install the agent as a service of this machine, and control it", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return errors.New("service: say install, uninstall, start, stop, restart or status")
-		},
 	}
+	// Each verb makes its own Service: flags are read when a command runs, and not when it is made.
 	verb := func(name, short string, f func(*service.Service) error) {
 		c.AddCommand(&cobra.Command{
 			Use: name, Short: short, Args: cobra.NoArgs,
-			RunE: act(func(*cobra.Command) error {
+			RunE: func(*cobra.Command, []string) error {
 				s, err := service.New(service.Options{Config: p.config, Data: p.data})
 				if err != nil {
 					return err
 				}
 				return f(s)
-			}),
+			},
 		})
 	}
 	verb("install", "make it start with the machine", (*service.Service).Install)
@@ -69,12 +76,13 @@ func serviceStatus(p *places) *cobra.Command {
 	var json bool
 	c := &cobra.Command{
 		Use: "status", Short: "ask the service manager", Args: cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := service.New(service.Options{Config: p.config, Data: p.data})
 			if err != nil {
 				return err
 			}
 			state, err := s.Status()
+			// An answer and no failure: scripts ask before they install.
 			if errors.Is(err, service.ErrNotInstalled) {
 				state, err = "not-installed", nil
 			}
@@ -82,14 +90,14 @@ func serviceStatus(p *places) *cobra.Command {
 				return err
 			}
 			if json {
-				return printJSON(c.OutOrStdout(), struct {
+				return answer.JSON(c.OutOrStdout(), struct {
 					State service.State `json:"state"`
 				}{state})
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), state)
 			return err
-		}),
+		},
 	}
-	c.Flags().BoolVar(&json, "json", false, asJSON)
+	cli.JSONFlag(c, &json)
 	return c
 }

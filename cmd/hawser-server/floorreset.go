@@ -7,38 +7,43 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hawser/internal/answer"
+	"hawser/internal/cli"
 	"hawser/server"
 )
 
+// floorResetCommand asks no server: what it takes is the root's key, and who has that decides (decision 0010).
 func floorResetCommand() *cobra.Command {
 	var o server.ResetOptions
 	var json bool
 	c := &cobra.Command{
-		Use: "floor-reset", Short: "let the clock of a device go back that has seen a time of the future",
-		Long: "A device that was told a time of the future by a server whose clock was wrong stays offline: its floor only rises.\n" +
+		Use: "floor-reset", Short: "let a device's clock go back after it was told a time in the future",
+		Long: "A device that was told a time in the future, by a server whose clock was wrong, stays offline: its floor only rises.\n" +
 			"floor-reset signs, with the root's key, that this device's floor may go back. The Access Server sends it when the device asks for the time.",
 		Example: "  hawser-server floor-reset --dir /etc/hawser --uid 5f3c… --to 2026-11-23 --root-dir /media/root",
 		Args:    cobra.NoArgs,
-		RunE: act(func(c *cobra.Command) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			signed, err := server.SignFloorReset(o)
 			if err != nil {
 				return err
 			}
 			return printReset(c.OutOrStdout(), signed, json)
-		}),
+		},
 	}
 	c.Flags().StringVar(&o.Dir, "dir", "", "`DIR` that init has made, of an Access Server")
 	c.Flags().StringVar(&o.UID, "uid", "", "`UID` of the device")
-	c.Flags().StringVar(&o.To, "to", "", "new floor, a `TIME` that has been: RFC 3339, or a date, which begins at 0:00 UTC")
+	c.Flags().StringVar(&o.To, "to", "", "new floor, a `TIME` in the past: RFC 3339, or a date, which begins at 0:00 UTC")
 	c.Flags().StringVar(&o.RootDir, "root-dir", "", "`ROOTDIR` with root.key and root.pem (default: root in DIR)")
-	c.Flags().BoolVar(&json, "json", false, asJSON)
+	cli.JSONFlag(c, &json)
 	mustHave(c, "dir", "uid", "to")
 	return c
 }
 
+// printReset says what is left to do: nothing tells the server that a reset has arrived, and so nobody removes the file
+// by itself.
 func printReset(w io.Writer, r server.SignedReset, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, struct {
+		return answer.JSON(w, struct {
 			UID      string    `json:"uid"`
 			Floor    time.Time `json:"floor"`
 			Sequence uint64    `json:"sequence"`

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hawser/internal/answer"
 )
 
 func TestMain(m *testing.M) {
@@ -157,8 +159,8 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 	tests := []string{
 		"", "nonsense", "--nonsense", "init", "init --dir d", "init --host h", "init --dir", "init --dir d --host h extra",
 		"init --dir d --host h --ports x", "init --dir d --host h --ports 70000", "init --dir d --host h --ports 0",
-		"init --dir d --host h --join r", "init --dir d --host h --nats http://n", "init --dir d --host h --join r --nats nats://n --domain x",
-		"init --dir d --host h --nats-credentials f", "init --dir d --host h:443", "init --dir d --host a/b", "init --dir d --host h --domain D!",
+		"init --dir d --host h --join r", "init --dir d --host h --store http://n", "init --dir d --host h --join r --store postgres://n/d --domain x",
+		"init --dir d --host h --store postgres://n", "init --dir d --host h:443", "init --dir d --host a/b", "init --dir d --host h --domain D!",
 		"enroll", enroll("--host h --access a --code "+testCode, pin), enroll("--dir d --access a --code "+testCode, pin),
 		enroll("--dir d --host h --code "+testCode, pin), enroll("--dir d --host h --access a", pin), enroll(relay, ""),
 		enroll(relay, pin+" --root r.pem"), enroll(relay, "--pin xyz"), enroll(relay, "--pin "), enroll(relay, "--root none.pem"),
@@ -171,8 +173,8 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, args := range tests {
 		var stderr strings.Builder
-		if got := Main(strings.Fields(args), io.Discard, &stderr); got != exitUsage {
-			t.Errorf("%q: exit code %d, want %d", args, got, exitUsage)
+		if got := Main(strings.Fields(args), io.Discard, &stderr); got != answer.ExitUsage {
+			t.Errorf("%q: exit code %d, want %d", args, got, answer.ExitUsage)
 		}
 		if s := stderr.String(); strings.Count(s, "\n") != 1 || !strings.HasPrefix(s, "hawser-server: ") {
 			t.Errorf("%q: stderr %q, want one line", args, s)

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"hawser/manager"
 )
 
-// login is the only command that works without an account.
+// login is the only command that works without an account. The code is a flag and not asked for: it is good once, so
+// that others who read the command line gain nothing by it afterwards.
 func (a *app) login() *cobra.Command {
 	var l manager.Login
 	cmd := &cobra.Command{
@@ -34,18 +38,25 @@ The server must prove itself: by the root certificate in FILE, or by a root whos
 	cmd.Flags().StringVar(&l.User, "user", "admin", "user name")
 	cmd.Flags().StringVar(&l.RootFile, "root", "", "file with the root certificate")
 	cmd.Flags().StringVar(&l.Pin, "pin", "", "SHA-256 of the root's public key, in hex")
+	cmd.Flags().StringArrayVar(&l.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; kept for this account (default auto)")
 	return cmd
 }
 
-// audit prints the records of the domain.
+// audit prints the records of the domain. The limit is for reading, --verify always reads to the end: half a chain
+// proves nothing.
 func (a *app) audit() *cobra.Command {
-	limit := 0
+	limit, verify := 0, false
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show what happened in the domain, newest last",
-		Args:  cobra.NoArgs,
+		Long: "audit shows what happened in the domain, newest last. With --verify it reads the audit of all Access Servers from where\n" +
+			"the last --verify on this machine ended, and fails when records were changed, left out, added or cut off since.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.account(func(account *manager.Account) error {
+				if verify {
+					return a.verifyAudit(cmd, account)
+				}
 				records, err := account.Audit(cmd.Context(), limit)
 				if err != nil {
 					return err
@@ -55,5 +66,22 @@ func (a *app) audit() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many records, at most 1000")
+	cmd.Flags().BoolVar(&verify, "verify", false, "look whether the audit is whole and unchanged since the last time")
+	cmd.MarkFlagsMutuallyExclusive("limit", "verify")
 	return cmd
+}
+
+func (a *app) verifyAudit(cmd *cobra.Command, account *manager.Account) error {
+	chains, err := account.VerifyAudit(cmd.Context())
+	if err != nil {
+		return err
+	}
+	err = a.print(cmd, chains, func() error { return manager.WriteVerified(cmd.OutOrStdout(), chains) })
+	// The report is printed whole before the first broken chain becomes the error and the exit code.
+	for _, c := range chains {
+		if c.Problem != "" {
+			return errors.Join(err, fmt.Errorf("the audit of %s is broken: %s", c.Node, c.Problem))
+		}
+	}
+	return err
 }

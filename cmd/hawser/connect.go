@@ -9,7 +9,7 @@ import (
 	"hawser/manager"
 )
 
-// connect reads every -L before anything else, so that a typing mistake costs no session.
+// connect parses every -L first: a typing error must not cost a session.
 func (a *app) connect() *cobra.Command {
 	var specs []string
 	cmd := &cobra.Command{
@@ -39,7 +39,7 @@ is printed when it is ready. A session that is lost moves to another relay, or i
 	return cmd
 }
 
-// ping prints each round as it comes, or with --json the sum alone.
+// ping prints each round as it comes, or with --json the summary only.
 func (a *app) ping() *cobra.Command {
 	count := 0
 	cmd := &cobra.Command{
@@ -54,7 +54,7 @@ func (a *app) ping() *cobra.Command {
 	return cmd
 }
 
-// pingDevice prints the result also when the path broke on the way.
+// pingDevice prints the result even when the path broke before the last round.
 func (a *app) pingDevice(cmd *cobra.Command, account *manager.Account, device string, count int) error {
 	var each func(int, time.Duration)
 	if !a.json {
@@ -63,6 +63,7 @@ func (a *app) pingDevice(cmd *cobra.Command, account *manager.Account, device st
 		}
 	}
 	result, err := account.Ping(cmd.Context(), device, count, each)
+	// Nothing was measured: a summary of zeros would look like an answer.
 	if result.Sent == 0 {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hawser/manager"
+	"hawser/transport/api"
 )
 
 // device groups the commands about gateways.
@@ -24,7 +25,7 @@ func (a *app) device() *cobra.Command {
 func (a *app) deviceAdd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "add NAME",
-		Short: "Make a device and the code with which its gateway enrols",
+		Short: "Make a device and the code with which its gateway enrolls",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.account(func(account *manager.Account) error {
@@ -57,7 +58,7 @@ func (a *app) deviceList() *cobra.Command {
 }
 
 // oneDevice is a command that does something with one device and prints it.
-func (a *app) oneDevice(use, short string, do func(*manager.Account, context.Context, string) (manager.Device, error)) *cobra.Command {
+func (a *app) oneDevice(use, short string, do func(*manager.Account, context.Context, string) (api.Device, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,

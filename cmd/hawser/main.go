@@ -1,57 +1,51 @@
 // Command hawser is the technician's tool: it logs in, manages devices, and opens sessions to them.
 //
-// This package holds flags, signals, the terminal and the exit code; the work is the manager package's. Its output and
-// exit codes are laid down in docs/spec/cli.md.
+// It parses flags, draws progress and prints; package manager does the work. Commands, answers and exit codes are those of
+// docs/spec/cli.md.
 package main
 
 import (
-	"context"
-	"fmt"
+	"cmp"
+	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"hawser/internal/answer"
+	"hawser/internal/cli"
+	"hawser/internal/cli/netcheckcmd"
+	"hawser/internal/version"
 	"hawser/manager"
+	"hawser/probe/netcheck"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second ^C ends the program at once
-	os.Exit(run(ctx, os.Args[1:]))
+func main() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// Main runs one command line and returns its exit code. Errors are one line on stderr.
+func Main(args []string, stdout, stderr io.Writer) int {
+	a := &app{terminal: newTerminal(stderr), stderr: stderr}
+	return cli.Program{
+		Root: a.root(), Code: exitCode, Advice: manager.Advice, Tidy: func() { a.terminal.show("") },
+	}.Main(args, stdout, stderr)
 }
 
-// run executes one command line and returns its exit code.
-func run(ctx context.Context, args []string) int {
-	a := &app{terminal: newTerminal(os.Stderr)}
-	root := a.root()
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	a.terminal.show("")
-	if err == nil {
-		return 0
-	}
-	if !a.started { // cobra refused the command line
-		err = &manager.UsageError{Err: err}
-	}
-	fmt.Fprintln(os.Stderr, "hawser: "+manager.Explain(err))
-	return manager.ExitCode(err)
-}
+func exitCode(err error) int { return cmp.Or(netcheckcmd.Code(err), manager.ExitCode(err)) }
+
+// linked is set by the linker (-X main.linked=…) in a release.
+var linked = "dev"
 
 // app is what the commands share: the global flags, and the terminal if there is one.
 type app struct {
 	home     string
 	json     bool
 	verbose  bool
-	started  bool // the command line was understood
 	terminal *terminal
+	stderr   io.Writer
 }
 
-// root puts the commands together. Each only reads its flags and calls the manager package; errors come back to run.
+// root makes the commands. Each reads its flags, calls package manager and prints.
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hawser",
@@ -59,55 +53,51 @@ func (a *app) root() *cobra.Command {
 		Long: `hawser logs a technician in, manages the gateways of a domain, and opens sessions to them.
 
 Exit codes: 0 done, 1 failed, 2 usage or config error, 3 not logged in, 4 refused, 5 unreachable.`,
-		SilenceErrors:      true,
-		SilenceUsage:       true,
-		DisableSuggestions: true,
-		Args:               cobra.NoArgs,
-		PersistentPreRun:   func(*cobra.Command, []string) { a.started = true },
-		RunE:               func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.home, "home", "", "directory of the account (default: hawser in the user's config directory)")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
-	root.AddCommand(a.login(), a.device(), a.relay(), a.relays(), a.connect(), a.ping(), a.audit(), a.version())
-	root.InitDefaultCompletionCmd()
-	for _, cmd := range root.Commands() {
-		if !cmd.Runnable() { // left alone, cobra prints its help for a wrong word and calls that done
-			cmd.Args, cmd.RunE = cobra.NoArgs, needsWord
-		}
-	}
+	root.AddCommand(a.login(), a.device(), a.relay(), a.relays(), a.connect(), a.ping(), a.audit(), a.netcheck(),
+		cli.VersionCommand(version.Of("hawser", linked)))
 	return root
 }
 
-// needsWord is the run of a command that only has subcommands.
-func needsWord(cmd *cobra.Command, _ []string) error {
-	var names []string
-	for _, c := range cmd.Commands() {
-		names = append(names, c.Name())
-	}
-	return &manager.UsageError{Err: fmt.Errorf("%s: want one of %s", cmd.Name(), strings.Join(names, ", "))}
+// netcheck needs no account: it is of most use where a login does not get through.
+func (a *app) netcheck() *cobra.Command {
+	return netcheckcmd.New(netcheckcmd.Program{Version: version.Of("hawser", linked), PC: true, JSON: &a.json,
+		Known: func(*cobra.Command) (netcheck.Known, error) {
+			m, err := a.manager()
+			if err != nil {
+				return netcheck.Known{}, err
+			}
+			return m.Known()
+		}})
 }
 
-// manager is made from the flags; nothing has been touched yet.
+// manager makes a Manager of the flags. It changes nothing.
 func (a *app) manager() (*manager.Manager, error) {
 	m := &manager.Manager{Home: a.home}
 	if m.Home == "" {
 		dir, err := os.UserConfigDir()
 		if err != nil {
-			return nil, &manager.UsageError{Err: fmt.Errorf("find home: %w", err)}
+			return nil, answer.Usage("find home: %w", err)
 		}
 		m.Home = filepath.Join(dir, "hawser")
 	}
+	// Either the log or the progress line: both would write over each other.
 	if a.verbose {
-		m.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		m.Log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	} else if a.terminal != nil {
 		m.Progress = a.terminal.show
 	}
 	return m, nil
 }
 
-// account runs do with the account in the home directory.
+// account calls do with the account in the home directory. It closes the account also after an error: the addresses
+// that worked until then help the next try.
 func (a *app) account(do func(*manager.Account) error) error {
 	m, err := a.manager()
 	if err != nil {
@@ -121,11 +111,12 @@ func (a *app) account(do func(*manager.Account) error) error {
 	return do(account)
 }
 
-// print writes v as JSON if that was asked for, else as text.
+// print writes v as JSON with --json, else as text. The progress line goes first, or the first line of the answer would
+// stand behind it.
 func (a *app) print(cmd *cobra.Command, v any, text func() error) error {
 	a.terminal.show("")
 	if a.json {
-		return manager.WriteJSON(cmd.OutOrStdout(), v)
+		return answer.JSON(cmd.OutOrStdout(), v)
 	}
 	return text()
 }

@@ -6,7 +6,7 @@ import (
 	"hawser/manager"
 )
 
-// relay groups the commands about relays as machines; relays is about those that a session can use.
+// relay groups the commands that manage relays; relays shows those that a session can use.
 func (a *app) relay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "relay",
@@ -20,7 +20,7 @@ func (a *app) relay() *cobra.Command {
 func (a *app) relayAdd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "add NAME",
-		Short: "Make a relay and the code with which its server enrols",
+		Short: "Make a relay and the code with which its server enrolls",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.account(func(account *manager.Account) error {

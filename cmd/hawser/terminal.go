@@ -8,7 +8,8 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal shows what long work is at in one line that the next text replaces. A nil terminal shows nothing.
+// terminal shows progress in one line, which the next text replaces. A nil terminal shows nothing. It has a lock, since
+// a command that measures reports from several goroutines.
 type terminal struct {
 	mu    sync.Mutex // guards all below
 	w     io.Writer
@@ -16,8 +17,13 @@ type terminal struct {
 	dirty bool
 }
 
-// newTerminal returns nil when f is no terminal, or one that says it cannot do this.
-func newTerminal(f *os.File) *terminal {
+// newTerminal returns nil when w is no terminal, or a dumb one. A pipe or a log file would fill with control
+// characters.
+func newTerminal(w io.Writer) *terminal {
+	f, ok := w.(*os.File)
+	if !ok {
+		return nil
+	}
 	width, _, err := term.GetSize(int(f.Fd()))
 	if err != nil || width < 20 || os.Getenv("TERM") == "dumb" {
 		return nil
@@ -25,7 +31,8 @@ func newTerminal(f *os.File) *terminal {
 	return &terminal{w: f, width: width}
 }
 
-// show replaces the line; an empty text only removes it.
+// show replaces the line; an empty text only removes it. Errors are ignored: without a terminal nobody misses the
+// progress.
 func (t *terminal) show(text string) {
 	if t == nil {
 		return
@@ -35,8 +42,8 @@ func (t *terminal) show(text string) {
 	if text == "" && !t.dirty {
 		return
 	}
-	// Cut, so that it stays one line; wide letters take two columns at most.
-	if r := []rune(text); len(r) > t.width/2 && len(r) >= t.width {
+	// A longer text would wrap, and what \r goes back to is the last line of it.
+	if r := []rune(text); len(r) >= t.width {
 		text = string(r[:t.width-1])
 	}
 	io.WriteString(t.w, "\r\x1b[K"+text)

@@ -20,11 +20,13 @@ import (
 	"github.com/miekg/dns"
 
 	"hawser/agent"
+	"hawser/agent/clock"
 	"hawser/board/boardtest"
+	"hawser/identity"
 	"hawser/internal/memnet"
 	"hawser/manager"
 	"hawser/server"
-	"hawser/server/access"
+	"hawser/server/store"
 	"hawser/transport"
 )
 
@@ -50,15 +52,26 @@ type world struct {
 	net   *memnet.Network
 	dir   string
 	made  server.Made
-	store access.Store
+	store *store.Store
 	log   *tail
 	tasks sync.WaitGroup
 	now   func() time.Time // the clock of servers that start from now on; nil: the true time
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, net: memnet.New(), dir: t.TempDir(), store: access.NewMemory(), log: new(tail)}
-	var err error
+	w := &world{t: t, net: memnet.New(), dir: t.TempDir(), log: new(tail)}
+	db, err := store.Memory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.store, err = store.Open(t.Context(), store.Options{Database: db, Node: "access1"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(w.store.Close(), db.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 	w.made, err = server.Init(t.Context(), server.Options{Dir: filepath.Join(w.dir, "server"), Hosts: []string{accessName}, Store: w.store})
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +249,7 @@ func (w *world) echo() (stop func()) {
 	})
 }
 
-// reaches reports whether a Tool at the technician gets an answer from the PLC.
+// reaches reports whether a tool at the technician gets an answer from the PLC.
 func (w *world) reaches() bool {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Second)
 	defer cancel()
@@ -281,7 +294,7 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 		enrolled := make(chan error, 1)
 		w.tasks.Go(func() {
 			for {
-				_, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: device.Code})
+				_, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: parsed(t, device.Code)})
 				if err == nil || t.Context().Err() != nil {
 					enrolled <- err
 					return
@@ -303,11 +316,11 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 		if err := <-enrolled; err != nil {
 			t.Fatal(err)
 		}
-		if st := a.Status(); st.Clock.State != agent.ClockAuthentic || st.UID != device.UID.String() || st.Access.Port != 80 {
+		if st := a.Status(); st.Clock.State != clock.Authentic || st.UID != device.UID.String() || st.Access.Port != 80 {
 			t.Errorf("status %+v", st)
 		}
 
-		// A session, and a Tool through it.
+		// A session, and a tool through it.
 		stopPLC := w.echo()
 		forward, err := manager.ParseForward("1502:" + machineAddr.String() + ":502")
 		if err != nil {
@@ -316,15 +329,15 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 		stopConnect := w.task("connect", func(ctx context.Context) error {
 			return tech.Connect(ctx, "press 4", []manager.Forward{forward}, io.Discard, w.log)
 		})
-		w.within(10*time.Second, "first session: a Tool reads the PLC", w.reaches)
+		w.within(10*time.Second, "first session: a tool reads the PLC", w.reaches)
 
 		stopRelay()
 		time.Sleep(time.Minute)
 		if w.reaches() {
-			t.Error("a Tool gets through without a relay")
+			t.Error("a tool gets through without a relay")
 		}
 		stopRelay = w.relayServer()
-		w.within(90*time.Second, "relay restarted: the Tool reads again", w.reaches)
+		w.within(90*time.Second, "relay restarted: the tool reads again", w.reaches)
 
 		stopAccess()
 		for range 10 {
@@ -348,7 +361,7 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 		for _, server := range []netip.Addr{accessAddr, relayAddr} {
 			w.net.Heal(gatewayAddr, server)
 		}
-		w.within(90*time.Second, "cable back: the Tool reads again", w.reaches)
+		w.within(90*time.Second, "cable back: the tool reads again", w.reaches)
 
 		// All restart at once.
 		stopAgent()
@@ -359,10 +372,20 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		stopAgent = w.task("agent", a.Run)
-		w.within(2*time.Minute, "everything restarted: the Tool reads again", w.reaches)
+		w.within(2*time.Minute, "everything restarted: the tool reads again", w.reaches)
 
 		for _, stop := range []func(){stopConnect, stopAgent, stopPLC, stopRelay, stopAccess, stopDNS} {
 			stop()
 		}
 	})
+}
+
+// parsed is a code as the command line takes it.
+func parsed(t *testing.T, code string) identity.Code {
+	t.Helper()
+	c, err := identity.ParseCode(code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

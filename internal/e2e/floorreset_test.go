@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hawser/agent"
+	"hawser/agent/clock"
 	"hawser/board/boardtest"
 	"hawser/server"
 )
@@ -28,7 +29,7 @@ func TestAGatewayComesBackFromAServersWrongClock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: device.Code}); err != nil {
+		if _, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: parsed(t, device.Code)}); err != nil {
 			t.Fatal(err)
 		}
 		stopAccess()
@@ -69,7 +70,7 @@ func TestAGatewayComesBackFromAServersWrongClock(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.within(7*time.Minute, "floor reset: online", online)
-		if st := a.Status(); st.Clock.State != agent.ClockAuthentic || st.Clock.FloorReset == nil || time.Since(st.Since).Abs() > 10*time.Minute {
+		if st := a.Status(); st.Clock.State != clock.Authentic || st.Clock.FloorReset == nil || time.Since(st.Since).Abs() > 10*time.Minute {
 			t.Errorf("status %+v", st)
 		}
 

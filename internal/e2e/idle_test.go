@@ -30,7 +30,7 @@ func TestIdleGatewayHardlyWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := w.gateway()
-		if _, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: device.Code}); err != nil {
+		if _, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: parsed(t, device.Code)}); err != nil {
 			t.Fatal(err)
 		}
 		a, err := agent.New(o)

@@ -22,9 +22,15 @@ import (
 	"time"
 
 	"hawser/agent"
+	"hawser/agent/clock"
+	"hawser/internal/e2e/pace"
+	"hawser/server/store/storetest"
 )
 
 const binEnv = "HAWSER_E2E_BIN" // the directory that TestMain removes
+
+// cluster is the PostgreSQL of the tests here.
+var cluster storetest.Cluster
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "hawser-e2e-")
@@ -32,7 +38,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	os.Setenv(binEnv, dir)
-	code := m.Run()
+	code := cluster.Run(m)
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
@@ -48,9 +54,8 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// patience bounds every wait for a program, on a machine that is busy with
-// other tests.
-const patience = 60 * time.Second
+// patience bounds every wait for a program.
+const patience = pace.Patience
 
 // process is a program that runs; its output lines can be waited for.
 type process struct {
@@ -95,7 +100,7 @@ func mustLeaveTheClock(t *testing.T, name string, args []string) {
 		return
 	}
 	c, err := agent.LoadConfig(filepath.Join(args[slices.Index(args, "--data")+1], "agent.yaml"))
-	if err != nil || c.SystemClock != agent.SystemClockNever {
+	if err != nil || c.SystemClock != clock.Never {
 		t.Fatalf("start hawser-agent %q: system clock %q, %v; want never", args, c.SystemClock, err)
 	}
 }
@@ -287,7 +292,7 @@ func (g *gateway) run() {
 }
 
 // connect opens a session with one forward to target and returns the local
-// address at which a Tool reaches it.
+// address at which a tool reaches it.
 func (g *gateway) connect(target string) (*process, string) {
 	g.t.Helper()
 	p := start(g.t, "hawser", "--home", g.home, "connect", g.name, "-L", "0:"+target)

@@ -22,8 +22,10 @@ const (
 	dataLabel = "hawser-data" // root/gateway looks for it
 )
 
-// writeCard makes the image of a card: a FAT partition with what boots (files, all in one folder), and an empty journalled
-// one for data.
+// writeCard makes the image of a card: a FAT partition with what boots (files, all in one folder), and an empty
+// journalled one for data. Every number that a tool would draw by chance (serial, UUID, hash seed) is given, and
+// nothing is left for later: the same input is the same card. Tools that write into a file need neither root nor a loop
+// device.
 func writeCard(card string, boot []string, mtime int64) error {
 	if err := os.WriteFile(card, partitionTable(), 0o644); err != nil {
 		return err
@@ -54,7 +56,8 @@ func writeCard(card string, boot []string, mtime int64) error {
 		"-O", "metadata_csum", card, fmt.Sprintf("%dM", cardEnds-dataFrom))
 }
 
-// partitionTable is the card's first sector: a table of the kind that every boot ROM and boot loader reads.
+// partitionTable is the card's first sector: a table of the kind that every boot ROM and boot loader reads. Written by
+// hand, since a table of two entries is 32 bytes, and a tool draws the disk's number by chance.
 func partitionTable() []byte {
 	s := make([]byte, sector)
 	binary.LittleEndian.PutUint32(s[440:], 0x48415753) // the disk's number
@@ -88,7 +91,7 @@ func (e epoch) run(name string, args ...string) error {
 	return nil
 }
 
-// toolEnv leads to where only root's PATH does.
+// toolEnv keeps the moment, the time zone and the configuration of whoever runs a tool out of what it makes.
 func toolEnv(e epoch) []string {
 	seconds := strconv.FormatInt(int64(e), 10)
 	return append(os.Environ(), "SOURCE_DATE_EPOCH="+seconds, "E2FSPROGS_FAKE_TIME="+seconds, "TZ=UTC", "MTOOLSRC=/dev/null")

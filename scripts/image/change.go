@@ -12,6 +12,7 @@ import (
 
 // provision writes a file onto the data partition of a card.
 func provision(card, file string) error {
+	// debugfs(8) parses its command by itself and has no way to quote.
 	if strings.ContainsAny(file, " \t\"") {
 		return fmt.Errorf("provision %s: no blanks in its name, please", file)
 	}

@@ -20,7 +20,8 @@ type node struct {
 	content []byte // of a link: where it leads
 }
 
-// tree is a file system by path, without leading slash.
+// tree is a file system by path, without leading slash. In memory and not in a directory: there a user who is not root
+// could give nothing to root.
 type tree map[string]node
 
 func (t tree) dir(path string, perm uint32)                { t[path] = node{modeDir | perm, nil} }

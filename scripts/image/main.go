@@ -81,7 +81,8 @@ func sourceTime() (int64, error) {
 	return max(seconds, 315532800), nil
 }
 
-// build leaves in dir what a board boots from, and a card with the same files.
+// build leaves in dir what a board boots from, and a card with the same files. QEMU boots from the files, a board from
+// the card.
 func (t target) build(dir string, mtime int64) error {
 	packages, err := packageDir(t.arch)
 	if err != nil {
@@ -146,7 +147,8 @@ func (t target) assemble(dir string, contents map[string][]byte, mtime int64) er
 	return nil
 }
 
-// buildAgent builds it as it is released, for the board.
+// buildAgent builds it as it is released, for the board. scripts/build knows the flags; a second list of them here
+// would drift.
 func (t target) buildAgent(dir string) (string, error) {
 	cmd := exec.Command("scripts/build", filepath.Join(dir, "programs"), "hawser-agent")
 	cmd.Env = append(append(os.Environ(), "GOOS=linux"), t.goEnv...)

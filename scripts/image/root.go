@@ -33,6 +33,7 @@ func (t target) rootFS(k kernel, busybox, agent string) (tree, error) {
 		all.link("bin/"+applet, "busybox")
 	}
 	all.link("init", "bin/busybox")
+	// The root is read-only: what DHCP learns goes into memory, what the owner configures onto the data partition.
 	all.link("etc/resolv.conf", "/run/resolv.conf")
 	all.link("etc/hawser", "/data/config")
 	all.file("etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n"))
@@ -63,7 +64,8 @@ func (t tree) addScripts() error {
 	return nil
 }
 
-// addDrivers adds the modules and the list of them in the order in which they are loaded.
+// addDrivers adds the modules and the list of them in the order in which they are loaded. The board loads them by
+// insmod in that order, so the image needs no depmod, modprobe or udev.
 func (t tree) addDrivers(k kernel, names []string) error {
 	files, err := k.load(names)
 	if err != nil {

@@ -2,7 +2,7 @@ package main
 
 import "slices"
 
-// target is a kind of board.
+// target is a kind of board. Boards differ in these values only; what a gateway does is the same scripts on each.
 type target struct {
 	name       string
 	arch       string   // Debian's word

@@ -15,36 +15,42 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
-// Limits of the API (access §6).
+// Limits of the API (access §6). A stranger may open connections too: the short time for headers keeps those cheap that
+// send nothing, and writes end before a client that stopped reading holds a goroutine for long.
 const (
-	maxBodyBytes   = 64 << 10
 	maxHeaderBytes = 16 << 10
 	headerTimeout  = 10 * time.Second
 	requestTimeout = 30 * time.Second // reading one, and answering it
 	idleTimeout    = 2 * time.Minute  // between two
 )
 
-// ServeAPI serves one accepted hawser-api/1 connection whose handshake is done:
-// HTTP/1.1 with the API of access §6. It blocks until the connection or ctx
-// ends, and closes it. TLS must have asked for a client certificate without
-// verifying it. A panic ends its request alone.
+// ServeAPI serves one accepted hawser-api/1 connection whose handshake is done: HTTP/1.1 with the API of access §6. It
+// blocks until the connection or ctx ends, and closes it. TLS must have asked for a client certificate without
+// verifying it. A panic ends only its request.
 func (s *Server) ServeAPI(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
-	ctx, cancel, ok := s.attend(ctx)
+	ctx, cancel, ok := s.whenReady(ctx)
 	defer cancel()
 	if !ok {
 		return
 	}
+	serveHTTP(ctx, conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn) }))
+}
+
+// serveHTTP serves HTTP/1.1 on one connection until it or ctx ends. The whole of net/http is used for one connection,
+// because our listener serves all protocols on one port and has accepted it already.
+func serveHTTP(ctx context.Context, conn *tls.Conn, h http.Handler) {
 	one := &oneConn{Conn: conn, closed: make(chan struct{})}
 	defer context.AfterFunc(ctx, func() { one.Close() })()
 	ended := make(chan struct{})
 	server := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn) }),
+		Handler: h,
 		ConnState: func(_ net.Conn, state http.ConnState) {
-			if state == http.StateClosed { // the last thing that its goroutine does
+			if state == http.StateClosed { // reported at the end of the goroutine that net/http starts
 				close(ended)
 			}
 		},
@@ -54,14 +60,15 @@ func (s *Server) ServeAPI(ctx context.Context, conn *tls.Conn) {
 		WriteTimeout:      requestTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          log.New(io.Discard, "", 0),
+		// net/http would log each malformed request of a stranger.
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	server.Serve(one) // its error says that the one connection was closed
+	server.Serve(one) // the error only says that the one connection was closed
 	<-ended
 }
 
-// oneConn is a connection and the listener that accepts it, once. It hides that
-// it is TLS: net/http closes TLS connections whose ALPN protocol it does not know.
+// oneConn is a connection and also a listener that accepts it once. It hides that the connection is TLS, because
+// net/http closes TLS connections with an ALPN protocol that it does not know.
 type oneConn struct {
 	net.Conn
 	once     sync.Once
@@ -88,8 +95,8 @@ func (c *oneConn) Close() error {
 	return c.Conn.Close()
 }
 
-// answer serves one request: route, caller, handler. Whatever goes wrong
-// becomes a problem document.
+// answer serves one request: route, caller, handler. Every error becomes a problem document. The body of a panic goes
+// to the log and never to the client.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -97,12 +104,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) 
 			writeProblem(w, &wire.Refusal{Reason: transport.Internal})
 		}
 	}()
-	r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	r.Body = http.MaxBytesReader(w, r.Body, api.MaxBodyBytes)
 	status, body, err := s.dispatch(r, conn)
 	if err != nil {
 		refusal := refusalOf(err)
-		if isOurs(err) {
-			s.log.Error("request failed", "addr", r.RemoteAddr, "err", err)
+		if isInternal(err) {
+			s.logFailure("request failed", err, "addr", r.RemoteAddr)
 		}
 		if allow, ok := errors.AsType[*methodError](err); ok {
 			w.Header().Set("Allow", allow.methods)
@@ -113,9 +120,11 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) 
 	writeJSON(w, status, "application/json", body)
 }
 
+// dispatch finds the route before the caller: what does not exist is told to everybody alike, and who may call is the
+// route's to say.
 func (s *Server) dispatch(r *http.Request, conn *tls.Conn) (status int, body any, err error) {
 	if _, ok := s.clock.trusted(); !ok {
-		return 0, nil, errClock // nothing is issued or recorded at a wrong time
+		return 0, nil, errClock // certificates and records must not get a wrong time
 	}
 	route, vars, err := match(routes(), r.Method, r.URL.EscapedPath())
 	if err != nil {
@@ -135,8 +144,8 @@ type request struct {
 	vars   map[string]string // of the route's pattern
 }
 
-// read parses the body, strictly: a member that is not known may be one whose
-// absence the sender does not expect.
+// read parses the body strictly: a client that sends an unknown member expects an effect, and must not believe that it
+// had one.
 func (r request) read(into any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -148,18 +157,19 @@ func (r request) read(into any) error {
 		err = errors.New("more than one value")
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refuse(codeTooLarge, "the body is over 64 KiB")
+		return refuse(api.TooLarge, "the body is over 64 KiB")
 	}
-	return refuse(codeBadRequest, "body: "+err.Error())
+	return refuse(api.BadRequest, "body: "+err.Error())
 }
 
+// writeJSON forbids caches: answers hold codes and certificates, and who is online now.
 func writeJSON(w http.ResponseWriter, status int, kind string, body any) {
 	if status == http.StatusNoContent {
 		w.WriteHeader(status)
 		return
 	}
 	b, err := json.Marshal(body)
-	if err != nil { // no value of ours does this
+	if err != nil { // cannot happen: all of package api can be encoded
 		status, b = http.StatusInternalServerError, nil
 	}
 	w.Header().Set("Content-Type", kind)

@@ -1,32 +1,24 @@
 package access
 
 import (
+	"bytes"
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 )
-
-// Record is one audit record (access §7).
-type Record struct {
-	Seq    uint64    `json:"seq"` // within the node's chain, from 1
-	Time   time.Time `json:"time"`
-	Node   string    `json:"node"`
-	Domain string    `json:"domain"` // whose users may read it; empty for the infrastructure's own
-	Actor  string    `json:"actor"`  // a name URI, or the address of somebody without one
-	Action string    `json:"action"`
-	Object string    `json:"object"`
-	Result string    `json:"result"` // ok, or a reason
-	Detail string    `json:"detail"`
-	Prev   string    `json:"prev"` // hash of the node's record before it; empty for the first
-	Hash   string    `json:"hash,omitempty"`
-}
 
 // The actions of access §7.
 const (
@@ -35,8 +27,8 @@ const (
 	actionUserRenew      = "user-renew"
 	actionDeviceAdd      = "device-add"
 	actionDeviceRevoke   = "device-revoke"
-	actionEnrol          = "enrol"
-	actionEnrolRefused   = "enrol-refused"
+	actionEnroll         = "enroll"
+	actionEnrollRefused  = "enroll-refused"
 	actionRenew          = "renew"
 	actionOnline         = "online"
 	actionOffline        = "offline"
@@ -49,119 +41,118 @@ const (
 
 const resultOK = "ok"
 
-// hashOf returns the hash of a record: SHA-256 over its JSON without hash.
-func hashOf(r Record) (string, error) {
-	r.Hash = ""
-	b, err := json.Marshal(r)
-	if err != nil {
-		return "", fmt.Errorf("hash audit record: %w", err)
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), nil
-}
-
-// VerifyAudit reports the first record that was changed, removed or added
-// among records, which are in order and hold all of each node's between its
-// first and last there. It cannot see what is missing at either end.
-func VerifyAudit(records []Record) error {
-	last := make(map[string]Record)
-	for _, r := range records {
-		sum, err := hashOf(r)
-		if err != nil {
-			return err
-		}
-		before, known := last[r.Node]
-		switch {
-		case sum != r.Hash:
-			return fmt.Errorf("verify audit record %d of %s: it was changed", r.Seq, r.Node)
-		case known && (r.Seq != before.Seq+1 || r.Prev != before.Hash):
-			return fmt.Errorf("verify audit record %d of %s: it does not follow record %d", r.Seq, r.Node, before.Seq)
-		case r.Seq == 1 && r.Prev != "":
-			return fmt.Errorf("verify audit record %d of %s: something was before the first", r.Seq, r.Node)
-		}
-		last[r.Node] = r
-	}
-	return nil
-}
-
-// chain appends one node's audit records. It is safe for concurrent use; the
-// zero value with a store and a node works.
-type chain struct {
-	store Store
-	node  string
-
-	mu    sync.Mutex // guards last and known, and orders the appends
-	last  Record     // the zero Record before the first
-	known bool       // last is what the store has
-}
-
-// append completes r and writes it. It blocks until it is on disk. Strings are
-// cleaned: whatever a peer sent, a record holds printable ASCII alone.
-func (c *chain) append(ctx context.Context, r Record) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.find(ctx); err != nil {
-		return err
-	}
-	r.Seq, r.Node, r.Prev = c.last.Seq+1, c.node, c.last.Hash
-	r.Time = r.Time.UTC().Truncate(time.Millisecond)
-	r.Actor, r.Object, r.Detail = printable(r.Actor), printable(r.Object), printable(r.Detail)
-	sum, err := hashOf(r)
-	if err != nil {
-		return err
-	}
-	r.Hash = sum
-	b, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("write audit record: %w", err)
-	}
-	// A write that failed may have happened: look before the next one.
-	c.known = false
-	if err := c.store.Append(ctx, c.node, r.Domain, b); err != nil {
-		return err
-	}
-	c.last, c.known = r, true
-	return nil
-}
-
-// find reads the node's last record, so that its chain goes on over restarts.
-func (c *chain) find(ctx context.Context) error {
-	if c.known {
-		return nil
-	}
-	records, err := readAudit(ctx, c.store, c.node, "", 1)
-	if err != nil {
-		return err
-	}
-	c.last, c.known = Record{}, true
-	if len(records) > 0 {
-		c.last = records[0]
-	}
-	return nil
-}
-
-// readAudit reads the newest records, newest last.
-func readAudit(ctx context.Context, store Store, node, domain string, limit int) ([]Record, error) {
-	raw, err := store.Records(ctx, node, domain, limit)
-	if err != nil {
-		return nil, err
-	}
-	records := make([]Record, len(raw))
-	for i, b := range raw {
-		if err := json.Unmarshal(b, &records[i]); err != nil {
-			return nil, fmt.Errorf("read audit record: %w", err)
-		}
-	}
-	return records, nil
-}
-
-// audit writes a record about object, which names its domain if it has one. An
-// operation whose record cannot be written is not acknowledged.
-func (s *Server) audit(ctx context.Context, action, actor string, object identity.Name, result error, detail string) error {
-	return s.chain.append(ctx, Record{
+// record makes an audit record about object, whose domain it belongs to. Append it in the transaction of the operation
+// that it is about: an operation whose record cannot be written must not happen. The domain is that of the object and
+// not of the actor: whose device it is decides who may read of it.
+func (s *Server) record(action, actor string, object identity.Name, result error, detail string) store.Record {
+	return store.Record{
 		Time: s.now(), Domain: object.Domain, Actor: actor, Action: action,
 		Object: object.String(), Result: resultOf(result), Detail: detail,
-	})
+	}
+}
+
+// audit writes a record of something that changes nothing else in the store, such as a refusal.
+func (s *Server) audit(ctx context.Context, r store.Record) error {
+	return s.store.UpdateAlways(ctx, func(tx *store.Tx) error { return tx.Append(r) })
+}
+
+// auditPresence writes that a device or relay came or went: within a second, and lost with a power cut, since it is
+// worth no delay. One whose link flaps does not push the others' records out.
+func (s *Server) auditPresence(action string, l *link, why error, detail string) {
+	r := s.record(action, l.from.String(), l.peer.Name, why, detail)
+	if s.flaps.admit(l.peer.Name, r, flapRecords, time.Now()) {
+		s.auditLater(r)
+	}
+	s.dueChanged.Ring()
+}
+
+// auditLater is audit for what must not wait for the disk: devices that come and go. The record is written within a
+// second, and lost in a power cut. A thousand devices that come back after a restart are so a few commits and not a
+// thousand.
+func (s *Server) auditLater(r store.Record) {
+	s.store.Later(func(tx *store.Tx) error { return tx.Append(r) })
+}
+
+// Of one identity two records, that it came and that it went, are written in flapTime. What happens more often is one
+// record at the end of that time, which counts.
+const (
+	flapTime    = time.Minute
+	flapRecords = 2
+	// Of one user, so many refused sessions are recorded in flapTime. They change nothing, and cost him a request each:
+	// a loop of them made 3,000 records a second, and pushed all others out within half an hour.
+	refusedRecords = 20
+)
+
+// flaps limits the audit records of a link that comes and goes, and those of a user whom sessions are refused, so that
+// one bad cable or one loop cannot push the records of all others out. It is safe for concurrent use; the zero value works.
+type flaps struct {
+	mu   sync.Mutex // guards the rest
+	runs map[identity.Name]*flapRun
+}
+
+// flapRun counts the records of one identity since begun. It begins with the first record and not with the clock's
+// minute, so that there is no moment at which all are written.
+type flapRun struct {
+	begun   time.Time
+	written int
+	skipped int
+	last    store.Record // of the skipped
+}
+
+// admit reports whether a record may be written now: most of them may in flapTime. Otherwise it counts the record as
+// skipped. The map is as large as the identities of a minute: due removes each when its time is over.
+func (f *flaps) admit(name identity.Name, r store.Record, most int, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	run := f.runs[name]
+	if run == nil {
+		if f.runs == nil {
+			f.runs = make(map[identity.Name]*flapRun)
+		}
+		run = &flapRun{begun: now}
+		f.runs[name] = run
+	}
+	if run.written < most {
+		run.written++
+		return true
+	}
+	run.skipped++
+	run.last = r
+	return false
+}
+
+// due returns one record for each identity whose time is over and that had records skipped.
+func (f *flaps) due(now time.Time) (records []store.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, run := range f.runs {
+		if now.Sub(run.begun) < flapTime {
+			continue
+		}
+		delete(f.runs, name)
+		if run.skipped > 0 {
+			r, what := run.last, "came or went"
+			switch r.Action {
+			case actionSessionRefused:
+				what = "refused"
+			case actionEnroll:
+				what = "enrolled"
+			}
+			r.Detail = fmt.Sprintf("%s %d times more in a minute; %s", what, run.skipped, r.Detail)
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+// next returns when something is due; the zero time for never.
+func (f *flaps) next() (next time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, run := range f.runs {
+		next = sooner(next, run.begun.Add(flapTime))
+	}
+	return next
 }
 
 // resultOf returns ok for nil, else the error's reason.
@@ -172,16 +163,135 @@ func resultOf(err error) string {
 	return string(transport.ReasonOf(err))
 }
 
-const maxTextBytes = 200
-
-// printable makes text safe for logs, terminals and files: printable ASCII,
-// bounded, "?" for everything else.
-func printable(s string) string {
-	b := []byte(s[:min(len(s), maxTextBytes)])
-	for i, c := range b {
-		if c < ' ' || c > '~' {
-			b[i] = '?'
-		}
+// getAudit returns the newest records of the caller's domain, or those before a cursor.
+func (s *Server) getAudit(r request) (int, any, error) {
+	var f store.AuditFilter
+	var err error
+	if f.Limit, err = r.limit(); err != nil {
+		return 0, nil, err
 	}
-	return string(b)
+	if err := r.cursor(&f.Before); err != nil {
+		return 0, nil, err
+	}
+	page := api.Records{Records: []api.Record{}}
+	err = s.store.View(r.Context(), func(tx *store.Tx) (err error) {
+		if f.Domains, err = readable(tx, r.caller); err != nil {
+			return err
+		}
+		list, err := tx.Audit(f)
+		for _, record := range list {
+			page.Records = append(page.Records, api.Record(record))
+		}
+		// A full page may be the last one; the next is then empty, which costs less than reading one record more each
+		// time.
+		if len(list) == f.Limit {
+			page.Next = cursorOf(list[0].Place())
+		}
+		return err
+	})
+	return http.StatusOK, page, err
+}
+
+// readable lists the domains whose records a caller may read: the one of the caller, and for who runs the
+// infrastructure also what concerns no domain. A domain whose row is damaged reads its own records all the same: its
+// users may be looking for what has happened.
+func readable(tx *store.Tx, c caller) ([]string, error) {
+	domains := []string{c.domain()}
+	d := store.Domain{Name: c.domain()}
+	err := tx.Get(&d)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged) {
+		return domains, nil
+	}
+	if d.Infrastructure {
+		domains = append(domains, "")
+	}
+	return domains, err
+}
+
+// getAuditHeads tells where the chains begin and end, for whoever verifies them.
+func (s *Server) getAuditHeads(r request) (int, any, error) {
+	answer := api.AuditHeads{}
+	err := s.store.View(r.Context(), func(tx *store.Tx) (err error) {
+		answer.Heads, err = tx.AuditHeads()
+		return err
+	})
+	return http.StatusOK, answer, err
+}
+
+// getAuditChain tells a piece of one node's chain. Records of other domains are links without content, so that a domain
+// can verify a chain that it shares with others.
+func (s *Server) getAuditChain(r request) (int, any, error) {
+	limit, err := r.limit()
+	if err != nil {
+		return 0, nil, err
+	}
+	query := r.URL.Query()
+	after, err := strconv.ParseInt(cmp.Or(query.Get(api.ParamAfter), "0"), 10, 64)
+	if err != nil || after < 0 {
+		return 0, nil, refuse(api.BadRequest, "after is not the seq of a record, or 0")
+	}
+	node := cmp.Or(query.Get(api.ParamNode), s.cluster.node)
+	if err := identity.CheckLabel(node); err != nil {
+		return 0, nil, refuse(api.BadRequest, "node: "+err.Error())
+	}
+	answer := api.AuditChain{Links: []api.AuditLink{}}
+	err = s.store.View(r.Context(), func(tx *store.Tx) error {
+		domains, err := readable(tx, r.caller)
+		if err != nil {
+			return err
+		}
+		list, err := tx.AuditChain(node, after, limit)
+		for _, record := range list {
+			l := api.AuditLink{Seq: record.Seq, Prev: record.Prev, Hash: record.Hash}
+			if slices.Contains(domains, record.Domain) {
+				own := api.Record(record)
+				l.Record = &own
+			}
+			answer.Links = append(answer.Links, l)
+		}
+		return err
+	})
+	return http.StatusOK, answer, err
+}
+
+// limit reads how many entries a request asks for.
+func (r request) limit() (int, error) {
+	text := r.URL.Query().Get(api.ParamLimit)
+	if text == "" {
+		return api.DefaultLimit, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > api.MaxLimit {
+		return 0, refuse(api.BadRequest, "limit is not 1 to 1000")
+	}
+	return n, nil
+}
+
+// cursor reads the place where a request goes on. Without a cursor, place stays as it is.
+func (r request) cursor(place any) error {
+	text := r.URL.Query().Get(api.ParamAfter)
+	if text == "" {
+		return nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	// PostgreSQL takes no zero byte in a text, and would answer with an error of the store.
+	if err == nil && bytes.Contains(b, []byte(`\u0000`)) {
+		err = errors.New("no place has that")
+	}
+	if err == nil {
+		err = json.Unmarshal(b, place)
+	}
+	if err != nil {
+		return refuse(api.BadRequest, "after is not a cursor of an answer")
+	}
+	return nil
+}
+
+// cursorOf encodes a place as text. A client only sends it back: what is in it may change with any version.
+func cursorOf(place any) string {
+	b, err := json.Marshal(place)
+	if err != nil { // cannot happen: a place is strings and numbers
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
 }

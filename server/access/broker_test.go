@@ -9,7 +9,9 @@ import (
 
 	"hawser/identity"
 	"hawser/server/grant"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -24,9 +26,9 @@ type opening struct {
 func (w *world) open(admin *someone, device string) <-chan opening {
 	done := make(chan opening, 1)
 	go func() {
-		var answer sessionAnswer
-		var p problem
-		response, raw := w.callRaw(admin, http.MethodPost, "/api/v1/sessions", must(jsonOf(sessionBody{device})))
+		var answer api.SessionAnswer
+		var p api.Problem
+		response, raw := w.callRaw(admin, http.MethodPost, "/api/v1/sessions", api.SessionRequest{Device: device, SessionVersion: wire.SessionVersion})
 		into := any(&answer)
 		if response.StatusCode >= 300 {
 			into = &p
@@ -48,10 +50,10 @@ type stage struct {
 }
 
 func newStage(t testing.TB) *stage {
-	w := newWorld(t, NewMemory())
+	w := newWorld(t)
 	s := &stage{world: w, admin: w.login()}
 	s.device = w.addDevice(s.admin, "press 1")
-	s.relay = w.control(w.enrolRelay(), relayHello("ab12"))
+	s.relay = w.control(w.enrollRelay(), relayHello("ab12"))
 	s.runtime = w.control(s.device, hello("01"))
 	return s
 }
@@ -88,12 +90,12 @@ func TestSessionGivesBothEndsMatchingOffersAndGrants(t *testing.T) {
 			t.Errorf("Manager's offer: %+v", forManager)
 		}
 		for _, o := range []wire.Offer{forRuntime, forManager} {
-			if o.Relay.Name != "r1" || o.Crypto != wire.CryptoNested || o.User != "admin" || !slices.Equal(o.Permissions, []string{"tcp", "ping"}) {
+			if o.Relay.Name != "r1" || o.User != "admin" || !slices.Equal(o.Permissions, []string{"tcp", "ping"}) {
 				t.Errorf("%+v", o)
 			}
 		}
-		gr := must(grant.Parse(forRuntime.Grant, s.roots, time.Now()))
-		gm := must(grant.Parse(forManager.Grant, s.roots, time.Now()))
+		gr := must(grant.Parse(forRuntime.Grant, s.pki.Roots, time.Now()))
+		gm := must(grant.Parse(forManager.Grant, s.pki.Roots, time.Now()))
 		if gr.Holder != s.device.spki() || gr.Peer != s.admin.spki() || gm.Holder != gr.Peer || gm.Peer != gr.Holder {
 			t.Errorf("holders and peers: %+v %+v", gr, gm)
 		}
@@ -108,9 +110,58 @@ func TestSessionGivesBothEndsMatchingOffersAndGrants(t *testing.T) {
 	})
 }
 
+// After a restart gateways and technicians may be back before the first relay is: a session waits for it, for as long as
+// relays need to come back, and no longer.
+func TestSessionWaitsForTheFirstRelayAfterAStart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		comes time.Duration // the relay, after the start
+		want  int
+		took  time.Duration
+	}{
+		"it comes":             {3 * time.Second, http.StatusCreated, 3 * time.Second},
+		"it comes too late":    {time.Minute, http.StatusServiceUnavailable, gathering},
+		"it was there already": {0, http.StatusCreated, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, s := time.Now(), &stage{world: newWorld(t)}
+				s.admin = s.login()
+				s.runtime = s.control(s.addDevice(s.admin, "press 1"), hello("01"))
+				relay := s.enrollRelay()
+				arrived := make(chan *control, 1)
+				arrives := func() { arrived <- s.control(relay, relayHello("cd34")) }
+				if tt.comes == 0 {
+					arrives()
+				}
+				done := s.open(s.admin, "press 1")
+				if tt.comes > 0 {
+					time.AfterFunc(tt.comes, arrives)
+				}
+				if tt.want == http.StatusCreated {
+					var offer wire.Offer
+					s.runtime.read(wire.TypePool, nil)
+					s.runtime.read(wire.TypeOffer, &offer)
+					s.runtime.write(wire.TypeOfferAck, wire.OfferAck{Session: offer.Session})
+				}
+				if got, took := <-done, time.Since(began); got.status != tt.want || took != tt.took {
+					t.Errorf("%d %s after %v, want %d after %v", got.status, got.code, took, tt.want, tt.took)
+				}
+				if tt.comes > tt.took { // nobody waits a second time
+					asked := time.Now()
+					if got := <-s.open(s.admin, "press 1"); got.code != transport.NoRelay || time.Since(asked) != 0 {
+						t.Errorf("the next one: %s after %v", got.code, time.Since(asked))
+					}
+				}
+				s.relay = <-arrived
+				s.end()
+			})
+		})
+	}
+}
+
 func TestSessionRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		admin := w.login()
 		want := func(what, device string, status int, code transport.Reason) {
@@ -126,7 +177,7 @@ func TestSessionRefusals(t *testing.T) {
 		runtime := w.control(device, hello("01"))
 		defer runtime.Close()
 		want("no relay", device.id.UID.String(), 503, transport.NoRelay)
-		relay := w.control(w.enrolRelay(), relayHello("ab"))
+		relay := w.control(w.enrollRelay(), relayHello("ab"))
 		defer relay.Close()
 		runtime.read(wire.TypePool, nil)
 
@@ -177,12 +228,12 @@ func TestUnansweredOfferMarksTheDeviceGone(t *testing.T) {
 
 func TestSessionEnds(t *testing.T) {
 	type step func(t *testing.T, s *stage, id string)
-	ended := func(t *testing.T, s *stage, id string) sessionRecord {
+	ended := func(t *testing.T, s *stage, id string) store.Session {
 		t.Helper()
 		synctest.Wait()
-		r, _, err := load[sessionRecord](t.Context(), s.cfg.Store, bucketSessions, id)
-		if err != nil || r.Ended == nil || len(s.server.sessions.of(s.device.id.UID)) != 0 {
-			t.Errorf("not ended: %+v, %v", r, err)
+		r := s.stored(id)
+		if r.Ended.IsZero() || len(s.server.sessions.of(s.device.id.UID)) != 0 {
+			t.Errorf("not ended: %+v", r)
 		}
 		return r
 	}
@@ -269,7 +320,7 @@ func TestOldestSessionsOfADeviceGiveWay(t *testing.T) {
 	var s sessions
 	device, now := identity.NewUID(), time.Now()
 	for i := range maxDeviceSessions + 2 {
-		tooOld := s.add(sessionRecord{Session: newID(), Device: device, Created: now.Add(time.Duration(i) * time.Second)})
+		tooOld := s.add(store.Session{ID: newID(), Device: device, Created: now.Add(time.Duration(i) * time.Second)})
 		if want := max(i+1-maxDeviceSessions, 0); len(tooOld) != want {
 			t.Fatalf("%d sessions: %d give way, want %d", i+1, len(tooOld), want)
 		}

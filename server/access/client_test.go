@@ -1,44 +1,42 @@
 package access
 
 import (
-	"bufio"
-	"bytes"
-	"crypto"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/accesstest"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
-// someone is a key with its certificate, or without one yet.
+// someone is a client, and what it got when it enrolled.
 type someone struct {
-	key   crypto.Signer
-	chain []*x509.Certificate
-	id    wire.Identity
+	*accesstest.Client
+	id wire.Identity
 }
 
-func newSomeone() *someone { return &someone{key: must(identity.NewKey())} }
+func newSomeone() *someone { return &someone{Client: accesstest.NewClient()} }
 
-// certified is someone with a certificate that no registry knows.
-func (w *world) certified(name identity.Name, from, to time.Time) *someone {
+// certified is someone with a certificate that no registry knows, from and until so long from now.
+func (w *world) certified(name identity.Name, from, until time.Duration) *someone {
 	s := newSomeone()
-	s.chain = must(w.issuing.Issue(identity.Request{Name: name, Pub: s.key.Public(), NotBefore: from, NotAfter: to}))
+	s.Chain = w.pki.Chain(s.Key.Public(), name, from, until)
 	return s
 }
 
-func (s *someone) csr() []byte         { return must(identity.NewCSR(s.key)) }
-func (s *someone) spki() identity.SPKI { return must(identity.SPKIOf(s.key.Public())) }
+func (s *someone) spki() identity.SPKI { return must(identity.SPKIOf(s.Key.Public())) }
 
 func (s *someone) take(id wire.Identity) *someone {
-	s.id, s.chain = id, must(identity.ParseChain([]byte(id.Chain)))
+	if s.id = id; s.Take(id.Chain) != nil {
+		panic("the server has answered no chain")
+	}
 	return s
 }
 
@@ -53,20 +51,13 @@ func (w *world) dialFrom(from netip.Addr, alpn string, who *someone) *tls.Conn {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn},
-		InsecureSkipVerify: true, // VerifyConnection does it all: the names are not DNS names
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			_, err := identity.Verify(cs.PeerCertificates, w.roots, time.Now(), identity.KindAccess)
-			return err
-		},
+	if who == nil {
+		who = new(someone)
 	}
-	if who != nil && who.chain != nil {
-		own := tls.Certificate{PrivateKey: who.key}
-		for _, c := range who.chain {
-			own.Certificate = append(own.Certificate, c.Raw)
-		}
-		cfg.Certificates = []tls.Certificate{own}
+	cfg := who.TLS(alpn)
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		_, err := identity.Verify(cs.PeerCertificates, w.pki.Roots, time.Now(), identity.KindAccess)
+		return err
 	}
 	conn := tls.Client(raw, cfg)
 	if err := conn.Handshake(); err != nil {
@@ -88,7 +79,7 @@ func (w *world) askTime(conn *tls.Conn) identity.SignedTime {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	signed, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, w.shown(conn), identity.UID{})
+	signed, err := identity.VerifySignedTime(f.Payload, w.pki.Roots, nonce, w.shown(conn), identity.UID{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -98,7 +89,7 @@ func (w *world) askTime(conn *tls.Conn) identity.SignedTime {
 // shown is the Access Server as whom the other end has proven itself.
 func (w *world) shown(conn *tls.Conn) identity.Peer {
 	w.t.Helper()
-	return must(identity.Verify(conn.ConnectionState().PeerCertificates, w.roots, time.Now(), identity.KindAccess))
+	return must(identity.Verify(conn.ConnectionState().PeerCertificates, w.pki.Roots, time.Now(), identity.KindAccess))
 }
 
 // connect dials and does the prelude.
@@ -123,8 +114,8 @@ func (w *world) ask(conn *tls.Conn, t wire.Type, body any) (wire.Identity, error
 	return id, f.Decode(&id)
 }
 
-func (w *world) enrol(code string, who *someone) error {
-	id, err := w.ask(w.connect(nil), wire.TypeEnrol, wire.Enrol{Code: code, CSR: who.csr(), Hints: map[string]string{"board": "b1"}})
+func (w *world) enroll(code string, who *someone) error {
+	id, err := w.ask(w.connect(nil), wire.TypeEnroll, wire.Enroll{Code: code, CSR: who.CSR(), Hints: map[string]string{"board": "b1"}})
 	if err == nil {
 		who.take(id)
 	}
@@ -135,8 +126,8 @@ func (w *world) enrol(code string, who *someone) error {
 func (w *world) login() *someone {
 	w.t.Helper()
 	who := newSomeone()
-	var answer loginAnswer
-	status := w.call(nil, http.MethodPost, "/api/v1/login", loginBody{w.admin.String(), "admin", who.csr()}, &answer)
+	var answer api.LoginAnswer
+	status := w.call(nil, http.MethodPost, "/api/v1/login", api.LoginRequest{Code: w.admin.String(), User: "admin", CSR: who.CSR()}, &answer)
 	if status != http.StatusOK {
 		w.t.Fatalf("login: %d", status)
 	}
@@ -147,33 +138,37 @@ func (w *world) login() *someone {
 func (w *world) newUser(domain, name string) *someone {
 	w.t.Helper()
 	who := newSomeone()
-	ctx := w.t.Context()
-	if err := save(ctx, w.cfg.Store, bucketUsers, userKeyOf(domain, name), userRecord{}, 0); err != nil {
+	w.put(&store.User{Domain: domain, Name: name, Created: time.Now()})
+	var chain string
+	err := w.cfg.Store.Update(w.t.Context(), func(tx *store.Tx) (err error) {
+		chain, err = w.server.certifyUser(tx, identity.UserName(domain, name), who.Key.Public(), who.spki(), true)
+		return err
+	})
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	chain := must(w.server.certifyUser(ctx, identity.UserName(domain, name), who.key.Public(), who.spki(), true))
 	return who.take(wire.Identity{Chain: chain})
 }
 
-// addDevice makes a device and enrols it.
+// addDevice makes a device and enrolls it.
 func (w *world) addDevice(admin *someone, name string) *someone {
 	w.t.Helper()
-	var answer addAnswer
-	if status := w.call(admin, http.MethodPost, "/api/v1/devices", addBody{name}, &answer); status != http.StatusCreated {
+	var answer api.NewDevice
+	if status := w.call(admin, http.MethodPost, "/api/v1/devices", api.AddRequest{Name: name}, &answer); status != http.StatusCreated {
 		w.t.Fatalf("add device: %d", status)
 	}
 	device := newSomeone()
-	if err := w.enrol(answer.Code, device); err != nil {
+	if err := w.enroll(answer.Code, device); err != nil {
 		w.t.Fatal(err)
 	}
 	return device
 }
 
-// enrolRelay enrols relay r1.
-func (w *world) enrolRelay() *someone {
+// enrollRelay enrolls relay r1.
+func (w *world) enrollRelay() *someone {
 	w.t.Helper()
 	r := newSomeone()
-	if err := w.enrol(w.relay.String(), r); err != nil {
+	if err := w.enroll(w.relay.String(), r); err != nil {
 		w.t.Fatal(err)
 	}
 	return r
@@ -182,11 +177,7 @@ func (w *world) enrolRelay() *someone {
 // call makes one API request and decodes the answer, if it is wanted.
 func (w *world) call(who *someone, method, path string, body, answer any) (status int) {
 	w.t.Helper()
-	var b []byte
-	if body != nil {
-		b = must(json.Marshal(body))
-	}
-	response, raw := w.callRaw(who, method, path, b)
+	response, raw := w.callRaw(who, method, path, body)
 	if answer != nil && response.StatusCode < 300 {
 		if err := json.Unmarshal(raw, answer); err != nil {
 			w.t.Fatalf("%s %s: %v: %s", method, path, err, raw)
@@ -195,20 +186,11 @@ func (w *world) call(who *someone, method, path string, body, answer any) (statu
 	return response.StatusCode
 }
 
-func (w *world) callRaw(who *someone, method, path string, body []byte) (*http.Response, []byte) {
+func (w *world) callRaw(who *someone, method, path string, body any) (*http.Response, []byte) {
 	w.t.Helper()
-	conn := w.dial(transport.ALPNAPI, who)
-	defer conn.Close()
-	request := must(http.NewRequest(method, "https://a1"+path, bytes.NewReader(body)))
-	// A server that refuses early may not read it all.
-	written := make(chan struct{})
-	go func() { defer close(written); request.Write(conn) }()
-	response, err := http.ReadResponse(bufio.NewReader(conn), request)
+	response, raw, err := accesstest.Ask(w.dial(transport.ALPNAPI, who), method, path, body)
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Fatalf("%s %s: %v", method, path, err)
 	}
-	raw := must(io.ReadAll(response.Body))
-	conn.Close()
-	<-written
 	return response, raw
 }

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -14,10 +15,10 @@ func TestAClockThatIsBehindIsReportedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c clock
 		newest := time.Now()
-		c.saw(newest)
+		c.observe(newest)
 		told := 0
 		for range 10 * 60 {
-			behind, of, due := c.complaint(newest.Add(-time.Hour))
+			behind, of, due := c.alert(newest.Add(-time.Hour))
 			if behind != time.Hour || !of.Equal(newest) {
 				t.Fatalf("%v behind %v", behind, of)
 			}
@@ -36,10 +37,12 @@ func TestAClockThatIsBehindIsReportedOnceAMinute(t *testing.T) {
 // that it is behind, until an operator says since when it is right.
 func TestRecordsOfAWrongClockDoNotCountOnceAnOperatorSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, begin := NewMemory(), time.Now()
-		w := newIdleWorld(t, store)
-		then := &chain{store: store, node: "a1"}
-		if err := then.append(t.Context(), Record{Time: begin.AddDate(10, 0, 0)}); err != nil {
+		begin := time.Now()
+		w := newIdleWorld(t)
+		err := w.cfg.Store.Update(t.Context(), func(tx *store.Tx) error {
+			return tx.Append(store.Record{Time: begin.AddDate(10, 0, 0)})
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range []struct {
@@ -60,7 +63,7 @@ func TestRecordsOfAWrongClockDoNotCountOnceAnOperatorSaysSo(t *testing.T) {
 			}
 			conn.Close()
 			w.stop()
-			if err := CheckClock(t.Context(), store, c.set, time.Now()); (err == nil) != c.ok {
+			if err := CheckClock(t.Context(), w.cfg.Store, c.set, time.Now()); (err == nil) != c.ok {
 				t.Errorf("%s: check says %v", c.name, err)
 			}
 		}

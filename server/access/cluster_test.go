@@ -9,7 +9,9 @@ import (
 
 	"hawser/identity"
 	"hawser/server/grant"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -27,7 +29,7 @@ func TestTwoAccessServersAreOne(t *testing.T) {
 		}
 		at := p.here()
 		forRuntime, offer := at.session()
-		g := must(grant.Parse(offer.Grant, p.roots, time.Now()))
+		g := must(grant.Parse(offer.Grant, p.pki.Roots, time.Now()))
 		if offer.Relay.Name != "r1" || g.Instance != "ab12" || forRuntime.PeerSPKI != p.admin.spki() || offer.PeerSPKI != p.device.spki() {
 			t.Errorf("%+v", offer)
 		}
@@ -56,21 +58,21 @@ func TestTwoAccessServersAreOne(t *testing.T) {
 		if p.runtime.read(wire.TypeEndSession, &m); m.Session != offer.Session {
 			t.Errorf("%+v", m)
 		}
-		if err := VerifyAudit(must(readAudit(t.Context(), p.cfg.Store, "", "", 1000))); err != nil {
+		if err := store.VerifyAudit(p.records(1000)); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// newRelay adds a relay at the first node and enrols it there.
+// newRelay adds a relay at the first node and enrolls it there.
 func (p *pair) newRelay(name string) *someone {
 	p.t.Helper()
-	var added relayAnswer
-	if status := p.call(p.admin, "POST", "/api/v1/relays", relayBody{name}, &added); status != 201 {
+	var added api.NewRelay
+	if status := p.call(p.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, &added); status != 201 {
 		p.t.Fatalf("add relay: %d", status)
 	}
 	who := newSomeone()
-	if err := p.enrol(added.Code, who); err != nil {
+	if err := p.enroll(added.Code, who); err != nil {
 		p.t.Fatal(err)
 	}
 	return who
@@ -97,7 +99,7 @@ func TestSessionOutlivesItsAccessServer(t *testing.T) {
 			t.Errorf("pool within the lease: %v", names)
 		}
 		at.runtime.beQuiet()
-		if r := at.record(offer.Session); r.Ended != nil {
+		if r := at.stored(offer.Session); !r.Ended.IsZero() {
 			t.Errorf("%+v", r)
 		}
 		done := at.move(p.admin, offer.Session, 1)
@@ -105,7 +107,7 @@ func TestSessionOutlivesItsAccessServer(t *testing.T) {
 		if got := <-done; got.status != 200 || got.offer.Epoch != 2 || got.offer.Relay.Name != "r2" {
 			t.Errorf("%+v", got)
 		}
-		time.Sleep(leaseTime + leaseEvery)
+		time.Sleep(store.LeaseTime + leaseEvery)
 		synctest.Wait()
 		if names := p.second.poolNames(); !slices.Equal(names, []string{"r2"}) {
 			t.Errorf("pool after the lease: %v", names)
@@ -137,7 +139,7 @@ func TestLeaseOfADeadNodeEnds(t *testing.T) {
 		if !p.second.isOnline(p.admin) {
 			t.Error("offline before anybody could know")
 		}
-		time.Sleep(leaseTime + leaseEvery)
+		time.Sleep(store.LeaseTime + leaseEvery)
 		synctest.Wait()
 		if p.second.isOnline(p.admin) {
 			t.Error("online at a dead node")
@@ -163,9 +165,8 @@ func TestTwoNodesOfOneNameAreRefused(t *testing.T) {
 		p := newPair(t)
 		defer p.end()
 		cfg := p.cfg
-		again := &cord{Store: p.cord.Store, bus: p.cord.bus}
-		cfg.Store, cfg.Bus = again, again
-		if err := must(New(cfg)).Run(t.Context()); !errors.Is(err, ErrInUse) {
+		cfg.Store, cfg.Bus = p.db.open("a1", true, nil), &cord{bus: p.cord.bus}
+		if err := must(New(cfg)).Run(t.Context()); !errors.Is(err, store.ErrInUse) {
 			t.Errorf("%v", err)
 		}
 		p.crash()
@@ -173,7 +174,7 @@ func TestTwoNodesOfOneNameAreRefused(t *testing.T) {
 		start := time.Now()
 		p.start()
 		p.control(p.device, hello("02")).Close()
-		if took := time.Since(start); took > leaseTime {
+		if took := time.Since(start); took > store.LeaseTime {
 			t.Errorf("restarted after %v", took)
 		}
 	})
@@ -202,11 +203,40 @@ func TestNewestConnectionWinsOverNodes(t *testing.T) {
 		}
 		second.Close()
 		synctest.Wait()
-		if r := p.record(offer.Session); r.Ended == nil || len(p.second.server.sessions.of(p.device.id.UID)) != 0 {
+		if r := p.stored(offer.Session); r.Ended.IsZero() || len(p.second.server.sessions.of(p.device.id.UID)) != 0 {
 			t.Errorf("%+v", r)
 		}
 		p.session()
 	})
+}
+
+// A node that was cut off knows nothing of a session that was opened meanwhile, and ends it all the same when the Runtime
+// comes back to it as another process.
+func TestARestartedRuntimeEndsSessionsThatTheNodeHasNotHeardOf(t *testing.T) {
+	for what, later := range map[string]time.Duration{"at once": 0, "later, when the end could not be written": moveTime} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				defer p.end()
+				p.secondCord.set(true)
+				_, offer := p.session()
+				p.secondCord.set(false)
+				if n := len(p.second.server.sessions.of(p.device.id.UID)); n != 0 {
+					t.Fatal("it has heard of it")
+				}
+				if later > 0 {
+					p.secondCord.cutAfter(2) // who comes is looked up, and its sessions
+				}
+				p.second.control(p.device, hello("02")).Close()
+				synctest.Wait()
+				p.secondCord.set(false)
+				time.Sleep(later + healEvery)
+				if r := p.stored(offer.Session); r.Ended.IsZero() || r.Reason != transport.LinkLost {
+					t.Errorf("%+v", r)
+				}
+			})
+		})
+	}
 }
 
 // Revocation at one node cuts at all of them.
@@ -229,7 +259,7 @@ func TestRevocationReachesEveryNode(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("took %v", took)
 		}
-		if r := p.record(offer.Session); r.Ended == nil || r.Reason != transport.Revoked {
+		if r := p.stored(offer.Session); r.Ended.IsZero() || r.Reason != transport.Revoked {
 			t.Errorf("%+v", r)
 		}
 	})

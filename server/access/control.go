@@ -4,101 +4,129 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"net/netip"
+	"sync"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
 
-// control serves a control connection from its hello to its end (access §4).
+// control serves a control connection from its hello to its end (access §4). The audit record of the end is written
+// after the link is gone, and says why.
 func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, leaf identity.SPKI) error {
-	peer, err := s.identify(ctx, conn)
+	l, before, err := s.admit(ctx, conn, hello)
 	if err != nil {
 		return err
 	}
-	if err := checkHello(hello, peer.Name.Kind); err != nil {
-		return err
-	}
-	conn.SetDeadline(time.Time{})
-	l := newLink(conn, peer, hello, s.now())
-	welcome := wire.Welcome{
-		HeartbeatS: int(s.cfg.Heartbeat / time.Second),
-		RenewAfter: halfLife(peer.Leaf.NotBefore, peer.Leaf.NotAfter),
-	}
-	if err := s.audit(ctx, actionOnline, l.from.String(), peer.Name, nil, "version "+hello.Version); err != nil {
-		return err
-	}
-	s.presence.attach(l, welcome, s.now())
-	s.cluster.touch(peer.Name)
-	s.log.Info("online", "uid", peer.Name.ID, "addr", l.from)
-	if peer.Name.Kind == identity.KindDevice {
-		s.endSessionsBefore(ctx, peer.Name, hello.Instance)
-	}
+	peer := l.peer
+	// Beside the link: a commit may take seconds, and the device waits for its welcome.
+	var ending sync.WaitGroup
+	// So a process that stops has written what it began.
+	defer ending.Wait()
+	ending.Go(func() {
+		for _, r := range before {
+			s.sessions.load(r)
+			s.finishSession(ctx, r.ID, peer.Name.String(), transport.LinkLost)
+		}
+	})
 	err = l.run(s.cfg.Heartbeat,
 		func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) },
 		func() {
 			s.presence.detach(l)
-			s.cluster.touch(peer.Name)
+			s.cluster.markDirty(peer.Name)
 		})
 	s.log.Info("offline", "uid", peer.Name.ID, "addr", l.from, "reason", transport.ReasonOf(err))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancel()
-	if err := s.audit(ctx, actionOffline, l.from.String(), peer.Name, err, ""); err != nil {
-		s.log.Error("audit failed", "err", err)
-	}
-	return nil // the link has told its peer
+	s.auditPresence(actionOffline, l, err, "")
+	return nil // the link has told its peer why
 }
 
-// identify returns the device or relay behind a connection: certificate valid
-// now, registry knows the key, not revoked.
-func (s *Server) identify(ctx context.Context, conn *tls.Conn) (identity.Peer, error) {
+// admit attaches who has said hello, and returns the sessions of an earlier process of a device. From cheap to dear:
+// certificate, hello, place, database. Whoever fails early has cost little.
+func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l *link, before []store.Session, err error) {
+	peer, err := s.authenticate(conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := checkHello(hello, peer.Name.Kind); err != nil {
+		return nil, nil, err
+	}
+	if peer.Name.Kind == identity.KindDevice {
+		// After the certificate was verified: strangers must not take the places of devices that come back.
+		attached, err := s.admission.enter(s.cluster.state.unwritten(), time.Now())
+		if err != nil {
+			return nil, nil, err
+		}
+		defer attached()
+	}
+	m := store.Member{Kind: peer.Name.Kind, ID: peer.Name.ID}
+	if err := s.store.View(ctx, func(tx *store.Tx) error { return s.readMember(tx, &m, peer) }); err != nil {
+		return nil, nil, err
+	}
+	if peer.Name.Kind == identity.KindDevice {
+		if before, err = s.sessionsBefore(ctx, peer.Name, hello.Instance); err != nil {
+			return nil, nil, err
+		}
+	}
+	// From here on the link sets its own deadlines, by the pings that the client promises.
+	conn.SetDeadline(time.Time{})
+	noKeepAlive(conn)
+	l = newLink(conn, peer, hello, s.now())
+	welcome := wire.Welcome{
+		HeartbeatS: int(s.cfg.Heartbeat / time.Second),
+		RenewAfter: halfLife(peer.Leaf.NotBefore, peer.Leaf.NotAfter),
+	}
+	// Before it is attached: from then on it may be replaced, and its end must not stand before its beginning.
+	s.auditPresence(actionOnline, l, nil, "version "+hello.Version)
+	s.presence.attach(l, welcome, s.now())
+	s.cluster.markDirty(peer.Name)
+	s.log.Info("online", "uid", peer.Name.ID, "addr", l.from)
+	return l, before, nil
+}
+
+// authenticate returns the device or relay behind a connection, whose certificate is valid now. Whether the registry has
+// its key is looked up by readMember, at every connect: a revocation counts from the moment in which it is written.
+func (s *Server) authenticate(conn *tls.Conn) (identity.Peer, error) {
 	chain := conn.ConnectionState().PeerCertificates
 	if len(chain) == 0 {
 		return identity.Peer{}, refuse(transport.NotEnrolled, "no client certificate")
 	}
 	peer, err := identity.Verify(chain, s.cfg.Roots, s.now(), identity.KindDevice, identity.KindRelay)
 	if err != nil {
-		return identity.Peer{}, unproven(err)
+		return identity.Peer{}, badCertificate(err)
 	}
-	bucket, key := memberAt(peer.Name)
-	m, _, err := load[memberRecord](ctx, s.cfg.Store, bucket, key)
-	if errors.Is(err, ErrNotFound) {
-		return identity.Peer{}, refuse(transport.NotEnrolled, "not in the registry")
-	} else if err != nil {
-		return identity.Peer{}, err
-	}
-	return peer, s.known(m, peer)
+	return peer, nil
 }
 
-// Bounds of a hello.
+// Limits of a hello.
 const (
 	maxVersionBytes  = 64
 	maxInstanceBytes = 64 // hex digits
 	maxHosts         = 8
-	maxHostBytes     = 253 // RFC 1035 §2.3.4
 	maxPorts         = 8
 )
 
-// checkHello refuses what others could not use, or could be harmed by.
+// checkHello refuses values that would harm others: a relay's hosts and ports go to every Runtime and Manager, a
+// version into logs. Frames that break a limit are a protocol error: no program of ours sends them, so there is nobody
+// to advise.
 func checkHello(h wire.Hello, kind identity.Kind) error {
 	bad := func(what string) error { return fmt.Errorf("%w: hello: %s", wire.ErrFrame, what) }
 	_, err := hex.DecodeString(h.Instance)
 	switch relay := kind == identity.KindRelay; {
-	case len(h.Version) > maxVersionBytes || printable(h.Version) != h.Version:
+	case len(h.Version) > maxVersionBytes || store.Printable(h.Version) != h.Version:
 		return bad("version")
 	case err != nil || len(h.Instance) > maxInstanceBytes || relay && h.Instance == "":
 		return bad("instance")
 	case len(h.Hosts) > maxHosts || len(h.Ports) > maxPorts:
 		return bad("too many hosts or ports")
+	// A relay in the pool that nobody can dial would be chosen for its empty load.
 	case relay && (len(h.Hosts) == 0 || len(h.Ports) == 0):
 		return bad("a relay without hosts or ports")
 	}
 	for _, host := range h.Hosts {
-		if !isHost(host) {
+		if _, port, err := transport.SplitHost(host); err != nil || port != 0 {
 			return bad("host")
 		}
 	}
@@ -110,20 +138,8 @@ func checkHello(h wire.Hello, kind identity.Kind) error {
 	return nil
 }
 
-// isHost reports whether s is an IP literal or can be a DNS name.
-func isHost(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return len(s) <= maxHostBytes && printable(s) == s
-	}
-	for _, c := range s {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
-	return s != "" && len(s) <= maxHostBytes
-}
-
-// handle acts on one frame of a control connection, other than pings.
+// handle acts on one frame of a control connection that is no ping or pong. It runs on the goroutine that reads, so
+// frames of one device are handled in order, and a slow store slows that device alone.
 func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identity.SPKI) error {
 	switch f.Type {
 	case wire.TypeOfferAck:
@@ -143,6 +159,7 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 		return s.measurementsFrom(ctx, l, f)
 	case wire.TypeLoad:
 		return s.loadFrom(l, f)
+	// By the same link: a connection of its own each day would cost the gateway a handshake.
 	case wire.TypeTimeAgain:
 		answer, err := s.signTime(f, leaf)
 		if err != nil {
@@ -154,5 +171,30 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 	return unexpected(f)
 }
 
-// halfLife returns the middle of a certificate's life.
+// halfLife returns the middle of a certificate's life, when it is renewed: a second half is left for a server that is
+// away.
 func halfLife(from, to time.Time) time.Time { return from.Add(to.Sub(from) / 2).UTC() }
+
+// maxPipes is more than any relay can carry.
+const maxPipes = 1 << 20
+
+// loadFrom takes the load that a relay reports. It goes to the other nodes with the next row of presence; every node
+// chooses by it.
+func (s *Server) loadFrom(l *link, f wire.Frame) error {
+	if l.peer.Name.Kind != identity.KindRelay {
+		return unexpected(f)
+	}
+	var m wire.Load
+	if err := f.Decode(&m); err != nil {
+		return err
+	}
+	// The score divides by Max (access §8).
+	if m.Pipes < 0 || m.Pipes > maxPipes || m.Max < 1 || m.Max > maxPipes {
+		return fmt.Errorf("%w: load is out of bounds", wire.ErrFrame)
+	}
+	l.mu.Lock()
+	l.load = m
+	l.mu.Unlock()
+	s.cluster.markDirty(l.peer.Name)
+	return nil
+}

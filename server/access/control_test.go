@@ -10,23 +10,25 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
 func TestWelcomeTellsHeartbeatPoolAndRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		device := w.addDevice(w.login(), "press 1")
-		relay := w.control(w.enrolRelay(), relayHello("ab"))
+		relay := w.control(w.enrollRelay(), relayHello("ab"))
 		defer relay.Close()
 		c := w.control(device, hello("01"))
 		defer c.Close()
 		if c.welcome.HeartbeatS != 120 || len(c.welcome.Pool.Relays) != 1 || c.welcome.Pool.Relays[0].Name != "r1" {
 			t.Errorf("%+v", c.welcome)
 		}
-		leaf := device.chain[0]
+		leaf := device.Chain[0]
 		if want := leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2); !c.welcome.RenewAfter.Equal(want) {
 			t.Errorf("renew after %v, want %v", c.welcome.RenewAfter, want)
 		}
@@ -38,7 +40,7 @@ func TestWelcomeTellsHeartbeatPoolAndRenewal(t *testing.T) {
 
 func TestNewestControlConnectionWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		admin := w.login()
 		device := w.addDevice(admin, "press 1")
@@ -50,7 +52,7 @@ func TestNewestControlConnectionWins(t *testing.T) {
 			t.Errorf("old: %q", got)
 		}
 		synctest.Wait()
-		var v deviceView
+		var v api.Device
 		w.call(admin, "GET", "/api/v1/devices/press%201", nil, &v)
 		if !v.Online || v.Address != c.LocalAddr().String() {
 			t.Errorf("%+v, want address %v", v, c.LocalAddr())
@@ -74,7 +76,7 @@ func TestSilentPeerIsDeadAfterItsWordAndGrace(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, NewMemory())
+				w := newWorld(t)
 				defer w.stop()
 				device := w.addDevice(w.login(), "press 1")
 				conn := w.control(device, hello("01"))
@@ -105,7 +107,7 @@ func TestSilentPeerIsDeadAfterItsWordAndGrace(t *testing.T) {
 
 func TestPingsKeepALinkAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
 		defer c.Close()
@@ -119,11 +121,10 @@ func TestPingsKeepALinkAlive(t *testing.T) {
 
 func TestHelloRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		admin := w.login()
-		device, relay := w.addDevice(admin, "press 1"), w.enrolRelay()
-		now := time.Now()
+		device, relay := w.addDevice(admin, "press 1"), w.enrollRelay()
 		name := identity.DeviceName("plant", device.id.UID)
 		edit := func(change func(*wire.Hello)) wire.Hello { h := relayHello("ab"); change(&h); return h }
 		cases := []struct {
@@ -133,12 +134,12 @@ func TestHelloRefusals(t *testing.T) {
 			want  transport.Reason
 		}{
 			{"no certificate", nil, hello("01"), transport.NotEnrolled},
-			{"expired", w.certified(name, now.Add(-2*time.Hour), now.Add(-time.Hour)), hello("01"), transport.Expired},
-			{"not yet valid", w.certified(name, now.Add(time.Hour), now.Add(2*time.Hour)), hello("01"), transport.ClockWrong},
+			{"expired", w.certified(name, -2*time.Hour, -time.Hour), hello("01"), transport.Expired},
+			{"not yet valid", w.certified(name, time.Hour, 2*time.Hour), hello("01"), transport.ClockWrong},
 			{"wrong kind: a user", admin, hello("01"), transport.WrongKind},
-			{"wrong kind: an access server", w.certified(identity.AccessName("a1"), now, now.Add(time.Hour)), hello("01"), transport.WrongKind},
-			{"another key", w.certified(name, now, now.Add(time.Hour)), hello("01"), transport.WrongKey},
-			{"unknown relay", w.certified(identity.RelayName("r9"), now, now.Add(time.Hour)), relayHello("ab"), transport.NotEnrolled},
+			{"wrong kind: an access server", w.certified(identity.AccessName("a1"), 0, time.Hour), hello("01"), transport.WrongKind},
+			{"another key", w.certified(name, 0, time.Hour), hello("01"), transport.WrongKey},
+			{"unknown relay", w.certified(identity.RelayName("r9"), 0, time.Hour), relayHello("ab"), transport.NotEnrolled},
 			{"relay without hosts", relay, hello("ab"), transport.Protocol},
 			{"relay without instance", relay, relayHello(""), transport.Protocol},
 			{"instance is no hex", relay, relayHello("r1/x"), transport.Protocol},
@@ -179,7 +180,7 @@ func TestControlFramesWithFaults(t *testing.T) {
 	t.Attr("id", "A1-input")
 	t.Attr("cases", fmt.Sprint(len(cases)))
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		device := w.addDevice(w.login(), "press 1")
 		for name, bytes := range cases {
@@ -196,7 +197,7 @@ func TestControlFramesWithFaults(t *testing.T) {
 
 func TestTimeAgainOnControlConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		device := w.addDevice(w.login(), "press 1")
 		c := w.control(device, hello("01"))
@@ -205,7 +206,7 @@ func TestTimeAgainOnControlConnection(t *testing.T) {
 		request := wire.NewTimeRequest(nonce, device.id.UID)
 		wire.Write(c, wire.TypeTimeAgain, request[:])
 		f := must(wire.Expect(c, wire.TypeTime))
-		if _, err := identity.VerifySignedTime(f.Payload, w.roots, nonce, w.shown(c.Conn), device.id.UID); err != nil {
+		if _, err := identity.VerifySignedTime(f.Payload, w.pki.Roots, nonce, w.shown(c.Conn), device.id.UID); err != nil {
 			t.Error(err)
 		}
 	})
@@ -215,7 +216,7 @@ func TestTimeAgainOnControlConnection(t *testing.T) {
 // it is gone.
 func TestPeerThatDoesNotReadIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		device := w.addDevice(w.login(), "press 1")
 		conn := w.control(device, hello("01"))
@@ -263,6 +264,19 @@ func TestRevokedListIsBoundedAndNewestFirst(t *testing.T) {
 	}
 }
 
+// What enrolls as a relay must register: the host is the one that server.yaml and the command line take.
+func TestHelloTakesTheHostsOfAConfiguration(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"relay_1.example.com": true, "r1.example.": true, "192.0.2.1": true, "2001:db8::1": true,
+		"a..b": false, "-": false, "": false, "r1.example:443": false, "[2001:db8::1]:443": false, "fe80::1%a\n": false,
+	} {
+		h := wire.Hello{Version: "1", Instance: "ab", Hosts: []string{host}, Ports: []transport.Port{443}}
+		if err := checkHello(h, identity.KindRelay); (err == nil) != ok {
+			t.Errorf("%q: %v", host, err)
+		}
+	}
+}
+
 func FuzzHello(f *testing.F) {
 	f.Add([]byte(`{"version":"1","instance":"ab","hosts":["r1"],"ports":[443]}`))
 	f.Add([]byte(`{"hosts":["::1"]}`))
@@ -272,12 +286,78 @@ func FuzzHello(f *testing.F) {
 			return
 		}
 		for _, s := range append(h.Hosts, h.Version, h.Instance) {
-			if printable(s) != s {
+			if store.Printable(s) != s {
 				t.Errorf("let through: %q", s)
 			}
 		}
-		if _, err := netip.ParseAddr(h.Hosts[0]); err != nil && strings.ContainsAny(h.Hosts[0], " /:%\"") {
+		if _, err := netip.ParseAddr(h.Hosts[0]); err != nil && strings.ContainsAny(h.Hosts[0], " /:%\"\n") {
 			t.Errorf("host %q", h.Hosts[0])
+		}
+	})
+}
+
+// So does a user who asks again and again for a session that he does not get.
+func TestRefusedSessionsDoNotFillTheAudit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		admin := w.login()
+		w.addDevice(admin, "press 1") // and is offline
+		refused := func() (list []store.Record) {
+			for _, r := range w.records(1000) {
+				if r.Action == actionSessionRefused {
+					list = append(list, r)
+				}
+			}
+			return list
+		}
+		for range 200 {
+			if got := (<-w.open(admin, "press 1")).code; got != transport.Offline {
+				t.Fatalf("refused for %q", got)
+			}
+		}
+		if n := len(refused()); n != refusedRecords {
+			t.Errorf("%d records at once", n)
+		}
+		time.Sleep(flapTime)
+		synctest.Wait()
+		list := refused()
+		if last := list[len(list)-1]; len(list) != refusedRecords+1 || !strings.HasPrefix(last.Detail, "refused 180 times more in a minute") {
+			t.Errorf("%d records, the last %+v", len(list), last)
+		}
+	})
+}
+
+// A link that flaps has two records in a minute, and one that counts the rest and tells the last state.
+func TestAFlappingLinkDoesNotFillTheAudit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		time.Sleep(flapTime) // what the stage did is past
+		synctest.Wait()
+		mine := func() (list []store.Record) {
+			for _, r := range s.records(1000) {
+				if r.Object == identity.DeviceName("plant", s.device.id.UID).String() {
+					list = append(list, r)
+				}
+			}
+			return list
+		}
+		before := len(mine())
+		for range 50 {
+			s.control(s.device, hello("07")).Close()
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if n := len(mine()) - before; n != flapRecords {
+			t.Errorf("%d records at once", n)
+		}
+		time.Sleep(flapTime)
+		synctest.Wait()
+		list := mine()[before:]
+		last := list[len(list)-1]
+		if len(list) != flapRecords+1 || last.Action != actionOffline || !strings.Contains(last.Detail, "99 times more") {
+			t.Errorf("%d records, the last %+v", len(list), last)
 		}
 	})
 }

@@ -7,92 +7,116 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"hawser/identity"
+	"hawser/server/store"
+	"hawser/transport"
+	"hawser/transport/api"
 )
 
-// deviceView is DEVICE of access §6.
-type deviceView struct {
-	UID      identity.UID      `json:"uid"`
-	Name     string            `json:"name"`
-	Domain   string            `json:"domain"`
-	State    string            `json:"state"` // pending, enrolled or revoked
-	Online   bool              `json:"online"`
-	Address  string            `json:"address"`         // of its control connection; empty when offline
-	Since    *time.Time        `json:"since,omitempty"` // of its control connection
-	Created  time.Time         `json:"created"`
-	NotAfter *time.Time        `json:"not_after,omitempty"`
-	SPKI     identity.SPKI     `json:"spki_sha256"`
-	Hints    map[string]string `json:"hints"`
-}
-
-func (s *Server) view(ctx context.Context, m memberRecord) (deviceView, error) {
-	v := deviceView{UID: m.UID, Name: m.Name, Domain: m.Domain, State: "pending", Created: m.Created, Hints: m.Hints}
-	if m.Enrolled != nil {
-		v.State, v.SPKI, v.NotAfter = "enrolled", m.Enrolled.SPKI, &m.Enrolled.NotAfter
+// view makes DEVICE of access §6 from a device's row and, if it is online, its control connection.
+func view(m store.Member, a *onlineMember) api.Device {
+	v := api.Device{
+		UID: m.UID(), Name: m.Name, Domain: m.Domain, State: api.StatePending, Created: m.Created,
+		NotAfter: m.NotAfter, SPKI: m.SPKI, Hints: m.Hints,
 	}
-	if m.Revoked != nil {
-		v.State = "revoked"
-	} else if a, err := s.locate(ctx, m.name()); err != nil {
-		return v, err
+	if m.IsEnrolled() {
+		v.State = api.StateEnrolled
+	}
+	if !m.Revoked.IsZero() {
+		v.State = api.StateRevoked
 	} else if a != nil {
-		v.Online, v.Address, v.Since, v.Hints = true, a.address, &a.since, a.hints
+		v.Online, v.Address, v.Since, v.Hints = true, a.address, a.since, a.hints
 	}
 	if v.Hints == nil {
 		v.Hints = map[string]string{}
 	}
-	return v, nil
+	return v
 }
 
-// findDevice returns a device of a domain by UID or name. One of another
-// domain does not exist.
-func (s *Server) findDevice(ctx context.Context, domain, device string) (memberRecord, error) {
-	uid, err := identity.ParseUID(device)
-	if err != nil {
-		name, _, err := load[nameRecord](ctx, s.cfg.Store, bucketNames, nameKeyOf(domain, device))
+// viewNow asks who is online after the row was read: DEVICE says what is now, and not what was when the request came.
+func (s *Server) viewNow(ctx context.Context, m store.Member) (api.Device, error) {
+	a, err := s.locate(ctx, m.Identity())
+	return view(m, a), err
+}
+
+// findDevice reads a device of a domain by UID or name. A device of another domain counts as not found.
+func (s *Server) findDevice(ctx context.Context, domain, device string) (m store.Member, err error) {
+	if identity.CheckDisplayName(device) != nil { // a UID passes, too. PostgreSQL must not be asked for just anything
+		return m, store.ErrNotFound
+	}
+	err = s.store.View(ctx, func(tx *store.Tx) (err error) {
+		uid, err := identity.ParseUID(device)
 		if err != nil {
-			return memberRecord{}, err
+			m, err = tx.DeviceByName(domain, device)
+			return err
 		}
-		uid = name.UID
-	}
-	m, _, err := load[memberRecord](ctx, s.cfg.Store, bucketDevices, uid.String())
-	if err == nil && m.Domain != domain {
-		err = ErrNotFound
-	}
+		m = store.Member{Kind: identity.KindDevice, ID: uid.String()}
+		if err := tx.Get(&m); err != nil {
+			return err
+		}
+		if m.Domain != domain {
+			return store.ErrNotFound
+		}
+		return nil
+	})
 	return m, err
 }
 
 // device is findDevice for a route with {device}.
-func (s *Server) device(r request) (memberRecord, error) {
+func (s *Server) device(r request) (store.Member, error) {
 	m, err := s.findDevice(r.Context(), r.caller.domain(), r.vars["device"])
-	if errors.Is(err, ErrNotFound) {
-		err = errNotFound
+	if errors.Is(err, store.ErrNotFound) {
+		err = s.orLost(errNotFound)
 	}
 	return m, err
 }
 
+// maxQuery is how many characters a part of a name can have.
+const maxQuery = 64
+
 func (s *Server) getDevices(r request) (int, any, error) {
-	names, err := list[nameRecord](r.Context(), s.cfg.Store, bucketNames, r.caller.domain()+".")
+	query := r.URL.Query()
+	f := store.DeviceFilter{Domain: r.caller.domain(), Query: query.Get(api.ParamQuery), State: query.Get(api.ParamState)}
+	switch api.DeviceState(f.State) {
+	case "", api.StatePending, api.StateEnrolled, api.StateRevoked:
+	default:
+		return 0, nil, refuse(api.BadRequest, "state is not pending, enrolled or revoked")
+	}
+	if !utf8.ValidString(f.Query) || strings.Contains(f.Query, "\x00") || utf8.RuneCountInString(f.Query) > maxQuery {
+		return 0, nil, refuse(api.BadRequest, "query is not a text of 64 characters at most")
+	}
+	var err error
+	if f.Limit, err = r.limit(); err != nil {
+		return 0, nil, err
+	}
+	if err := r.cursor(&f.After); err != nil {
+		return 0, nil, err
+	}
+	var list []store.Member
+	err = s.store.View(r.Context(), func(tx *store.Tx) (err error) {
+		list, err = tx.Devices(f)
+		return err
+	})
 	if err != nil {
 		return 0, nil, err
 	}
-	views := []deviceView{}
-	for _, n := range names {
-		m, _, err := load[memberRecord](r.Context(), s.cfg.Store, bucketDevices, n.UID.String())
-		switch {
-		case errors.Is(err, ErrNotFound): // being made at this moment
-		case err != nil:
-			return 0, nil, err
-		default:
-			v, err := s.view(r.Context(), m)
-			if err != nil {
-				return 0, nil, err
-			}
-			views = append(views, v)
-		}
+	page := api.Devices{Devices: []api.Device{}}
+	online, err := s.locateAll(r.Context(), list)
+	if err != nil {
+		return 0, nil, err
 	}
-	slices.SortFunc(views, func(a, b deviceView) int { return strings.Compare(a.Name, b.Name) })
-	return http.StatusOK, map[string]any{"devices": views}, nil
+	for _, m := range list {
+		page.Devices = append(page.Devices, view(m, online[m.Identity()]))
+	}
+	// A full page may have been the last one; then the next one is empty. To know it, one row more would be read each
+	// time.
+	if len(list) == f.Limit {
+		last := list[len(list)-1]
+		page.Next = cursorOf(store.DevicePlace{Name: last.Name, ID: last.ID})
+	}
+	return http.StatusOK, page, nil
 }
 
 func (s *Server) getDevice(r request) (int, any, error) {
@@ -100,95 +124,130 @@ func (s *Server) getDevice(r request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	v, err := s.view(r.Context(), m)
+	v, err := s.viewNow(r.Context(), m)
 	return http.StatusOK, v, err
 }
 
 func (s *Server) postRevoke(r request) (int, any, error) {
 	m, err := s.device(r)
-	if err != nil {
+	// A bad row is revoked all the same, if it still says whose it is: damage must not keep a device in service.
+	if err != nil && (!errors.Is(err, store.ErrDamaged) || m.Domain != r.caller.domain()) {
 		return 0, nil, err
 	}
-	if m, err = s.revoke(r.Context(), r.caller.peer, m.UID); err != nil {
+	if m, err = s.revoke(r.Context(), r.caller.peer, m.ID); err != nil {
 		return 0, nil, err
 	}
-	v, err := s.view(r.Context(), m)
+	v, err := s.viewNow(r.Context(), m)
 	return http.StatusOK, v, err
 }
 
-// addBody and addAnswer are those of POST /api/v1/devices.
-type addBody struct {
-	Name string `json:"name"`
+// revoke takes a device out of service at once (access §1, §6). One whose row is bad is revoked by what can be read of
+// it, and by the key of who is attached as it.
+func (s *Server) revoke(ctx context.Context, user identity.Peer, uid string) (m store.Member, err error) {
+	now := s.now().UTC()
+	attached, err := s.locate(ctx, identity.Name{Kind: identity.KindDevice, Domain: user.Name.Domain, ID: uid})
+	if err != nil {
+		return m, err
+	}
+	var keys map[identity.SPKI]time.Time
+	err = s.store.UpdateAlways(ctx, func(tx *store.Tx) error {
+		// The transaction may run several times: it begins with nothing of an earlier try.
+		m, keys = store.Member{Kind: identity.KindDevice, ID: uid}, make(map[identity.SPKI]time.Time)
+		if err := tx.Get(&m); err != nil && !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+		if m.IsEnrolled() {
+			keys[m.SPKI] = now
+		}
+		if attached != nil {
+			keys[attached.spki] = now
+		}
+		for spki := range keys {
+			k := store.RevokedKey{SPKI: spki, Name: m.Identity().String(), When: now}
+			if err := tx.Insert(&k); err != nil && !errors.Is(err, store.ErrExists) {
+				return err
+			}
+			if err := s.publish(tx, changeRevoked, spki.String()); err != nil {
+				return err
+			}
+		}
+		if m.Revoked.IsZero() {
+			m.Revoked = now
+			if err := tx.Put(&m); err != nil {
+				return err
+			}
+		}
+		return tx.Append(s.record(actionDeviceRevoke, user.Name.String(), m.Identity(), nil, ""))
+	})
+	if err != nil {
+		return m, err
+	}
+	// After the commit, and before anything that can fail: the key's link must end even if its sessions cannot be ended
+	// now.
+	s.presence.revokeAll(keys, now)
+	s.hint()
+	for _, id := range s.sessionsOf(ctx, m.UID()) {
+		if err := s.endSession(ctx, id, user.Name.String(), transport.Revoked); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
 }
 
-type addAnswer struct {
-	UID     identity.UID `json:"uid"`
-	Name    string       `json:"name"`
-	Code    string       `json:"code"`
-	Expires time.Time    `json:"expires"`
+// sessionsOf returns the open sessions of a device, those that another node has just opened too. Memory alone would
+// miss those; it is what is left when the store cannot be read.
+func (s *Server) sessionsOf(ctx context.Context, device identity.UID) (ids []string) {
+	for _, r := range s.sessions.of(device) {
+		ids = append(ids, r.ID)
+	}
+	var list []store.Session
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.OpenSessionsOf(device)
+		return err
+	})
+	if err != nil {
+		s.log.Error("sessions of other nodes are not looked for", "uid", device, "err", err)
+	}
+	for _, r := range list {
+		ids = append(ids, r.ID)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 func (s *Server) postDevices(r request) (int, any, error) {
-	var body addBody
+	var body api.AddRequest
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
 	if err := identity.CheckDisplayName(body.Name); err != nil {
-		return 0, nil, refuse(codeBadRequest, "name: "+err.Error())
+		return 0, nil, refuse(api.BadRequest, "name: "+err.Error())
 	}
 	if _, err := identity.ParseUID(body.Name); err == nil {
-		return 0, nil, refuse(codeBadRequest, "name: it would be taken for a UID")
+		return 0, nil, refuse(api.BadRequest, "name: it would be taken for a UID")
 	}
-	m, code, err := s.addDevice(r.Context(), r.caller.domain(), body.Name)
-	if err != nil {
-		return 0, nil, err
-	}
-	err = s.audit(r.Context(), actionDeviceAdd, r.caller.peer.Name.String(), m.name(), nil, "name "+m.Name)
-	return http.StatusCreated, addAnswer{m.UID, m.Name, code.String(), m.Code.Expires}, err
+	var m store.Member
+	var code identity.Code
+	err := s.store.Update(r.Context(), func(tx *store.Tx) (err error) {
+		m, code, err = s.addDevice(tx, r.caller.domain(), body.Name)
+		if err != nil {
+			return err
+		}
+		return tx.Append(s.record(actionDeviceAdd, r.caller.peer.Name.String(), m.Identity(), nil, "name "+m.Name))
+	})
+	return http.StatusCreated, api.NewDevice{UID: m.UID(), Name: m.Name, Code: code.String(), Expires: m.CodeExpires}, err
 }
 
-// addDevice makes a device's record, which is the commit; name and code before
-// it are only reservations.
-func (s *Server) addDevice(ctx context.Context, domain, name string) (memberRecord, identity.Code, error) {
-	now := s.now().UTC()
-	m := memberRecord{Domain: domain, UID: identity.NewUID(), Name: name, Created: now}
-	if err := s.claimName(ctx, nameKeyOf(domain, name), nameRecord{m.UID, now}); err != nil {
-		return m, identity.Code{}, err
-	}
-	code, ref, err := newCode(ctx, s.cfg.Store, identity.KindDevice, domain, m.UID.String(), now)
-	if err != nil {
-		return m, code, err
-	}
-	m.Code = ref
-	return m, code, save(ctx, s.cfg.Store, bucketDevices, m.UID.String(), m, 0)
-}
-
-// claimGrace is how long a name stays reserved for a device that is not there.
-const claimGrace = time.Minute
-
-// claimName reserves a name. It takes over that of a revoked device, so that a
-// replacement can have it, and a reservation without a device: that is left
-// from a server that died in between.
-func (s *Server) claimName(ctx context.Context, at string, n nameRecord) error {
-	err := save(ctx, s.cfg.Store, bucketNames, at, n, 0)
-	if !errors.Is(err, ErrConflict) {
-		return err
-	}
-	taken := refuse(codeNameTaken, "another device has this name")
-	old, revision, err := load[nameRecord](ctx, s.cfg.Store, bucketNames, at)
-	if err != nil {
-		return err
-	}
-	m, _, err := load[memberRecord](ctx, s.cfg.Store, bucketDevices, old.UID.String())
-	missing := errors.Is(err, ErrNotFound)
+// addDevice adds a device whose gateway has not enrolled yet. The name of a revoked device is free for its replacement.
+func (s *Server) addDevice(tx *store.Tx, domain, name string) (store.Member, identity.Code, error) {
+	old, err := tx.DeviceByName(domain, name)
 	switch {
-	case err != nil && !missing:
-		return err
-	case missing && n.Created.Sub(old.Created) < claimGrace, !missing && m.Revoked == nil:
-		return taken
+	case err == nil && old.Revoked.IsZero(), errors.Is(err, store.ErrDamaged):
+		return old, identity.Code{}, refuse(api.NameTaken, "another device has this name")
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return old, identity.Code{}, err
 	}
-	if err = save(ctx, s.cfg.Store, bucketNames, at, n, revision); errors.Is(err, ErrConflict) {
-		return taken
-	}
-	return err
+	return newMember(tx, store.Member{
+		Kind: identity.KindDevice, ID: identity.NewUID().String(), Domain: domain, Name: name, Created: s.now().UTC(),
+	})
 }

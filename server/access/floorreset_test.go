@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -44,15 +45,15 @@ func TestAFloorResetComesBeforeTheTimeAndOnlyToItsDevice(t *testing.T) {
 		dir, uid := t.TempDir(), identity.NewUID()
 		var behind time.Duration
 		var log bytes.Buffer
-		w := newWorld(t, NewMemory(), func(c *Config) {
+		w := newWorld(t, func(c *Config) {
 			c.FloorResets, c.Logger = dir, slog.New(slog.NewTextHandler(&log, nil))
 			c.Now = func() time.Time { return time.Now().Add(-behind) }
 		})
 		defer w.stop()
-		good := must(identity.FloorReset{UID: uid, To: time.Now(), Sequence: 1}.Sign(w.root))
+		good := must(identity.FloorReset{UID: uid, To: time.Now(), Sequence: 1}.Sign(w.pki.Root))
 		flipped := slices.Clone(good)
 		flipped[60] ^= 1
-		stranger := must(identity.NewRoot(must(identity.NewKey()), time.Now()))
+		stranger := identitytest.New(time.Now()).Root
 		other := identity.NewUID()
 		cases := []struct {
 			name string
@@ -70,7 +71,7 @@ func TestAFloorResetComesBeforeTheTimeAndOnlyToItsDevice(t *testing.T) {
 			{"a mebibyte too long", append(slices.Clone(good), make([]byte, 1<<20)...), uid, false},
 			{"a bit flipped", flipped, uid, false},
 			{"of another root", must(identity.FloorReset{UID: uid, To: time.Now()}.Sign(stranger)), uid, false},
-			{"of another device, under this name", must(identity.FloorReset{UID: other, To: time.Now()}.Sign(w.root)), uid, false},
+			{"of another device, under this name", must(identity.FloorReset{UID: other, To: time.Now()}.Sign(w.pki.Root)), uid, false},
 			{"good again", good, uid, true},
 		}
 		t.Attr("id", "A1-input")

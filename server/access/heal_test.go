@@ -6,14 +6,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
 // Without the store nothing is granted and nothing falls down; when it is back
 // all is made up for.
 func TestStoreThatIsAwayFailsClosedAndHeals(t *testing.T) {
-	for name, away := range map[string]time.Duration{"shortly": time.Second, "longer than the lease": 2 * leaseTime} {
+	for name, away := range map[string]time.Duration{"shortly": time.Second, "longer than the lease": 2 * store.LeaseTime} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPair(t)
@@ -35,6 +37,7 @@ func TestStoreThatIsAwayFailsClosedAndHeals(t *testing.T) {
 					t.Error("the cut does not cut")
 				}
 				p.cord.set(false)
+				time.Sleep(followEvery)
 				synctest.Wait()
 				if !p.server.presence.isRevoked(device.spki()) {
 					t.Error("a revocation was missed for good")
@@ -61,7 +64,7 @@ func TestOlderConnectionGivesWayWhenItsNodeComesBack(t *testing.T) {
 		p.runtime.beQuiet()
 		p.relay.beQuiet()
 		p.cord.set(true)
-		time.Sleep(2 * leaseTime)
+		time.Sleep(2 * store.LeaseTime)
 		second := p.second.control(p.device, hello("01"))
 		synctest.Wait()
 		p.cord.set(false)
@@ -103,9 +106,8 @@ func TestLostSessionIsKnownToEveryNode(t *testing.T) {
 		p.crash()
 		time.Sleep(moveTime)
 		synctest.Wait()
-		r, _, err := load[sessionRecord](t.Context(), p.secondCord.Store, bucketSessions, offer.Session)
-		if err != nil || r.Ended == nil {
-			t.Errorf("%+v, %v", r, err)
+		if r := p.here().stored(offer.Session); r.Ended.IsZero() {
+			t.Errorf("%+v", r)
 		}
 	})
 }
@@ -116,16 +118,16 @@ func TestMeasurementsReachEveryNode(t *testing.T) {
 		p := newPair(t)
 		defer p.end()
 		p.measured([]float64{10}, []float64{20})
-		done := make(chan decision, 1)
+		done := make(chan api.Decision, 1)
 		go func() {
-			var d decision
+			var d api.Decision
 			p.second.call(p.admin, "GET", "/api/v1/devices/press%201/relays?measure=1", nil, &d)
 			done <- d
 		}()
 		p.runtime.read(wire.TypeMeasure, nil)
 		p.runtime.write(wire.TypeMeasurements, wire.Measurements{Relays: []wire.Measurement{{Name: "r1", RTTUS: 7000, Port: 443, Way: "direct"}}})
 		if d := <-done; len(d.Relays) != 1 || d.Relays[0].ScoreMS != 17 {
-			t.Errorf("%s", show(d))
+			t.Errorf("%+v", d)
 		}
 	})
 }

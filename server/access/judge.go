@@ -2,98 +2,105 @@ package access
 
 import (
 	"crypto/subtle"
-	"slices"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
-// A verdict on somebody who shows a code.
-type verdict int
+// codeUse says what is done for somebody who sends a code.
+type codeUse int
 
 const (
-	verdictRefuse verdict = iota // bad-code
-	verdictAlarm                 // bad-code, and somebody should look at it
-	verdictIssue                 // the code is good and unused
-	verdictAgain                 // the answer may have been lost: give the same again
+	codeRefused  codeUse = iota // bad-code
+	codeReused                  // bad-code, and an audit record: somebody has copied the code
+	codeFresh                   // the code is good and unused
+	codeRepeated                // the answer may have been lost: give the same again
 )
 
-// judgeEnrol decides on an enrolment with a code whose record led to m
-// (access §2). It is pure; what it decides is committed by compare-and-set.
-func judgeEnrol(m memberRecord, code identity.Code, spki identity.SPKI, now time.Time) verdict {
+// judgeEnroll decides about an enrollment with a code whose record led to m (access §2). It is pure: the caller commits
+// what it decides in the transaction that has read m.
+func judgeEnroll(m store.Member, code identity.Code, spki identity.SPKI, now time.Time) codeUse {
 	sum := code.Hash()
 	switch {
-	case m.Code.Lookup != code.LookupID() || subtle.ConstantTimeCompare(sum[:], m.Code.Hash[:]) != 1:
-		return verdictRefuse // another code has taken its place
-	case m.Revoked != nil:
-		return verdictRefuse
-	case m.Enrolled == nil && now.After(m.Code.Expires):
-		return verdictRefuse
-	case m.Enrolled == nil:
-		return verdictIssue
-	case m.Enrolled.SPKI != spki:
-		return verdictAlarm
-	case now.Sub(m.Enrolled.At) > repeatTime:
-		return verdictRefuse
+	case m.Code != code.LookupID() || subtle.ConstantTimeCompare(sum[:], m.CodeHash[:]) != 1:
+		return codeRefused // a newer code has replaced it
+	case !m.Revoked.IsZero():
+		return codeRefused
+	// Only an unused code expires: a used one still has to recognize who used it.
+	case !m.IsEnrolled() && now.After(m.CodeExpires):
+		return codeRefused
+	case !m.IsEnrolled():
+		return codeFresh
+	case m.SPKI != spki:
+		return codeReused
+	case now.Sub(m.Enrolled) > repeatTime:
+		return codeRefused
 	}
-	return verdictAgain
+	return codeRepeated
 }
 
-// judgeLogin decides on a login with the code of c (access §6).
-func judgeLogin(c codeRecord, spki identity.SPKI, now time.Time) verdict {
+// judgeLogin decides about a login with the code of c (access §6).
+func judgeLogin(c store.Code, spki identity.SPKI, now time.Time) codeUse {
 	switch {
-	case c.Used == nil && now.After(c.Expires):
-		return verdictRefuse
-	case c.Used == nil:
-		return verdictIssue
-	case c.Used.SPKI != spki:
-		return verdictAlarm
-	case now.Sub(c.Used.At) > repeatTime:
-		return verdictRefuse
+	case c.Used.IsZero() && now.After(c.Expires):
+		return codeRefused
+	case c.Used.IsZero():
+		return codeFresh
+	case c.Used != spki:
+		return codeReused
+	case now.Sub(c.UsedAt) > repeatTime:
+		return codeRefused
 	}
-	return verdictAgain
+	return codeRepeated
 }
 
-// judgeMember decides whether the registry still knows a device or relay by
-// the key that it has proven. The empty reason is yes.
-func judgeMember(m memberRecord, spki identity.SPKI) transport.Reason {
+// judgeMember decides whether the registry still knows a device or relay by the key that it has proven. The empty
+// reason is yes.
+func judgeMember(m store.Member, spki identity.SPKI) transport.Reason {
 	switch {
-	case m.Revoked != nil:
+	case !m.Revoked.IsZero():
 		return transport.Revoked
-	case m.Enrolled == nil:
+	case !m.IsEnrolled():
 		return transport.NotEnrolled
-	case m.Enrolled.SPKI != spki:
+	case m.SPKI != spki:
 		return transport.WrongKey
 	}
 	return ""
 }
 
-// judgeUser decides the same about a user. A key may renew for loginLife after
-// its login; a certificate that is still valid is not judged by that again.
-func judgeUser(u userRecord, spki identity.SPKI, renewing bool, now time.Time) transport.Reason {
-	i := slices.IndexFunc(u.Keys, func(k userKey) bool { return k.SPKI == spki })
+// judgeUser decides the same about a user. For loginLife after its login a key may renew; a certificate from the last
+// renewal stays valid to its end.
+func judgeUser(u store.User, k *store.UserKey, renewing bool, now time.Time) transport.Reason {
 	switch {
-	case u.Revoked != nil:
+	case !u.Revoked.IsZero():
 		return transport.Revoked
-	case i < 0:
-		return codeNotLoggedIn
-	case renewing && now.Sub(u.Keys[i].Login) > loginLife:
-		return codeNotLoggedIn
+	case k == nil:
+		return api.NotLoggedIn
+	case renewing && now.Sub(k.Login) > loginLife:
+		return api.NotLoggedIn
 	}
 	return ""
 }
 
-// maxUserKeys is on how many machines a user can be logged in.
+// maxUserKeys is on how many machines a user can be logged in at the same time.
 const maxUserKeys = 16
 
-// withKey returns the keys of a user after a login or renewal of key. Logins
-// that are over are dropped, and beyond maxUserKeys the oldest.
-func withKey(keys []userKey, key userKey, now time.Time) []userKey {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k userKey) bool {
-		return k.SPKI == key.SPKI || now.Sub(k.Login) > loginLife && now.After(k.NotAfter)
-	})
-	keys = append(keys, key)
-	slices.SortStableFunc(keys, func(a, b userKey) int { return a.Login.Compare(b.Login) })
-	return keys[max(len(keys)-maxUserKeys, 0):]
+// keysBeside returns which keys of a user, sorted by login, are deleted at a login or renewal of key: those that can no
+// longer be used or renewed, and the oldest ones beyond maxUserKeys. Without that the list would grow with every
+// machine that is thrown away.
+func keysBeside(keys []store.UserKey, key store.UserKey, now time.Time) (gone []store.UserKey) {
+	var stay []store.UserKey
+	for _, k := range keys {
+		switch {
+		case k.SPKI == key.SPKI:
+		case now.Sub(k.Login) > loginLife && now.After(k.NotAfter):
+			gone = append(gone, k)
+		default:
+			stay = append(stay, k)
+		}
+	}
+	return append(gone, stay[:max(len(stay)+1-maxUserKeys, 0)]...)
 }

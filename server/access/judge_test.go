@@ -3,45 +3,48 @@ package access
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
-func TestJudgeEnrol(t *testing.T) {
+func TestJudgeEnroll(t *testing.T) {
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	code, mine, other := identity.NewCode(), identity.SPKI{1}, identity.SPKI{2}
-	fresh := func(change func(*memberRecord)) memberRecord {
-		m := memberRecord{Name: "r1", Code: codeRef{code.LookupID(), code.Hash(), now.Add(codeLife)}}
+	fresh := func(change func(*store.Member)) store.Member {
+		m := store.Member{Name: "r1", Code: code.LookupID(), CodeHash: code.Hash(), CodeExpires: now.Add(codeLife)}
 		change(&m)
 		return m
 	}
-	enrolled := func(spki identity.SPKI, ago time.Duration) func(*memberRecord) {
-		return func(m *memberRecord) { m.Enrolled = &enrolment{SPKI: spki, At: now.Add(-ago)} }
+	enrolled := func(spki identity.SPKI, ago time.Duration) func(*store.Member) {
+		return func(m *store.Member) { m.SPKI, m.Enrolled = spki, now.Add(-ago) }
 	}
 	cases := []struct {
 		name   string
-		change func(*memberRecord)
-		want   verdict
+		change func(*store.Member)
+		want   codeUse
 	}{
-		{"fresh", func(*memberRecord) {}, verdictIssue},
-		{"expires now", func(m *memberRecord) { m.Code.Expires = now }, verdictIssue},
-		{"expired", func(m *memberRecord) { m.Code.Expires = now.Add(-1) }, verdictRefuse},
-		{"revoked", func(m *memberRecord) { m.Revoked = &now }, verdictRefuse},
-		{"another code's lookup id", func(m *memberRecord) { m.Code.Lookup = "000000" }, verdictRefuse},
-		{"another code's hash", func(m *memberRecord) { m.Code.Hash[31] ^= 1 }, verdictRefuse},
-		{"same key at once", enrolled(mine, 0), verdictAgain},
-		{"same key after 24 h", enrolled(mine, repeatTime), verdictAgain},
-		{"same key after more", enrolled(mine, repeatTime+1), verdictRefuse},
-		{"another key", enrolled(other, 0), verdictAlarm},
-		{"another key, much later", enrolled(other, 1000*time.Hour), verdictAlarm},
-		{"same key, code expired since", func(m *memberRecord) { enrolled(mine, time.Hour)(m); m.Code.Expires = now.Add(-1) }, verdictAgain},
-		{"same key, revoked", func(m *memberRecord) { enrolled(mine, 0)(m); m.Revoked = &now }, verdictRefuse},
+		{"fresh", func(*store.Member) {}, codeFresh},
+		{"expires now", func(m *store.Member) { m.CodeExpires = now }, codeFresh},
+		{"expired", func(m *store.Member) { m.CodeExpires = now.Add(-1) }, codeRefused},
+		{"revoked", func(m *store.Member) { m.Revoked = now }, codeRefused},
+		{"another code's lookup id", func(m *store.Member) { m.Code = "000000" }, codeRefused},
+		{"another code's hash", func(m *store.Member) { m.CodeHash[31] ^= 1 }, codeRefused},
+		{"same key at once", enrolled(mine, 0), codeRepeated},
+		{"same key after 24 h", enrolled(mine, repeatTime), codeRepeated},
+		{"same key after more", enrolled(mine, repeatTime+1), codeRefused},
+		{"another key", enrolled(other, 0), codeReused},
+		{"another key, much later", enrolled(other, 1000*time.Hour), codeReused},
+		{"same key, code expired since", func(m *store.Member) { enrolled(mine, time.Hour)(m); m.CodeExpires = now.Add(-1) }, codeRepeated},
+		{"same key, revoked", func(m *store.Member) { enrolled(mine, 0)(m); m.Revoked = now }, codeRefused},
 	}
 	for _, c := range cases {
-		if got := judgeEnrol(fresh(c.change), code, mine, now); got != c.want {
+		if got := judgeEnroll(fresh(c.change), code, mine, now); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
@@ -52,14 +55,14 @@ func TestJudgeLogin(t *testing.T) {
 	mine := identity.SPKI{1}
 	cases := []struct {
 		name string
-		code codeRecord
-		want verdict
+		code store.Code
+		want codeUse
 	}{
-		{"fresh", codeRecord{Expires: now}, verdictIssue},
-		{"expired", codeRecord{Expires: now.Add(-1)}, verdictRefuse},
-		{"same key", codeRecord{Used: &codeUse{mine, now.Add(-repeatTime)}}, verdictAgain},
-		{"same key too late", codeRecord{Used: &codeUse{mine, now.Add(-repeatTime - 1)}}, verdictRefuse},
-		{"another key", codeRecord{Used: &codeUse{identity.SPKI{2}, now}}, verdictAlarm},
+		{"fresh", store.Code{Expires: now}, codeFresh},
+		{"expired", store.Code{Expires: now.Add(-1)}, codeRefused},
+		{"same key", store.Code{Used: mine, UsedAt: now.Add(-repeatTime)}, codeRepeated},
+		{"same key too late", store.Code{Used: mine, UsedAt: now.Add(-repeatTime - 1)}, codeRefused},
+		{"another key", store.Code{Used: identity.SPKI{2}, UsedAt: now}, codeReused},
 	}
 	for _, c := range cases {
 		if got := judgeLogin(c.code, mine, now); got != c.want {
@@ -71,13 +74,13 @@ func TestJudgeLogin(t *testing.T) {
 func TestJudgeMember(t *testing.T) {
 	now, mine := time.Now(), identity.SPKI{1}
 	cases := []struct {
-		member memberRecord
+		member store.Member
 		want   transport.Reason
 	}{
-		{memberRecord{}, transport.NotEnrolled},
-		{memberRecord{Enrolled: &enrolment{SPKI: mine}}, ""},
-		{memberRecord{Enrolled: &enrolment{SPKI: identity.SPKI{2}}}, transport.WrongKey},
-		{memberRecord{Enrolled: &enrolment{SPKI: mine}, Revoked: &now}, transport.Revoked},
+		{store.Member{}, transport.NotEnrolled},
+		{store.Member{SPKI: mine, Enrolled: now}, ""},
+		{store.Member{SPKI: identity.SPKI{2}, Enrolled: now}, transport.WrongKey},
+		{store.Member{SPKI: mine, Enrolled: now, Revoked: now}, transport.Revoked},
 	}
 	for i, c := range cases {
 		if got := judgeMember(c.member, mine); got != c.want {
@@ -87,27 +90,24 @@ func TestJudgeMember(t *testing.T) {
 }
 
 func TestJudgeUser(t *testing.T) {
-	now, mine := time.Now(), identity.SPKI{1}
-	with := func(ago time.Duration) userRecord {
-		return userRecord{Keys: []userKey{{SPKI: identity.SPKI{2}, Login: now}, {SPKI: mine, Login: now.Add(-ago)}}}
-	}
-	revoked := with(0)
-	revoked.Revoked = &now
+	now := time.Now()
+	key := func(ago time.Duration) *store.UserKey { return &store.UserKey{Login: now.Add(-ago)} }
 	cases := []struct {
 		name     string
-		user     userRecord
+		user     store.User
+		key      *store.UserKey
 		renewing bool
 		want     transport.Reason
 	}{
-		{"no keys", userRecord{}, false, codeNotLoggedIn},
-		{"known", with(0), false, ""},
-		{"known, long ago, certificate still valid", with(loginLife + 1), false, ""},
-		{"renews", with(loginLife), true, ""},
-		{"renews too late", with(loginLife + 1), true, codeNotLoggedIn},
-		{"revoked", revoked, false, transport.Revoked},
+		{"another key", store.User{}, nil, false, api.NotLoggedIn},
+		{"known", store.User{}, key(0), false, ""},
+		{"known, long ago, certificate still valid", store.User{}, key(loginLife + 1), false, ""},
+		{"renews", store.User{}, key(loginLife), true, ""},
+		{"renews too late", store.User{}, key(loginLife + 1), true, api.NotLoggedIn},
+		{"revoked", store.User{Revoked: now}, key(0), false, transport.Revoked},
 	}
 	for _, c := range cases {
-		if got := judgeUser(c.user, mine, c.renewing, now); got != c.want {
+		if got := judgeUser(c.user, c.key, c.renewing, now); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -115,20 +115,26 @@ func TestJudgeUser(t *testing.T) {
 
 func TestUserKeysAreBounded(t *testing.T) {
 	now := time.Now()
-	var keys []userKey
+	var keys []store.UserKey
+	login := func(k store.UserKey, now time.Time) {
+		for _, gone := range keysBeside(keys, k, now) {
+			keys = slices.DeleteFunc(keys, func(k store.UserKey) bool { return k.SPKI == gone.SPKI })
+		}
+		keys = append(slices.DeleteFunc(keys, func(old store.UserKey) bool { return old.SPKI == k.SPKI }), k)
+	}
 	for i := range 20 {
-		keys = withKey(keys, userKey{identity.SPKI{byte(i)}, now.Add(time.Duration(i) * time.Second), now.Add(userLife)}, now)
+		login(store.UserKey{SPKI: identity.SPKI{byte(i)}, Login: now.Add(time.Duration(i) * time.Second), NotAfter: now.Add(userLife)}, now)
 	}
 	if len(keys) != maxUserKeys || keys[0].SPKI != (identity.SPKI{4}) {
 		t.Errorf("%d keys, first %v", len(keys), keys[0].SPKI)
 	}
-	again := withKey(keys, userKey{identity.SPKI{10}, now.Add(time.Hour), now}, now)
-	if len(again) != maxUserKeys || again[15].SPKI != (identity.SPKI{10}) || len(keys) != maxUserKeys {
-		t.Errorf("%d keys, last %v", len(again), again[len(again)-1].SPKI)
+	login(store.UserKey{SPKI: identity.SPKI{10}, Login: now.Add(time.Hour), NotAfter: now}, now)
+	if len(keys) != maxUserKeys || keys[15].SPKI != (identity.SPKI{10}) {
+		t.Errorf("%d keys, last %v", len(keys), keys[len(keys)-1].SPKI)
 	}
 	later := now.Add(loginLife + 24*time.Hour)
-	if left := withKey(keys, userKey{identity.SPKI{99}, later, later}, later); len(left) != 1 {
-		t.Errorf("%d keys after a month", len(left))
+	if login(store.UserKey{SPKI: identity.SPKI{99}, Login: later, NotAfter: later}, later); len(keys) != 1 {
+		t.Errorf("%d keys after a month", len(keys))
 	}
 }
 
@@ -213,7 +219,7 @@ func TestClockTrust(t *testing.T) {
 			t.Errorf("step %d: %v", i, ok)
 		}
 	}
-	c.saw(start.Add(2 * time.Hour))
+	c.observe(start.Add(2 * time.Hour))
 	if _, ok := c.trusted(); ok {
 		t.Error("trusted an hour behind the store")
 	}

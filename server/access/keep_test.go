@@ -27,7 +27,7 @@ func TestLostSessionWaitsAMinuteToBeMoved(t *testing.T) {
 			t.Errorf("in the last second: %+v", got)
 		}
 		time.Sleep(3 * moveTime)
-		if r := s.record(old.Session); r.Ended != nil {
+		if r := s.stored(old.Session); !r.Ended.IsZero() {
 			t.Errorf("ended although it was moved: %+v", r)
 		}
 		lose(old.Session)
@@ -35,15 +35,15 @@ func TestLostSessionWaitsAMinuteToBeMoved(t *testing.T) {
 		start := time.Now()
 		time.Sleep(moveTime - time.Millisecond)
 		synctest.Wait()
-		if r := s.record(old.Session); r.Ended != nil {
+		if r := s.stored(old.Session); !r.Ended.IsZero() {
 			t.Errorf("ended early: %+v", r)
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if r := s.record(old.Session); r.Ended == nil || r.Ended.Sub(start) != moveTime || r.Reason != transport.LinkLost {
+		if r := s.stored(old.Session); r.Ended.IsZero() || r.Ended.Sub(start) != moveTime || r.Reason != transport.LinkLost {
 			t.Errorf("%+v, lost at %v", r, start)
 		}
-		last := must(readAudit(t.Context(), s.cfg.Store, "", "plant", 1))[0]
+		last := s.records(1)[0]
 		if last.Action != actionSessionEnd || last.Actor != s.cfg.Name.String() {
 			t.Errorf("audit: %+v", last)
 		}
@@ -69,7 +69,7 @@ func TestLateWordOfTheOldLinkDoesNotEndTheNewOne(t *testing.T) {
 		<-done
 		time.Sleep(2 * moveTime)
 		synctest.Wait()
-		if r := s.record(old.Session); r.Ended != nil {
+		if r := s.stored(old.Session); !r.Ended.IsZero() {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -108,7 +108,7 @@ func TestMoveWithoutTheRuntimesConsent(t *testing.T) {
 		if got := <-done; got.code != transport.Policy {
 			t.Errorf("refused: %+v", got)
 		}
-		if r := s.record(old.Session); r.Ended == nil || r.Reason != transport.Policy {
+		if r := s.stored(old.Session); r.Ended.IsZero() || r.Reason != transport.Policy {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -127,7 +127,7 @@ func TestFaultsOfTheWayLeaveASessionToBeMoved(t *testing.T) {
 				_, o := s.session()
 				s.runtime.write(wire.TypeEndSession, wire.EndSession{Session: o.Session, Reason: reason})
 				synctest.Wait()
-				if r := s.record(o.Session); (r.Ended == nil) != movable {
+				if r := s.stored(o.Session); (r.Ended.IsZero()) != movable {
 					t.Errorf("%+v", r)
 				}
 			})

@@ -3,132 +3,98 @@ package access
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
+
+	"hawser/server/store"
 )
 
-// The lease of a node (access §9).
+// The lease of a node (access §9). The store ends it by the clock of the database. This node measures it by its own
+// monotonic clock and stops earlier, so that two processes never both speak for one node.
 const (
-	leaseTime  = 15 * time.Second // after its last renewal
-	leaseEvery = 5 * time.Second  // it is renewed
-	leaseAgain = time.Second      // after something failed
+	leaseEvery = 5 * time.Second // between two renewals
+	leaseAgain = time.Second     // until the next try, if another process has it
+	leaseEarly = 5 * time.Second // before its end the node stops acting
 )
 
-// nodeRecord is in bucket nodes.
-type nodeRecord struct {
-	Run string `json:"run"` // one process of the node
-}
-
-// lease is the right of a process to speak for a node: what it says of who is
-// online counts as long as it holds. It is safe for concurrent use.
+// lease is the right of a process to speak for a node: the others believe its presence rows only as long as it holds.
+// It is safe for concurrent use.
 type lease struct {
-	store Store
+	store *records
 	node  string
 	run   string
-	alone bool // nobody else can have the store: there is nothing to renew
+	alone bool // no other process can have the store, so no lease is needed
 
-	mu       sync.Mutex // guards the rest
-	until    time.Time
-	revision uint64
+	held struct {
+		mu    sync.Mutex // guards the rest
+		until time.Time
+	}
 }
 
-// holds reports whether no other process can speak for the node now.
+// holds reports whether this process may speak for the node now. It is asked before every act, not once for a request:
+// a process that was stopped for a while must not go on where it was.
 func (l *lease) holds() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.alone || time.Now().Before(l.until)
+	l.held.mu.Lock()
+	defer l.held.mu.Unlock()
+	return l.alone || time.Now().Before(l.held.until)
 }
 
-// take gets the lease. It waits for one that an earlier process has left to run
-// out; one that lives on is another's: ErrInUse.
+// take gets the lease. A process that was killed has left its lease, so take waits until that has run out. If it is
+// renewed meanwhile, another process has the node: ErrInUse.
 func (l *lease) take(ctx context.Context) error {
 	if l.alone {
 		return nil
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for late := time.Now().Add(leaseTime + leaseEvery); ; timer.Reset(leaseAgain) {
+	for late := time.Now().Add(store.LeaseTime + leaseEvery); ; timer.Reset(leaseAgain) {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		err := l.create(ctx)
-		if !errors.Is(err, ErrConflict) {
+		err := l.takeNow(ctx)
+		if !errors.Is(err, store.ErrInUse) || time.Now().After(late) {
 			return err
 		}
-		if time.Now().After(late) {
-			return l.taken()
-		}
 	}
 }
 
-func (l *lease) taken() error {
-	return fmt.Errorf("the name %s of this Access Server is %w", l.node, ErrInUse)
-}
-
-func (l *lease) create(ctx context.Context) error {
+// takeNow counts from before the request: how long the answer took must not make the lease longer.
+func (l *lease) takeNow(ctx context.Context) error {
 	start := time.Now()
-	value, err := encodeRecord(bucketNodes, l.node, nodeRecord{l.run})
-	if err != nil {
-		return err
-	}
-	revision, err := l.store.Create(ctx, bucketNodes, l.node, value)
+	err := l.store.TakeLease(ctx)
 	if err == nil {
-		l.keep(revision, start)
+		l.extend(start)
 	}
 	return err
 }
 
-func (l *lease) keep(revision uint64, start time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.revision, l.until = revision, start.Add(leaseTime)
+// extend counts the lease from before it was asked for: when the database began to count is not known here.
+func (l *lease) extend(start time.Time) {
+	l.held.mu.Lock()
+	defer l.held.mu.Unlock()
+	l.held.until = start.Add(store.LeaseTime - leaseEarly)
 }
 
-// renew prolongs the lease. anew says that it had been lost meanwhile: others
-// may have taken this node for dead. ErrInUse: another process has it.
-func (l *lease) renew(ctx context.Context) (anew bool, err error) {
-	if l.alone {
-		return false, nil
-	}
+// renew extends the lease. regained says that it had been lost and was taken again: others may have taken this node for
+// dead and replaced its rows. ErrInUse: another process has it.
+func (l *lease) renew(ctx context.Context) (regained bool, err error) {
 	start := time.Now()
-	value, err := encodeRecord(bucketNodes, l.node, nodeRecord{l.run})
-	if err != nil {
-		return false, err
+	err = l.store.RenewLease(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return true, l.takeNow(ctx)
 	}
-	l.mu.Lock()
-	old := l.revision
-	l.mu.Unlock()
-	revision, err := l.store.Update(ctx, bucketNodes, l.node, value, old)
 	if err == nil {
-		l.keep(revision, start)
+		l.extend(start)
 	}
-	if !errors.Is(err, ErrConflict) {
-		return false, err
-	}
-	found, revision, err := load[nodeRecord](ctx, l.store, bucketNodes, l.node)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return true, l.create(ctx)
-	case err != nil:
-		return false, err
-	case found.Run != l.run:
-		return false, l.taken()
-	}
-	l.keep(revision, start.Add(leaseEvery-leaseTime)) // written before, its answer lost: renewed next time
-	return false, nil
+	return false, err
 }
 
-// drop gives the lease up, so that nobody has to wait for its end.
-func (l *lease) drop(ctx context.Context) error {
-	l.mu.Lock()
-	old := l.revision
-	l.until = time.Time{}
-	l.mu.Unlock()
-	if l.alone {
-		return nil
-	}
-	return l.store.Delete(ctx, bucketNodes, l.node, old)
+// release ends the lease, so that nobody has to wait for its end.
+func (l *lease) release(ctx context.Context) error {
+	l.held.mu.Lock()
+	l.held.until = time.Time{}
+	l.held.mu.Unlock()
+	return l.store.DropLease(ctx)
 }

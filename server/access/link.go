@@ -11,12 +11,13 @@ import (
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/record"
 	"hawser/transport/wire"
 )
 
 const (
-	queueFrames = 64              // that wait for a link; a peer that lets more pile up is dead
-	endTimeout  = 2 * time.Second // to say why a link ends
+	queueFrames = 64              // that may wait for a link; a peer that lets more pile up is dead
+	endTimeout  = 2 * time.Second // to tell the peer why a link ends
 )
 
 // message is a frame that waits to be sent.
@@ -25,81 +26,96 @@ type message struct {
 	payload []byte
 }
 
-// link is one control connection. Whoever has something for the peer puts it
-// into the queue and never waits; one goroutine, owned by run, empties it.
+// link is one control connection. Everybody puts frames into its queue and never waits, so that one slow peer cannot
+// hold up the others; one goroutine, owned by run, writes them. It has no context: it ends by closeWith, whoever calls
+// that, or when its peer is late.
 type link struct {
 	conn  *tls.Conn
 	peer  identity.Peer
 	hello wire.Hello
 	hints map[string]string
 	from  netip.AddrPort
-	since time.Time
+	since time.Time // by the clock that others see
+	began time.Time // by this machine's
 
-	out  chan message
-	over chan *wire.Refusal // why it ends: the first reason wins
-	done chan struct{}      // closed when it has ended
+	out     chan message
+	closing chan *wire.Refusal // why it ends: the first reason wins
+	done    chan struct{}      // closed when it has ended
 
 	mu       sync.Mutex // guards the rest
 	acks     map[string]chan transport.Reason
-	load     wire.Load     // of a relay; the zero Load until it has told
-	measured chan struct{} // closed when a Runtime tells what it measured; nil: nobody waits
-	asked    time.Time     // when it was last asked to
+	load     wire.Load     // of a relay; the zero Load until it has sent one
+	measured chan struct{} // closed when a Runtime sends what it measured; nil: nobody waits
+	asked    time.Time     // when it was last asked to measure
+}
+
+// noKeepAlive: the pings of wire §4.6 find a dead link, for a tenth of what TCP's own keepalive costs the gateway.
+func noKeepAlive(conn *tls.Conn) {
+	socket := conn.NetConn()
+	if under, ok := socket.(*record.Conn); ok {
+		socket = under.Raw()
+	}
+	if tcp, ok := socket.(interface{ SetKeepAlive(bool) error }); ok {
+		_ = tcp.SetKeepAlive(false) // after an error it only costs more
+	}
 }
 
 func newLink(conn *tls.Conn, peer identity.Peer, hello wire.Hello, now time.Time) *link {
 	return &link{
-		conn: conn, peer: peer, hello: hello, hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(),
-		out: make(chan message, queueFrames), over: make(chan *wire.Refusal, 1), done: make(chan struct{}),
+		conn: conn, peer: peer, hello: hello, hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(), began: time.Now(),
+		out: make(chan message, queueFrames), closing: make(chan *wire.Refusal, 1), done: make(chan struct{}),
 		acks: make(map[string]chan transport.Reason),
 	}
 }
 
-// send queues a frame. A full queue ends the link.
+// send queues a frame. A full queue ends the link. To wait here would let one slow device hold up a revocation for all
+// others.
 func (l *link) send(m message) {
 	select {
 	case l.out <- m:
 	default:
-		l.finish(&wire.Refusal{Reason: transport.LinkLost, Text: "too slow"})
+		l.closeWith(&wire.Refusal{Reason: transport.LinkLost, Text: "too slow"})
 	}
 }
 
-// finish ends the link soon, telling the peer why if it still reads.
-func (l *link) finish(r *wire.Refusal) {
+// closeWith starts to end the link, with the reason that the peer is told if it still reads. It does not wait. A
+// channel of one and not a mutex: whoever comes second has nothing to add.
+func (l *link) closeWith(r *wire.Refusal) {
 	select {
-	case l.over <- r:
-		// A write that hangs gives way to the last words.
+	case l.closing <- r:
+		// A write that hangs must not keep the reason from being sent.
 		l.conn.SetWriteDeadline(time.Now().Add(endTimeout))
 	default: // it ends already
 	}
 }
 
-// run reads until the link ends, and returns why. Frames other than pings go
-// to handle. left is called as soon as the end is certain: last words take time.
-func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, left func()) error {
+// run reads until the link ends, and returns why. Frames other than pings go to handle. onEnd is called as soon as the
+// end is certain, before the reason is sent, which may take endTimeout: until then the device would seem to be online.
+func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, onEnd func()) error {
 	var writer sync.WaitGroup
-	var last *wire.Refusal
+	var why *wire.Refusal
 	writer.Go(func() {
-		defer func() { l.hangUp(last) }() // which ends the reader, too
-		last = l.write()
-		left()
-		l.lastWords(last)
+		defer func() { l.closeConn(why) }() // which ends read as well
+		why = l.write()
+		onEnd()
+		l.sendReason(why)
 	})
 	err := l.read(heartbeat, handle)
 	switch {
+	// Closed in order is told apart from lost: the audit says which.
 	case errors.Is(err, io.EOF):
-		l.finish(&wire.Refusal{Reason: transport.Closed})
-	case gone(err):
-		l.finish(&wire.Refusal{Reason: transport.LinkLost})
+		l.closeWith(&wire.Refusal{Reason: transport.Closed})
+	case peerGone(err):
+		l.closeWith(&wire.Refusal{Reason: transport.LinkLost})
 	default:
-		l.finish(refusalOf(err))
+		l.closeWith(refusalOf(err))
 	}
 	writer.Wait()
 	close(l.done)
-	return last
+	return why
 }
 
-// read takes frames until one is late or wrong. The peer says in each ping by
-// when its next frame comes (wire §4.6).
+// read handles frames until one is late or wrong. Each ping says when the next one comes at the latest (wire §4.6).
 func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) error {
 	next := heartbeat
 	for {
@@ -123,38 +139,39 @@ func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) erro
 	}
 }
 
-// write sends what is queued until the link is to end, and returns why.
+// write sends queued frames until closeWith was called, and returns its reason. A reason goes before queued frames:
+// they may be what the peer does not read. The select is asked twice, because one with two ready cases takes either.
 func (l *link) write() *wire.Refusal {
 	for {
 		select {
-		case r := <-l.over:
+		case r := <-l.closing:
 			return r
 		default:
 		}
 		select {
-		case r := <-l.over:
+		case r := <-l.closing:
 			return r
 		case m := <-l.out:
 			l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 			if err := wire.Write(l.conn, m.frame, m.payload); err != nil {
-				l.finish(&wire.Refusal{Reason: transport.LinkLost})
-				return <-l.over
+				l.closeWith(&wire.Refusal{Reason: transport.LinkLost})
+				return <-l.closing
 			}
 		}
 	}
 }
 
-// lastWords tells the peer why, if it still reads.
-func (l *link) lastWords(r *wire.Refusal) {
+// sendReason tells the peer why the link ends, if it still reads.
+func (l *link) sendReason(r *wire.Refusal) {
 	l.conn.SetWriteDeadline(time.Now().Add(endTimeout))
 	if wire.Refuse(l.conn, r) == nil && r.Reason != transport.LinkLost {
 		linger(l.conn)
 	}
 }
 
-// hangUp closes the connection: in order, unless the peer does not read anyway and
-// would make TLS wait with its farewell.
-func (l *link) hangUp(why *wire.Refusal) {
+// closeConn closes the connection. To a peer that does not read, the close_notify of TLS would block: there only the
+// socket is closed.
+func (l *link) closeConn(why *wire.Refusal) {
 	if why.Reason == transport.LinkLost {
 		l.conn.NetConn().Close()
 		return
@@ -162,12 +179,12 @@ func (l *link) hangUp(why *wire.Refusal) {
 	l.conn.Close()
 }
 
-// offer sends an offer and returns the peer's answer: the empty reason is
-// consent. It blocks for 5 s at most; a peer that has not answered by then is
-// gone (wire §4.5).
+// offer sends an offer and returns the peer's answer: the empty reason is consent. It blocks for offerTimeout at most;
+// the link of a peer that has not answered by then is ended, because it is dead or its Runtime hangs (wire §4.5).
 func (l *link) offer(ctx context.Context, session string, m message) transport.Reason {
 	answer := make(chan transport.Reason, 1)
 	l.mu.Lock()
+	// Before the frame is sent: the answer may be faster than this goroutine.
 	l.acks[session] = answer
 	l.mu.Unlock()
 	defer func() {
@@ -182,14 +199,17 @@ func (l *link) offer(ctx context.Context, session string, m message) transport.R
 	case reason := <-answer:
 		return reason
 	case <-timer.C:
-		l.finish(&wire.Refusal{Reason: transport.LinkLost, Text: "an offer was not answered"})
+		// A Runtime that pings and answers no offer would look online for ever; a new link is the cure that it can try
+		// by itself.
+		l.closeWith(&wire.Refusal{Reason: transport.LinkLost, Text: "an offer was not answered"})
 	case <-l.done:
 	case <-ctx.Done():
 	}
 	return transport.Offline
 }
 
-// acknowledge passes the peer's answer to whoever waits for it, if anybody does.
+// acknowledge passes the peer's answer to the offer that waits for it. awaited is false if none does: it came too late.
+// Taken out under the lock: a second answer to one offer finds nobody, and the channel of one never blocks.
 func (l *link) acknowledge(m wire.OfferAck) (awaited bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -201,7 +221,8 @@ func (l *link) acknowledge(m wire.OfferAck) (awaited bool) {
 	return awaited
 }
 
-// cleanReason returns a peer's reason if it can be one.
+// cleanReason returns a peer's reason, or protocol if it is not in the form of one: reasons go into the log and the
+// audit.
 func cleanReason(r transport.Reason) transport.Reason {
 	for _, c := range r {
 		if (c < 'a' || c > 'z') && c != '-' {
@@ -212,4 +233,45 @@ func cleanReason(r transport.Reason) transport.Reason {
 		return transport.Protocol
 	}
 	return r
+}
+
+// currentLoad returns the last load that the relay has sent.
+func (l *link) currentLoad() wire.Load {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.load
+}
+
+// requestMeasurements asks a Runtime to measure, and waits for the result, for measureTimeout at most. Requests that
+// come meanwhile share the answer: measuring costs the gateway traffic.
+func (l *link) requestMeasurements(ctx context.Context) {
+	l.mu.Lock()
+	if l.measured == nil {
+		l.measured, l.asked = make(chan struct{}), time.Time{}
+	}
+	arrived := l.measured
+	if time.Since(l.asked) >= measureTimeout {
+		l.asked = time.Now()
+		l.send(message{wire.TypeMeasure, nil})
+	}
+	l.mu.Unlock()
+	timer := time.NewTimer(measureTimeout)
+	defer timer.Stop()
+	select {
+	case <-arrived:
+	case <-timer.C:
+	case <-l.done:
+	case <-ctx.Done():
+	}
+}
+
+// measurementsArrived wakes everybody who waits for measurements. A closed channel wakes all of them, whatever their
+// number.
+func (l *link) measurementsArrived() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.measured != nil {
+		close(l.measured)
+		l.measured = nil
+	}
 }

@@ -1,9 +1,8 @@
 package access
 
 import (
-	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/server/choose"
+	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -71,59 +72,39 @@ func FuzzMeasurements(f *testing.F) {
 			t.Errorf("%+v becomes %+v, %v", list, again, err)
 		}
 		for _, r := range list {
-			m := measurement{Measurement: r}
-			if cost := costOf(&m); cost < 0 || cost > 4*maxMeasureUS {
-				t.Errorf("%+v costs %d", r, cost)
+			m := choose.Measurement{Measurement: r}
+			d := choose.Decide(choose.Input{Relays: []choose.Relay{{Name: r.Name, Manager: &m, Runtime: &m}}})
+			if ms := d.Relays[0].ScoreMS; ms < 0 || ms > 8*maxMeasureUS/1000 {
+				t.Errorf("%+v costs %v ms", r, ms)
 			}
 		}
 	})
-}
-
-// counted is a Store that counts the writes of measurements, and can fail them.
-type counted struct {
-	Store
-	writes atomic.Int64
-	broken atomic.Bool
-}
-
-func (c *counted) wrote(bucket string) error {
-	if bucket != bucketMeasurements {
-		return nil
-	}
-	if c.broken.Load() {
-		return errors.New("the disk is full")
-	}
-	c.writes.Add(1)
-	return nil
-}
-
-func (c *counted) Create(ctx context.Context, bucket, key string, value []byte) (uint64, error) {
-	if err := c.wrote(bucket); err != nil {
-		return 0, err
-	}
-	return c.Store.Create(ctx, bucket, key, value)
-}
-
-func (c *counted) Update(ctx context.Context, bucket, key string, value []byte, revision uint64) (uint64, error) {
-	if err := c.wrote(bucket); err != nil {
-		return 0, err
-	}
-	return c.Store.Update(ctx, bucket, key, value, revision)
 }
 
 // Only the newest is kept, at once; it is written once a minute, unless a relay
 // begins or ceases to be reachable.
 func TestMeasurementsAreWrittenOnceAMinuteUnlessTheyTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &counted{Store: NewMemory()}
-		m := measurements{store: store}
-		note := func(list ...wire.Measurement) error { return m.note(t.Context(), "device.x", list, time.Now()) }
-		want := func(what string, writes int64, rtt int64) {
-			t.Helper()
-			got := findMeasurement(must(m.of(t.Context(), "device.x")), "r1")
-			if store.writes.Load() != writes || got == nil || got.RTTUS != rtt {
-				t.Errorf("%s: %d writes, %+v; want %d, rtt %d", what, store.writes.Load(), got, writes, rtt)
+		var broken atomic.Bool
+		w := newIdleWorld(t)
+		st := w.db.open("a1", false, func() error {
+			if broken.Load() {
+				return store.ErrAway
 			}
+			return nil
+		})
+		m := measurements{store: newRecords(st, slog.New(slog.DiscardHandler))}
+		note := func(list ...wire.Measurement) error { return m.note(t.Context(), "device.x", list, time.Now()) }
+		want := func(what string, stored, rtt int64) {
+			t.Helper()
+			w.view(func(tx *store.Tx) error {
+				there, counts := must(readMeasured(tx, "device.x")), must(m.of(tx, "device.x"))
+				a, b := findMeasurement(there.relays, "r1"), findMeasurement(counts, "r1")
+				if a == nil || b == nil || a.RTTUS != stored || b.RTTUS != rtt {
+					t.Errorf("%s: stored %+v, counts %+v; want %d, %d", what, a, b, stored, rtt)
+				}
+				return nil
+			})
 		}
 		r1 := func(us int64) wire.Measurement { return wire.Measurement{Name: "r1", RTTUS: us} }
 		note(r1(1))
@@ -132,26 +113,26 @@ func TestMeasurementsAreWrittenOnceAMinuteUnlessTheyTurn(t *testing.T) {
 		note(r1(2))
 		want("a second later", 1, 2)
 		note(wire.Measurement{Name: "r1", Reason: transport.Timeout})
-		want("unreachable", 2, 0)
+		want("unreachable", 0, 0)
 		note(r1(3))
 		want("reachable again", 3, 3)
 		time.Sleep(time.Second)
 		note(r1(4))
 		want("other numbers", 3, 4)
-		if err := m.flush(t.Context(), time.Now().Add(measureEvery)); err != nil || len(m.fresh) != 0 {
+		if err := m.flushDue(t.Context(), time.Now().Add(measureEvery)); err != nil || len(m.fresh) != 0 {
 			t.Errorf("flush: %v, %v", err, m.fresh)
 		}
 		want("flushed", 4, 4)
 		time.Sleep(measureEvery)
 		note(r1(5))
 		want("a minute later", 5, 5)
-		store.broken.Store(true)
-		if note(wire.Measurement{Name: "r2"}, r1(6)) == nil || m.flush(t.Context(), time.Now().Add(measureEvery)) == nil {
+		broken.Store(true)
+		if note(wire.Measurement{Name: "r2"}, r1(6)) == nil || m.flushDue(t.Context(), time.Now().Add(measureEvery)) == nil {
 			t.Error("a broken store is not told")
 		}
 		want("not stored", 5, 6)
-		store.broken.Store(false)
-		if err := m.flush(t.Context(), time.Now().Add(measureEvery)); err != nil {
+		broken.Store(false)
+		if err := m.flushDue(t.Context(), time.Now().Add(measureEvery)); err != nil {
 			t.Error(err)
 		}
 		want("stored later", 6, 6)
@@ -160,28 +141,29 @@ func TestMeasurementsAreWrittenOnceAMinuteUnlessTheyTurn(t *testing.T) {
 
 // An end measures some relays at a time: the others' measurements stay.
 func TestMeasurementsOfARelayStayUntilNewerOnesCome(t *testing.T) {
-	at := func(s int, list ...wire.Measurement) measuredRecord {
-		r := measuredRecord{At: time.Unix(int64(s), 0)}
+	at := func(s int, list ...wire.Measurement) measured {
+		r := measured{at: time.Unix(int64(s), 0)}
 		for _, m := range list {
-			r.Relays = append(r.Relays, measurement{m, r.At})
+			r.relays = append(r.relays, choose.Measurement{Measurement: m, At: r.at})
 		}
 		return r
 	}
 	one, two := wire.Measurement{Name: "r1", RTTUS: 1}, wire.Measurement{Name: "r2", RTTUS: 2}
 	newer := wire.Measurement{Name: "r1", RTTUS: 9}
 	got := merge(at(1, one, two), at(2, newer))
-	if len(got.Relays) != 2 || got.find("r1").RTTUS != 9 || got.find("r2").RTTUS != 2 || !got.At.Equal(time.Unix(2, 0)) {
+	find := func(m measured, name string) *choose.Measurement { return findMeasurement(m.relays, name) }
+	if len(got.relays) != 2 || find(got, "r1").RTTUS != 9 || find(got, "r2").RTTUS != 2 || !got.at.Equal(time.Unix(2, 0)) {
 		t.Errorf("%+v", got)
 	}
-	if late := merge(got, at(1, one)); late.find("r1").RTTUS != 9 || !late.At.Equal(got.At) {
+	if late := merge(got, at(1, one)); find(late, "r1").RTTUS != 9 || !late.at.Equal(got.at) {
 		t.Errorf("an older one wins: %+v", late)
 	}
-	full := measuredRecord{}
+	full := measured{}
 	for i := range 3 * maxMeasured {
 		full = merge(full, at(i, wire.Measurement{Name: fmt.Sprintf("r%d", i)}))
 	}
-	if len(full.Relays) != maxMeasured || full.Relays[0].Name != fmt.Sprintf("r%d", 3*maxMeasured-1) {
-		t.Errorf("%d kept, first %+v", len(full.Relays), full.Relays[0])
+	if len(full.relays) != maxMeasured || full.relays[0].Name != fmt.Sprintf("r%d", 3*maxMeasured-1) {
+		t.Errorf("%d kept, first %+v", len(full.relays), full.relays[0])
 	}
 }
 
@@ -196,11 +178,15 @@ func TestMeasurementsOutliveTheServer(t *testing.T) {
 			synctest.Wait()
 		}
 		stored := func() int64 {
-			r, err := s.server.measured.stored(t.Context(), measuredByRuntime(s.device.id.UID))
-			if err != nil || len(r.Relays) != 1 {
-				t.Fatalf("%+v, %v", r, err)
+			var r measured
+			s.view(func(tx *store.Tx) (err error) {
+				r, err = readMeasured(tx, measuredByRuntime(s.device.id.UID))
+				return err
+			})
+			if len(r.relays) != 1 {
+				t.Fatalf("%+v", r)
 			}
-			return r.find("r1").RTTUS
+			return r.relays[0].RTTUS
 		}
 		measure(1)
 		measure(2)

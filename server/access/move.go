@@ -8,19 +8,15 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/choose"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
-// moveBody is that of POST /api/v1/sessions/{session}/move; the answer is a
-// sessionAnswer.
-type moveBody struct {
-	Epoch  int              `json:"epoch"`  // the one that was lost
-	Reason transport.Reason `json:"reason"` // why, for the audit log
-}
-
 func (s *Server) postMove(r request) (int, any, error) {
-	var body moveBody
+	var body api.MoveRequest
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
@@ -29,120 +25,128 @@ func (s *Server) postMove(r request) (int, any, error) {
 		return 0, nil, err
 	}
 	if body.Epoch < 1 {
-		return 0, nil, refuse(codeBadRequest, "epoch is under 1")
+		return 0, nil, refuse(api.BadRequest, "epoch is under 1")
 	}
-	release, err := s.sessions.hold(r.Context(), record.Session)
+	release, err := s.sessions.lockMove(r.Context(), record.ID)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer release()
-	// A Manager that gives up meanwhile asks again, and gets what came of this.
-	offer, err := s.moveSession(context.WithoutCancel(r.Context()), r.caller.peer, record.Session, body)
-	return http.StatusOK, sessionAnswer{offer}, err
+	// A Manager that hangs up meanwhile asks again, and then gets the result of this move.
+	offer, err := s.moveSession(context.WithoutCancel(r.Context()), r.caller.peer, record.ID, body)
+	return http.StatusOK, api.SessionAnswer{Offer: offer}, err
 }
 
-// ownSession returns a session that a user has opened. Anybody else's does not
-// exist.
-func (s *Server) ownSession(ctx context.Context, user identity.Name, id string) (sessionRecord, error) {
-	if !isID(id) {
-		return sessionRecord{}, errNotFound
-	}
-	r, _, err := load[sessionRecord](ctx, s.cfg.Store, bucketSessions, id)
-	if errors.Is(err, ErrNotFound) || err == nil && identity.UserName(r.Domain, r.User) != user {
+// ownSession reads a session that this user has opened. For another user's session the answer is that there is none.
+func (s *Server) ownSession(ctx context.Context, user identity.Name, id string) (store.Session, error) {
+	r, err := s.session(ctx, id)
+	if err == nil && identity.UserName(r.Domain, r.User) != user {
 		err = errNotFound
 	}
 	return r, err
 }
 
-// moveSession gives both ends of a session a new epoch on another relay, or
-// the Manager a new offer of the present epoch when that is not the one it lost
-// (access §5.2). Nobody else moves the session meanwhile. It blocks until the
-// Runtime has answered, 5 s at most.
-func (s *Server) moveSession(ctx context.Context, user identity.Peer, id string, lost moveBody) (wire.Offer, error) {
+// moveSession gives both ends of a session a new epoch on another relay (access §5.2). If the Manager has lost an
+// earlier epoch than the present one, whose offer it never got, it gives it a new offer of the present one. The caller
+// holds the session's lockMove. It blocks until the Runtime has answered, for offerTimeout at most. Both ends complain
+// when a relay dies: the first request moves the session, and the second one finds the new epoch.
+func (s *Server) moveSession(ctx context.Context, user identity.Peer, id string, lost api.MoveRequest) (wire.Offer, error) {
 	r, err := s.ownSession(ctx, user.Name, id)
+	if err == nil {
+		err = s.store.Health().Granting()
+	}
 	switch {
 	case err != nil:
 		return wire.Offer{}, err
-	case r.Ended != nil:
+	case !r.Ended.IsZero():
 		return wire.Offer{}, errEnded
 	case lost.Epoch > r.Epoch:
-		return wire.Offer{}, refuse(codeBadRequest, "the session has no such epoch yet")
+		return wire.Offer{}, refuse(api.BadRequest, "the session has no such epoch yet")
 	}
-	runtime, err := s.locate(ctx, r.device())
+	runtime, err := s.locate(ctx, r.DeviceIdentity())
 	if err != nil {
 		return wire.Offer{}, err
 	}
 	if runtime == nil {
-		s.loseSession(ctx, id)
-		return wire.Offer{}, s.refuseSession(ctx, user, r.device(), transport.Offline, "move of session "+id)
+		s.sessionLost(ctx, id)
+		return wire.Offer{}, s.refuseSession(ctx, user, r.DeviceIdentity(), transport.Offline, "move of session "+id)
+	}
+	if !runtime.speaks() { // it was another program when the session was opened
+		return wire.Offer{}, s.refuseSession(ctx, user, r.DeviceIdentity(), transport.Unsupported, "update hawser-agent of "+r.Device.String())
 	}
 	relay := s.presence.relay(r.Relay)
+	// A present epoch that the Runtime knows, at a relay that is there: it only has to be told again, and nobody is
+	// moved twice.
 	if lost.Epoch < r.Epoch && relay != nil && s.sessions.agreedTo(id) == r.Epoch {
 		return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer())
 	}
 	return s.nextEpoch(ctx, user, r, lost, runtime)
 }
 
-// errEnded answers a move that comes too late.
+// errEnded refuses a move that comes too late.
 var errEnded = refuse(transport.Closed, "the session has ended")
 
-// nextEpoch chooses anew, commits and offers. A session that could not be moved
-// keeps its time to be moved again.
-func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r sessionRecord, lost moveBody, runtime *attached) (offer wire.Offer, err error) {
+// nextEpoch chooses a relay, stores the next epoch and offers it. After an error the session is lost, and has moveTime
+// for another try.
+func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Session, lost api.MoveRequest, runtime *onlineMember) (offer wire.Offer, err error) {
 	defer func() {
 		if err != nil {
-			s.loseSession(ctx, r.Session)
+			s.sessionLost(ctx, r.ID)
 		}
 	}()
-	left := r.Lost // an epoch that never ran has lost no relay of its own
+	left := r.Lost // the present epoch never ran, so its relay is not to blame: the one before it was lost
 	if lost.Epoch == r.Epoch {
 		left = r.Relay
 	}
 	d, relay, err := s.chooseRelay(ctx, user, r.Device, left)
 	if err != nil {
-		return wire.Offer{}, s.refusedFor(ctx, user, r.device(), err)
+		return wire.Offer{}, s.refuseSessionFor(ctx, user, r.DeviceIdentity(), err)
 	}
-	r, err = s.commitEpoch(ctx, r, d.Chosen, left)
+	r.Instance = runtime.instance // which may be another process than the one that had it
+	r, err = s.commitEpoch(ctx, r, d, left)
 	if err != nil {
-		return wire.Offer{}, err
-	}
-	if err := s.keepDecision(ctx, user.Name.ID, d); err != nil {
 		return wire.Offer{}, err
 	}
 	offer, err = s.offerBoth(ctx, r, user, runtime, relay)
 	if err != nil {
-		return wire.Offer{}, s.notMoved(ctx, user, r, err)
+		return wire.Offer{}, s.moveFailed(ctx, user, r, err)
 	}
-	text := fmt.Sprintf("session %s epoch %d %s, left %s: %s", r.Session, r.Epoch, d, left, cleanReason(lost.Reason))
-	return offer, s.audit(ctx, actionSessionMove, user.Name.String(), r.device(), nil, text)
+	text := fmt.Sprintf("session %s epoch %d %s, left %s: %s", r.ID, r.Epoch, choose.Summary(d), left, cleanReason(lost.Reason))
+	return offer, s.audit(ctx, s.record(actionSessionMove, user.Name.String(), r.DeviceIdentity(), nil, text))
 }
 
-// commitEpoch writes the next epoch in one compare-and-set.
-func (s *Server) commitEpoch(ctx context.Context, old sessionRecord, relay, left string) (sessionRecord, error) {
-	r, err := update(ctx, s.cfg.Store, bucketSessions, old.Session, func(r *sessionRecord) (bool, error) {
-		switch {
-		case r.Ended != nil:
-			return false, errEnded
-		case r.Epoch != old.Epoch:
-			return false, &wire.Refusal{Reason: transport.Busy, Text: "another server moves the session", RetryAfter: time.Second}
+// commitEpoch stores the next epoch together with the decision that led to it. The epoch is compared in the
+// transaction: of two nodes that move one session at once, one finds that the other was first.
+func (s *Server) commitEpoch(ctx context.Context, old store.Session, d api.Decision, left string) (store.Session, error) {
+	var r store.Session
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		r = store.Session{ID: old.ID}
+		if err := tx.Get(&r); err != nil {
+			return err
 		}
-		r.Epoch, r.Relay, r.Lost = r.Epoch+1, relay, left
-		return true, nil
+		switch {
+		case !r.Ended.IsZero():
+			return errEnded
+		case r.Epoch != old.Epoch:
+			return &wire.Refusal{Reason: transport.Busy, Text: "another server moves the session", RetryAfter: time.Second}
+		}
+		r.Epoch, r.Relay, r.Lost, r.Instance = r.Epoch+1, d.Chosen, left, old.Instance
+		return errors.Join(tx.Put(&r), storeDecision(tx, r.User, d),
+			s.publishSession(tx, &sessionChange{Record: r, Agreed: s.sessions.agreedTo(r.ID)}))
 	})
 	if err == nil {
-		s.sessions.moved(r)
-		s.tellSession(ctx, r.Session)
+		s.sessions.replace(r)
+		s.hint()
 	}
 	return r, err
 }
 
-// notMoved ends a session whose Runtime refused the offer; one that did not
-// answer may do so next time.
-func (s *Server) notMoved(ctx context.Context, user identity.Peer, r sessionRecord, err error) error {
+// moveFailed ends a session whose Runtime refused the offer. A Runtime that did not answer may answer the next try.
+func (s *Server) moveFailed(ctx context.Context, user identity.Peer, r store.Session, err error) error {
 	if reason := transport.ReasonOf(err); reason != transport.Offline {
-		if err := s.endSession(ctx, r.Session, s.cfg.Name.String(), reason); err != nil {
+		if err := s.endSession(ctx, r.ID, s.cfg.Name.String(), reason); err != nil {
 			return err
 		}
 	}
-	return s.refusedFor(ctx, user, r.device(), err)
+	return s.refuseSessionFor(ctx, user, r.DeviceIdentity(), err)
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"hawser/server/grant"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -19,9 +21,9 @@ import (
 func (s *stage) move(who *someone, session string, epoch int) <-chan opening {
 	done := make(chan opening, 1)
 	go func() {
-		response, raw := s.callRaw(who, "POST", "/api/v1/sessions/"+session+"/move", must(jsonOf(moveBody{epoch, transport.LinkLost})))
-		var answer sessionAnswer
-		var p problem
+		response, raw := s.callRaw(who, "POST", "/api/v1/sessions/"+session+"/move", api.MoveRequest{Epoch: epoch, Reason: transport.LinkLost})
+		var answer api.SessionAnswer
+		var p api.Problem
 		if response.StatusCode < 300 {
 			json.Unmarshal(raw, &answer)
 		} else {
@@ -57,12 +59,11 @@ func (c *control) beQuiet() {
 	}
 }
 
-func (s *stage) record(id string) sessionRecord {
+// stored returns what the store has of a session.
+func (s *stage) stored(id string) store.Session {
 	s.t.Helper()
-	r, _, err := load[sessionRecord](s.t.Context(), s.cfg.Store, bucketSessions, id)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	r := store.Session{ID: id}
+	s.get(&r)
 	return r
 }
 
@@ -93,15 +94,15 @@ func TestMoveGivesBothEndsTheNextEpochOnAnotherRelay(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		for _, o := range []wire.Offer{forRuntime, forManager} {
-			g := must(grant.Parse(o.Grant, s.roots, time.Now()))
+			g := must(grant.Parse(o.Grant, s.pki.Roots, time.Now()))
 			if o.Epoch != 2 || o.Relay.Name != "r2" || g.Epoch != 2 || g.Relay != "r2" || g.Instance != "cd" || g.Role != o.Role {
 				t.Errorf("%+v, grant %+v", o, g)
 			}
 		}
-		if r := s.record(old.Session); r.Epoch != 2 || r.Relay != "r2" || r.Lost != "r1" || r.Ended != nil {
+		if r := s.stored(old.Session); r.Epoch != 2 || r.Relay != "r2" || r.Lost != "r1" || !r.Ended.IsZero() {
 			t.Errorf("%+v", r)
 		}
-		last := must(readAudit(t.Context(), s.cfg.Store, "", "plant", 1))[0]
+		last := s.records(1)[0]
 		if last.Action != actionSessionMove || !strings.Contains(last.Detail, "epoch 2 relay r2 score 40.0 ms, left r1: link-lost") {
 			t.Errorf("audit: %+v", last)
 		}
@@ -137,10 +138,10 @@ func TestMoveRefusals(t *testing.T) {
 		s, old, end := twoRelays(t)
 		defer end()
 		ask := func(who *someone, session string, body any) (int, []byte) {
-			response, raw := s.callRaw(who, "POST", "/api/v1/sessions/"+session+"/move", must(jsonOf(body)))
+			response, raw := s.callRaw(who, "POST", "/api/v1/sessions/"+session+"/move", body)
 			return response.StatusCode, raw
 		}
-		body := moveBody{1, transport.LinkLost}
+		body := api.MoveRequest{Epoch: 1, Reason: transport.LinkLost}
 		_, nothing := ask(s.admin, newID(), body)
 		colleague, stranger := s.newUser("plant", "anna"), s.newUser("other", "admin")
 		for name, who := range map[string]*someone{"a colleague": colleague, "a namesake": stranger} {
@@ -152,11 +153,11 @@ func TestMoveRefusals(t *testing.T) {
 			t.Errorf("no id: %d %s", status, raw)
 		}
 		for _, epoch := range []int{-1, 0, 2} {
-			if status, _ := ask(s.admin, old.Session, moveBody{epoch, ""}); status != 400 {
+			if status, _ := ask(s.admin, old.Session, api.MoveRequest{Epoch: epoch, Reason: ""}); status != 400 {
 				t.Errorf("epoch %d: %d", epoch, status)
 			}
 		}
-		if r := s.record(old.Session); r.Epoch != 1 || r.Ended != nil {
+		if r := s.stored(old.Session); r.Epoch != 1 || !r.Ended.IsZero() {
 			t.Errorf("%+v", r)
 		}
 		s.call(s.admin, "DELETE", "/api/v1/sessions/"+old.Session, nil, nil)
@@ -177,11 +178,11 @@ func TestConcurrentMovesMakeOneEpoch(t *testing.T) {
 		if a.status != 200 || b.status != 200 || a.offer.Epoch != 2 || b.offer.Epoch != 2 || a.offer.Relay.Name != "r2" || b.offer.Relay.Name != "r2" {
 			t.Fatalf("%+v, %+v", a, b)
 		}
-		ga, gb := must(grant.Parse(a.offer.Grant, s.roots, time.Now())), must(grant.Parse(b.offer.Grant, s.roots, time.Now()))
+		ga, gb := must(grant.Parse(a.offer.Grant, s.pki.Roots, time.Now())), must(grant.Parse(b.offer.Grant, s.pki.Roots, time.Now()))
 		if ga.ID == gb.ID {
 			t.Error("one grant was given twice")
 		}
-		if r := s.record(old.Session); r.Epoch != 2 {
+		if r := s.stored(old.Session); r.Epoch != 2 {
 			t.Errorf("%+v", r)
 		}
 		// And later, with the older epoch: the present one, without the Runtime.
@@ -218,16 +219,16 @@ func TestMoveGoesOnWithoutItsManager(t *testing.T) {
 func TestHoldEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sessions
-		release := must(s.hold(t.Context(), "a"))
-		other := must(s.hold(t.Context(), "b"))
+		release := must(s.lockMove(t.Context(), "a"))
+		other := must(s.lockMove(t.Context(), "b"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := s.hold(ctx, "a"); err != context.DeadlineExceeded {
+		if _, err := s.lockMove(ctx, "a"); err != context.DeadlineExceeded {
 			t.Errorf("%v", err)
 		}
 		release()
 		other()
-		must(s.hold(t.Context(), "a"))()
+		must(s.lockMove(t.Context(), "a"))()
 		if len(s.moving) != 0 {
 			t.Errorf("%d moves are left", len(s.moving))
 		}

@@ -12,8 +12,7 @@ import (
 	"hawser/transport/wire"
 )
 
-// order is what a node asks the one to which a Runtime is attached (access §9).
-// One of the last three is set.
+// order is what a node asks of the node to which a Runtime is attached (access §9). One of the last three is set.
 type order struct {
 	Device  string           `json:"device"` // name URI
 	Offer   *wire.Offer      `json:"offer,omitempty"`
@@ -21,17 +20,17 @@ type order struct {
 	Measure bool             `json:"measure,omitempty"`
 }
 
-// orderAnswer tells what came of an order.
-type orderAnswer struct {
+// orderReply is the result of an order.
+type orderReply struct {
 	Reason transport.Reason `json:"reason"` // empty: done
 }
 
-// orderGrace is what the way to another node and back may take.
+// orderGrace is how long a message to another node and back may take.
 const orderGrace = time.Second
 
-// offer gives a Runtime an offer, at whichever node it is, and returns its
-// answer, as link.offer does: after 5 s at most, and a second for the way.
-func (s *Server) offer(ctx context.Context, to *attached, o wire.Offer) transport.Reason {
+// offer sends a Runtime an offer, through the node to which it is attached, and returns its answer as link.offer does,
+// after offerTimeout and orderGrace at most.
+func (s *Server) offer(ctx context.Context, to *onlineMember, o wire.Offer) transport.Reason {
 	if to.link != nil {
 		return to.link.offer(ctx, o.Session, encode(wire.TypeOffer, o))
 	}
@@ -43,9 +42,9 @@ func (s *Server) offer(ctx context.Context, to *attached, o wire.Offer) transpor
 	return reason
 }
 
-// tellEnd tells a Runtime, at whichever node it is, that a session is over. If
-// it cannot be told it finds out by itself: its peer is gone.
-func (s *Server) tellEnd(ctx context.Context, device identity.Name, m wire.EndSession) {
+// sendEnd tells a Runtime, through the node to which it is attached, that a session is over. A failure is only logged:
+// the Runtime notices by itself that the other end is gone.
+func (s *Server) sendEnd(ctx context.Context, device identity.Name, m wire.EndSession) {
 	to, err := s.locate(ctx, device)
 	switch {
 	case to == nil:
@@ -59,56 +58,60 @@ func (s *Server) tellEnd(ctx context.Context, device identity.Name, m wire.EndSe
 	}
 }
 
-// measure asks a Runtime, at whichever node it is, to measure, and waits until
-// what it found can be read.
-func (s *Server) measure(ctx context.Context, to *attached) error {
+// requestMeasurements asks a Runtime, through the node to which it is attached, to measure, and waits until the result
+// can be read here.
+func (s *Server) requestMeasurements(ctx context.Context, to *onlineMember) error {
 	if to.link != nil {
-		to.link.measure(ctx)
+		to.link.requestMeasurements(ctx)
 		return nil
 	}
 	_, err := s.order(ctx, to, measureTimeout+orderGrace, order{Measure: true})
 	if errors.Is(err, ErrNoNode) {
-		return nil // it has just gone
+		return nil // the node has just left
 	}
 	return err
 }
 
-func (s *Server) order(ctx context.Context, to *attached, wait time.Duration, o order) (transport.Reason, error) {
+// order sends an order and returns the reason in the reply; empty is success.
+func (s *Server) order(ctx context.Context, to *onlineMember, wait time.Duration, o order) (transport.Reason, error) {
 	o.Device = to.name.String()
-	question, err := json.Marshal(o)
+	b, err := json.Marshal(o)
 	if err != nil {
 		return "", fmt.Errorf("order: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	b, err := s.cluster.bus.Request(ctx, to.node, question)
+	b, err = s.cluster.bus.Request(ctx, to.node, b)
 	if err != nil {
 		return "", err
 	}
-	var a orderAnswer
-	if err := json.Unmarshal(b, &a); err != nil {
-		return "", fmt.Errorf("answer of node %s: %w", to.node, err)
+	var reply orderReply
+	if err := json.Unmarshal(b, &reply); err != nil {
+		return "", fmt.Errorf("reply of node %s: %w", to.node, err)
 	}
-	return a.Reason, nil
+	return reply.Reason, nil
 }
 
-// obey does what another node orders.
-func (s *Server) obey(ctx context.Context, question []byte) []byte {
+// serveOrder executes an order of another node. Its sender has proven to be a node (authenticateNode), and still names
+// a device only: what is sent to it is what this node would send itself.
+func (s *Server) serveOrder(ctx context.Context, body []byte) []byte {
 	var o order
-	a := orderAnswer{transport.Protocol}
-	if json.Unmarshal(question, &o) == nil {
+	reply := orderReply{transport.Protocol}
+	if json.Unmarshal(body, &o) == nil {
 		if name, err := identity.ParseName(o.Device); err == nil {
-			a.Reason = s.carryOut(ctx, name, o)
+			reply.Reason = s.executeOrder(ctx, name, o)
 		}
 	}
-	b, err := json.Marshal(a)
-	if err != nil { // no reason does this
+	b, err := json.Marshal(reply)
+	if err != nil { // cannot happen: it is one string
 		return nil
 	}
 	return b
 }
 
-func (s *Server) carryOut(ctx context.Context, device identity.Name, o order) transport.Reason {
+// executeOrder does nothing without the lease: the device may be attached elsewhere by now, and what another node says
+// to it counts.
+func (s *Server) executeOrder(ctx context.Context, device identity.Name, o order) transport.Reason {
 	l := s.presence.find(device)
 	switch {
 	case l == nil || !s.cluster.holds():
@@ -118,19 +121,19 @@ func (s *Server) carryOut(ctx context.Context, device identity.Name, o order) tr
 	case o.End != nil:
 		l.send(encode(wire.TypeEndSession, *o.End))
 	case o.Measure:
-		l.measure(ctx)
-		s.settle(ctx, device)
+		l.requestMeasurements(ctx)
+		s.flushMeasurements(ctx, device)
 	}
 	return ""
 }
 
-// settle writes what a Runtime has measured, for other nodes to read.
-func (s *Server) settle(ctx context.Context, device identity.Name) {
+// flushMeasurements writes what a Runtime has measured, so that other nodes can read it.
+func (s *Server) flushMeasurements(ctx context.Context, device identity.Name) {
 	uid, err := identity.ParseUID(device.ID)
 	if err == nil {
-		err = s.measured.settle(ctx, measuredByRuntime(uid))
+		err = s.measured.flushKey(ctx, measuredByRuntime(uid))
 	}
 	if err != nil {
-		s.log.Error("measurements not stored", "uid", device.ID, "err", err)
+		s.logFailure("measurements not stored", err, "uid", device.ID)
 	}
 }

@@ -3,23 +3,26 @@ package access
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 )
 
-// cord is what connects a node with the store and the bus that it shares. It
+// cord is what connects a node with the database and the bus that it shares. It
 // can be cut.
 type cord struct {
-	Store
 	bus Bus
 
-	mu  sync.Mutex
-	cut bool
-	h   BusHandler
+	mu    sync.Mutex // guards the rest
+	cut   bool
+	calls int // of the database that work before it is cut; 0: it is not
 }
 
 func (c *cord) isCut() bool {
@@ -30,71 +33,35 @@ func (c *cord) isCut() bool {
 
 func (c *cord) set(cut bool) {
 	c.mu.Lock()
-	c.cut = cut
-	missed := c.h.Missed
-	c.mu.Unlock()
-	if !cut {
-		missed()
-	}
+	defer c.mu.Unlock()
+	c.cut, c.calls = cut, 0
+}
+
+// cutAfter cuts it when the database was called n times more.
+func (c *cord) cutAfter(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = n + 1
 }
 
 func (c *cord) err() error {
+	c.mu.Lock()
+	if c.calls > 0 {
+		c.calls--
+		c.cut = c.cut || c.calls == 0
+	}
+	c.mu.Unlock()
 	if c.isCut() {
-		return ErrAway
+		return fmt.Errorf("the database %w", store.ErrAway)
 	}
 	return nil
 }
 
-func (c *cord) Get(ctx context.Context, bucket, key string) (Entry, error) {
-	if err := c.err(); err != nil {
-		return Entry{}, err
-	}
-	return c.Store.Get(ctx, bucket, key)
-}
-
-func (c *cord) Create(ctx context.Context, bucket, key string, value []byte) (uint64, error) {
-	if err := c.err(); err != nil {
-		return 0, err
-	}
-	return c.Store.Create(ctx, bucket, key, value)
-}
-
-func (c *cord) Update(ctx context.Context, bucket, key string, value []byte, revision uint64) (uint64, error) {
-	if err := c.err(); err != nil {
-		return 0, err
-	}
-	return c.Store.Update(ctx, bucket, key, value, revision)
-}
-
-func (c *cord) Delete(ctx context.Context, bucket, key string, revision uint64) error {
-	if err := c.err(); err != nil {
-		return err
-	}
-	return c.Store.Delete(ctx, bucket, key, revision)
-}
-
-func (c *cord) List(ctx context.Context, bucket, prefix string) ([]Entry, error) {
-	if err := c.err(); err != nil {
-		return nil, err
-	}
-	return c.Store.List(ctx, bucket, prefix)
-}
-
-func (c *cord) Append(ctx context.Context, node, domain string, record []byte) error {
-	if err := c.err(); err != nil {
-		return err
-	}
-	return c.Store.Append(ctx, node, domain, record)
-}
-
-func (c *cord) Attend(node string, h BusHandler) (func(), error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.h = h
-	return c.bus.Attend(node, BusHandler{
-		Hear: func(m []byte) {
+func (c *cord) Join(node string, h BusHandler) (func(), error) {
+	return c.bus.Join(node, BusHandler{
+		Hint: func() {
 			if !c.isCut() {
-				h.Hear(m)
+				h.Hint()
 			}
 		},
 		Answer: func(ctx context.Context, q []byte) []byte {
@@ -103,15 +70,13 @@ func (c *cord) Attend(node string, h BusHandler) (func(), error) {
 			}
 			return h.Answer(ctx, q)
 		},
-		Missed: h.Missed,
 	})
 }
 
-func (c *cord) Publish(ctx context.Context, m []byte) error {
-	if err := c.err(); err != nil {
-		return err
+func (c *cord) Hint() {
+	if !c.isCut() {
+		c.bus.Hint()
 	}
-	return c.bus.Publish(ctx, m)
 }
 
 func (c *cord) Request(ctx context.Context, node string, q []byte) ([]byte, error) {
@@ -131,8 +96,8 @@ type pair struct {
 }
 
 func newPair(t testing.TB) *pair {
-	store, bus := NewMemory(), NewBus()
-	p := pairOver(t, &cord{Store: store, bus: bus}, &cord{Store: store, bus: bus})
+	bus := new(memoryBus)
+	p := pairOver(t, &cord{bus: bus}, &cord{bus: bus})
 	synctest.Wait()
 	return p
 }
@@ -140,17 +105,19 @@ func newPair(t testing.TB) *pair {
 // pairOver makes a pair whose nodes have a cord each; they may not know of each
 // other yet.
 func pairOver(t testing.TB, first, second *cord) *pair {
-	w := newWorld(t, first, func(c *Config) { c.Bus = first })
+	w := newIdleWorld(t, func(c *Config) { c.Bus, c.Shared = first, true })
+	w.cfg.Store = w.db.open("a1", true, first.err)
+	w.start()
 	s := &stage{world: w, admin: w.login()}
 	s.device = w.addDevice(s.admin, "press 1")
-	s.relay = w.control(w.enrolRelay(), relayHello("ab12"))
+	s.relay = w.control(w.enrollRelay(), relayHello("ab12"))
 	s.runtime = w.control(s.device, hello("01"))
 	p := &pair{stage: s, cord: first, secondCord: second}
 	other := *w
 	p.second = &other
 	p.second.addr = netip.MustParseAddr("192.0.2.2")
-	p.second.cfg = p.second.config("a2")
-	p.second.cfg.Store, p.second.cfg.Bus = second, second
+	p.second.cfg = p.second.config(w.pki.Another("a2", time.Now()))
+	p.second.cfg.Store, p.second.cfg.Bus, p.second.cfg.Shared = w.db.open("a2", true, second.err), second, true
 	p.second.start()
 	return p
 }
@@ -183,7 +150,7 @@ func (w *world) poolNames() (names []string) {
 
 func (w *world) isOnline(admin *someone) bool {
 	w.t.Helper()
-	var v deviceView
+	var v api.Device
 	if status := w.call(admin, "GET", "/api/v1/devices/press%201", nil, &v); status != 200 {
 		w.t.Errorf("device: %d", status)
 	}
@@ -193,8 +160,8 @@ func (w *world) isOnline(admin *someone) bool {
 // code asks for something and returns the code of the problem.
 func (w *world) code(who *someone, method, path string, body any) transport.Reason {
 	w.t.Helper()
-	_, raw := w.callRaw(who, method, path, must(json.Marshal(body)))
-	var p problem
+	_, raw := w.callRaw(who, method, path, body)
+	var p api.Problem
 	if err := json.Unmarshal(raw, &p); err != nil {
 		w.t.Errorf("%s: %v", raw, err)
 	}

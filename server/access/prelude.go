@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -15,17 +18,17 @@ import (
 	"hawser/transport/wire"
 )
 
-// ServeConn serves one accepted hawser-access/1 connection whose handshake is
-// done (wire §3, §4), until it or ctx ends, and closes it. TLS must have asked
-// for a client certificate without verifying it: that is done here. A panic
-// ends this connection alone.
+// ServeConn serves one accepted hawser-access/1 connection whose handshake is done (wire §3, §4), until it or ctx ends,
+// and closes it. TLS must have asked for a client certificate without verifying it: that is done here, because an
+// enrolling client has none and a renewing one may have an expired one. A panic ends only this connection.
 func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
-	ctx, cancel, ok := s.attend(ctx)
+	ctx, cancel, ok := s.whenReady(ctx)
 	defer cancel()
 	if !ok {
 		return
 	}
+	// The socket and not the TLS connection: that would wait for a write that blocks.
 	defer context.AfterFunc(ctx, func() { conn.NetConn().Close() })()
 	defer func() {
 		if v := recover(); v != nil {
@@ -33,7 +36,7 @@ func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 		}
 	}()
 	err := s.serve(ctx, conn)
-	if gone(err) || ctx.Err() != nil {
+	if peerGone(err) || ctx.Err() != nil {
 		return
 	}
 	r := refusalOf(err)
@@ -44,16 +47,17 @@ func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 	}
 }
 
+// logRefusal is loud about our own failures only: refusals of strangers would fill the log.
 func (s *Server) logRefusal(conn *tls.Conn, r *wire.Refusal, err error) {
-	if isOurs(err) {
-		s.log.Error("request failed", "addr", conn.RemoteAddr(), "err", err)
+	if isInternal(err) {
+		s.logFailure("request failed", err, "addr", conn.RemoteAddr())
 		return
 	}
 	s.log.Debug("connection refused", "addr", conn.RemoteAddr(), "reason", r.Reason)
 }
 
-// linger lets a refusal arrive: closing while bytes of the peer lie unread
-// would reset the connection under it.
+// linger waits until the peer has read a refusal. Closing a socket with unread bytes resets the connection, and the
+// peer's kernel then throws the refusal away.
 func linger(conn *tls.Conn) {
 	const mostBytes = 64 << 10
 	defer time.AfterFunc(endTimeout, func() { conn.NetConn().Close() }).Stop()
@@ -61,9 +65,11 @@ func linger(conn *tls.Conn) {
 	io.CopyN(io.Discard, conn.NetConn(), mostBytes)
 }
 
-// serve does the prelude and then what the client came for.
+// serve does the prelude, which is the signed time, and then what the client asks for.
 func (s *Server) serve(ctx context.Context, conn *tls.Conn) error {
 	conn.SetDeadline(time.Now().Add(preludeTimeout))
+	// The leaf that this connection was shown is signed with the time, so that a time cannot be passed on by another
+	// server.
 	leaf, err := s.leafSPKI()
 	if err != nil {
 		return err
@@ -72,11 +78,12 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn) error {
 	if err != nil {
 		return err
 	}
+	// Nothing is read before it, no code and no CSR: a client that skips the prelude is not one of ours.
 	if f.Type != wire.TypeTimeRequest {
 		return unexpected(f)
 	}
 	if len(f.Payload) == wire.TimeRequestBytes {
-		// Also when no time is signed: that may be for the same wrong clock.
+		// Sent also when no time is signed: the same wrong clock may be the reason for the reset.
 		if err := s.sendFloorReset(conn, wire.TimeRequest(f.Payload)); err != nil {
 			return err
 		}
@@ -92,21 +99,22 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn) error {
 	if err != nil {
 		return err
 	}
-	// Signing and storing may take a while; reading may not (wire §5.3).
+	// Reading was limited to preludeTimeout (wire §5.3). Signing and storing get the same time again.
 	conn.SetDeadline(time.Now().Add(preludeTimeout))
-	return s.purpose(ctx, conn, f, leaf)
+	return s.serveFrame(ctx, conn, f, leaf)
 }
 
-// purpose does what the first frame after the prelude asks for (wire §4).
-func (s *Server) purpose(ctx context.Context, conn *tls.Conn, f wire.Frame, leaf identity.SPKI) error {
+// serveFrame does what the first frame after the prelude asks for (wire §4). One purpose for each connection: the
+// deadlines and rights of an enrollment are not those of a device that stays.
+func (s *Server) serveFrame(ctx context.Context, conn *tls.Conn, f wire.Frame, leaf identity.SPKI) error {
 	from, chain := remote(conn), conn.ConnectionState().PeerCertificates
 	switch f.Type {
-	case wire.TypeEnrol:
-		var m wire.Enrol
+	case wire.TypeEnroll:
+		var m wire.Enroll
 		if err := f.Decode(&m); err != nil {
 			return err
 		}
-		id, err := s.enrol(ctx, from.Addr(), m)
+		id, err := s.enroll(ctx, from.Addr(), m)
 		return answerIdentity(conn, id, err)
 	case wire.TypeRenew:
 		var m wire.Renew
@@ -125,6 +133,7 @@ func (s *Server) purpose(ctx context.Context, conn *tls.Conn, f wire.Frame, leaf
 	return unexpected(f)
 }
 
+// answerIdentity sends what was stored. When the write fails, the same request gives the same answer later (access §2).
 func answerIdentity(conn *tls.Conn, id wire.Identity, err error) error {
 	if err != nil {
 		return err
@@ -132,15 +141,15 @@ func answerIdentity(conn *tls.Conn, id wire.Identity, err error) error {
 	return wire.WriteJSON(conn, wire.TypeIdentity, id)
 }
 
-// signTime answers a time-request on a connection where leaf was shown
-// (identity §6), unless the own clock is not to be trusted.
+// signTime answers a time-request on a connection where leaf was shown (identity §6), unless the server's clock is not
+// trusted.
 func (s *Server) signTime(f wire.Frame, leaf identity.SPKI) ([]byte, error) {
 	if len(f.Payload) != wire.TimeRequestBytes {
 		return nil, fmt.Errorf("%w: time-request of %d bytes", wire.ErrFrame, len(f.Payload))
 	}
 	now, ok := s.clock.trusted()
 	if !ok {
-		if behind, newest, due := s.clock.complaint(now); due {
+		if behind, newest, due := s.clock.alert(now); due {
 			s.log.Error("no time is signed: the clock is behind the store; set the clock, wait, or say in access.clock_set that it is right", "behind", behind, "newest", newest)
 		}
 		return nil, errClock
@@ -151,9 +160,10 @@ func (s *Server) signTime(f wire.Frame, leaf identity.SPKI) ([]byte, error) {
 	}.Sign(s.cfg.TimeKey, s.cfg.TimeCert)
 }
 
-// errClock refuses service while the own clock is not to be trusted (wire §3).
+// errClock refuses service while the server's clock is not trusted (wire §3).
 var errClock = refuse(transport.ClockWrong, "the server's clock is behind its own records: its operator must set it")
 
+// unexpected is the error for a frame that may not come here.
 func unexpected(f wire.Frame) error {
 	if f.Type == wire.TypeRefuse {
 		return errors.Join(io.EOF, f.Refusal()) // the peer ends it
@@ -161,8 +171,50 @@ func unexpected(f wire.Frame) error {
 	return fmt.Errorf("%w: type %#02x is not expected here", wire.ErrFrame, byte(f.Type))
 }
 
-// remote returns the peer's address; the zero one for a network without any.
+// remote returns the peer's address, or the zero address on a network that has none, as in tests. Unmapped, since a
+// listener for both families shows IPv4 as IPv6, and limits count by address.
 func remote(conn *tls.Conn) netip.AddrPort {
 	addr, _ := netip.ParseAddrPort(conn.RemoteAddr().String())
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+}
+
+// ReadFloorReset reads the floor reset for uid from a directory with one file for each device, named by its UID (access
+// §10), and verifies it. The error is fs.ErrNotExist if there is none. The name of the file is the parsed UID's text:
+// no byte that a client sent becomes part of a path.
+func ReadFloorReset(dir string, uid identity.UID, roots *identity.Roots) (raw []byte, r identity.FloorReset, err error) {
+	path := filepath.Join(dir, uid.String())
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, r, err
+	}
+	defer f.Close()
+	raw, err = io.ReadAll(io.LimitReader(f, int64(identity.FloorResetBytes)+1))
+	if err == nil {
+		r, err = identity.VerifyFloorReset(raw, roots, uid)
+	}
+	if err != nil {
+		return nil, r, fmt.Errorf("read floor reset %s: %w", path, err)
+	}
+	return raw, r, nil
+}
+
+// sendFloorReset sends the floor reset for the device that a time-request names, if there is one (wire §3.3). Nobody
+// has verified that UID, which is harmless: a reset is no secret, and only its device acts on it. A bad file is logged
+// and not sent: the device still gets its time.
+func (s *Server) sendFloorReset(w io.Writer, request wire.TimeRequest) error {
+	uid := request.UID()
+	if s.cfg.FloorResets == "" || uid.IsZero() {
+		return nil
+	}
+	raw, _, err := ReadFloorReset(s.cfg.FloorResets, uid, s.cfg.Roots)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		if s.badResets.allow(time.Now()) {
+			s.log.Error("floor reset is not sent", "uid", uid, "err", err)
+		}
+		return nil
+	}
+	return wire.Write(w, wire.TypeFloorReset, raw)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,7 +24,7 @@ func whole(t wire.Type, payload string) []byte { return frame(t, len(payload), p
 
 func TestPreludeSignsTimeInSequence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		var last uint64
 		for range 3 {
@@ -42,7 +43,7 @@ func TestPreludeSignsTimeInSequence(t *testing.T) {
 func TestPreludeRefusesEverythingElse(t *testing.T) {
 	request := strings.Repeat("n", wire.TimeRequestBytes)
 	cases := map[string][]byte{
-		"enrol":                   whole(wire.TypeEnrol, "{}"),
+		"enroll":                  whole(wire.TypeEnroll, "{}"),
 		"renew":                   whole(wire.TypeRenew, "{}"),
 		"hello":                   whole(wire.TypeHello, "{}"),
 		"ping":                    whole(wire.TypePing, "\x00\x00\x00\x00"),
@@ -58,7 +59,7 @@ func TestPreludeRefusesEverythingElse(t *testing.T) {
 	t.Attr("id", "A1-input")
 	t.Attr("cases", fmt.Sprint(len(cases)))
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		for name, bytes := range cases {
 			conn := w.dial(transport.ALPNAccess, nil)
@@ -77,19 +78,19 @@ func TestPurposeFramesWithFaults(t *testing.T) {
 	cases := map[string][]byte{
 		"second time-request": whole(wire.TypeTimeRequest, strings.Repeat("n", 48)),
 		"offer-ack":           whole(wire.TypeOfferAck, "{}"),
-		"not JSON":            whole(wire.TypeEnrol, "code"),
-		"empty":               whole(wire.TypeEnrol, ""),
+		"not JSON":            whole(wire.TypeEnroll, "code"),
+		"empty":               whole(wire.TypeEnroll, ""),
 		"JSON list":           whole(wire.TypeRenew, "[]"),
-		"wrong member type":   whole(wire.TypeEnrol, `{"code":1}`),
-		"CSR not base64":      whole(wire.TypeEnrol, `{"csr":"!"}`),
+		"wrong member type":   whole(wire.TypeEnroll, `{"code":1}`),
+		"CSR not base64":      whole(wire.TypeEnroll, `{"csr":"!"}`),
 		"deep nesting":        whole(wire.TypeHello, strings.Repeat("[", 16000)),
-		"length over limit":   frame(wire.TypeEnrol, len(big)+1, big),
+		"length over limit":   frame(wire.TypeEnroll, len(big)+1, big),
 		"largest length":      frame(wire.TypeHello, 1<<24-1, ""),
 	}
 	t.Attr("id", "A1-input")
 	t.Attr("cases", fmt.Sprint(len(cases)))
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		for name, bytes := range cases {
 			conn := w.connect(nil)
@@ -105,10 +106,10 @@ func TestPurposeFramesWithFaults(t *testing.T) {
 // A frame that is cut off at any byte does nothing.
 func TestFramesCutShortDoNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		who := newSomeone()
-		full := whole(wire.TypeEnrol, string(must(json.Marshal(wire.Enrol{Code: w.relay.String(), CSR: who.csr()}))))
+		full := whole(wire.TypeEnroll, string(must(json.Marshal(wire.Enroll{Code: w.relay.String(), CSR: who.CSR()}))))
 		for n := range len(full) {
 			conn := w.connect(nil)
 			conn.Write(full[:n])
@@ -120,14 +121,14 @@ func TestFramesCutShortDoNothing(t *testing.T) {
 		}
 		t.Attr("id", "A1-input")
 		t.Attr("cases", fmt.Sprint(len(full)))
-		wantReason(t, "uncut", w.enrol(w.relay.String(), who), "")
+		wantReason(t, "uncut", w.enroll(w.relay.String(), who), "")
 	})
 }
 
 // A client that does not name its purpose is gone after exactly 10 s.
 func TestSilentClientsAreCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		for _, prelude := range []bool{false, true} {
 			start := time.Now()
@@ -135,7 +136,7 @@ func TestSilentClientsAreCut(t *testing.T) {
 			if prelude {
 				w.askTime(conn)
 			}
-			conn.Write([]byte{byte(wire.TypeEnrol), 0}) // dribbles
+			conn.Write([]byte{byte(wire.TypeEnroll), 0}) // dribbles
 			if _, err := wire.Read(conn); !errors.Is(err, io.EOF) {
 				t.Errorf("read: %v", err)
 			}
@@ -152,7 +153,7 @@ func TestSilentClientsAreCut(t *testing.T) {
 func TestServerWithAWrongClockRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var behind time.Duration
-		w := newWorld(t, NewMemory(), func(c *Config) {
+		w := newWorld(t, func(c *Config) {
 			c.Now = func() time.Time { return time.Now().Add(-behind) }
 		})
 		admin := w.login()
@@ -188,20 +189,30 @@ func TestServerWithAWrongClockRefuses(t *testing.T) {
 // A panic ends its own connection, and no other.
 func TestPanicEndsOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bad := &failing{Store: NewMemory()}
-		w := newWorld(t, bad)
+		var explode atomic.Bool
+		w := newWorld(t, func(c *Config) {
+			c.Now = func() time.Time {
+				if explode.Load() {
+					panic("a bug")
+				}
+				return time.Now()
+			}
+		})
 		defer w.stop()
-		bad.explode.Store(true)
-		conn := w.connect(nil)
-		wire.WriteJSON(conn, wire.TypeEnrol, wire.Enrol{Code: w.relay.String(), CSR: newSomeone().csr()})
+		conn, apiConn := w.connect(nil), w.dial(transport.ALPNAPI, nil)
+		explode.Store(true)
+		wire.WriteJSON(conn, wire.TypeEnroll, wire.Enroll{Code: w.relay.String(), CSR: newSomeone().CSR()})
 		if _, err := wire.Read(conn); !errors.Is(err, io.EOF) {
 			t.Errorf("read: %v", err)
 		}
 		conn.Close()
-		if status := w.call(nil, "POST", "/api/v1/login", loginBody{w.admin.String(), "admin", newSomeone().csr()}, nil); status != 500 {
-			t.Errorf("login: %d", status)
+		fmt.Fprint(apiConn, "GET /api/v1/devices HTTP/1.1\r\nHost: a1\r\n\r\n")
+		b := make([]byte, 4096)
+		if n, err := apiConn.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 500") {
+			t.Errorf("%s, %v", b[:n], err)
 		}
-		bad.explode.Store(false)
-		wantReason(t, "afterwards", w.enrol(w.relay.String(), newSomeone()), "")
+		apiConn.Close()
+		explode.Store(false)
+		wantReason(t, "afterwards", w.enroll(w.relay.String(), newSomeone()), "")
 	})
 }

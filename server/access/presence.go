@@ -14,32 +14,34 @@ import (
 	"hawser/transport/wire"
 )
 
-// presence knows who is attached to this node, which relays are attached to
-// others, and which keys are revoked. All is under one
-// lock, so that nobody who is revoked can slip in while it happens; nothing
-// under the lock waits for a peer. The zero value works.
+// presence knows who is attached to this node, which relays are attached to others, and which keys are revoked. All of
+// it is under one lock: with two, a client could attach between the revocation of its key and the end of its links.
+// Nothing under the lock waits for a peer. The zero value works.
 type presence struct {
 	mu      sync.Mutex // guards the rest
 	links   map[identity.Name]*link
-	others  []*attached // relays of other nodes
-	pushed  []byte      // the pool that everybody knows
+	others  []*onlineMember // relays of other nodes
+	pushed  []byte          // the pool that every link was sent last
 	revoked map[identity.SPKI]time.Time
+	relayed bool          // a relay has been online
+	waiting chan struct{} // closed when relayed is set; nil: nobody waits
 }
 
-// attach makes l the live connection of its identity, newest wins (wire §4.3),
-// and queues its welcome before anything else.
+// attach makes l the link of its identity and ends an older one: the newest wins (wire §4.3), because a gateway that
+// comes back after a cut cable has a new connection long before its old one is noticed to be dead. Its welcome is
+// queued before any other frame.
 func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, no := p.revoked[l.peer.SPKI]; no {
-		l.finish(&wire.Refusal{Reason: transport.Revoked})
+		l.closeWith(&wire.Refusal{Reason: transport.Revoked})
 		return
 	}
 	if p.links == nil {
 		p.links = make(map[identity.Name]*link)
 	}
 	if old := p.links[l.peer.Name]; old != nil {
-		old.finish(&wire.Refusal{Reason: transport.Replaced})
+		old.closeWith(&wire.Refusal{Reason: transport.Replaced})
 	}
 	p.links[l.peer.Name] = l
 	welcome.Pool = p.poolLocked()
@@ -50,7 +52,7 @@ func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 	p.pushPoolLocked(l)
 }
 
-// detach forgets l, unless a newer one has taken its place.
+// detach removes l, unless a newer link has replaced it.
 func (p *presence) detach(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,22 +63,22 @@ func (p *presence) detach(l *link) {
 	p.pushPoolLocked(nil)
 }
 
-// find returns the live connection of an identity, or nil.
+// find returns the link of an identity to this node, or nil.
 func (p *presence) find(name identity.Name) *link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.links[name]
 }
 
-// names returns who is attached here.
+// names returns who is attached to this node.
 func (p *presence) names() []identity.Name {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Collect(maps.Keys(p.links))
 }
 
-// setOthers notes the relays of other nodes, and pushes the pool if that changes it.
-func (p *presence) setOthers(relays []*attached) {
+// setOthers replaces the relays of other nodes, and pushes the pool if that changes it.
+func (p *presence) setOthers(relays []*onlineMember) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.others = relays
@@ -84,14 +86,14 @@ func (p *presence) setOthers(relays []*attached) {
 }
 
 // relays returns the relays that are online, ordered by name.
-func (p *presence) relays() []*attached {
+func (p *presence) relays() []*onlineMember {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.relaysLocked()
 }
 
 // relay returns the relay of that name if it is online, or nil.
-func (p *presence) relay(name string) *attached {
+func (p *presence) relay(name string) *onlineMember {
 	for _, r := range p.relays() {
 		if r.name.ID == name {
 			return r
@@ -100,38 +102,64 @@ func (p *presence) relay(name string) *attached {
 	return nil
 }
 
-func (p *presence) relaysLocked() []*attached {
-	var relays []*attached
+// relaysLocked has an order, by name: pages of the list and the pool that clients get would change with each call
+// otherwise.
+func (p *presence) relaysLocked() []*onlineMember {
+	var relays []*onlineMember
 	for name, l := range p.links {
 		if name.Kind == identity.KindRelay {
-			relays = append(relays, l.attached())
+			relays = append(relays, l.member())
 		}
 	}
 	for _, r := range p.others {
-		if p.links[r.name] == nil { // here it is newer, or will soon be ended
+		if p.links[r.name] == nil { // this node's link is newer, or clusterLoop will end it soon
 			relays = append(relays, r)
 		}
 	}
-	slices.SortFunc(relays, func(a, b *attached) int { return strings.Compare(a.name.ID, b.name.ID) })
+	slices.SortFunc(relays, func(a, b *onlineMember) int { return strings.Compare(a.name.ID, b.name.ID) })
 	return relays
 }
 
-// pool returns where the relays that are online answer.
+// noteRelayLocked tells those who wait for the first relay.
+func (p *presence) noteRelayLocked() {
+	p.relayed = true
+	if p.waiting != nil {
+		close(p.waiting)
+		p.waiting = nil
+	}
+}
+
+// firstRelay is closed when the first relay of this process has come, or nil if there was one already.
+func (p *presence) firstRelay() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.relayed && p.waiting == nil {
+		p.waiting = make(chan struct{})
+	}
+	return p.waiting
+}
+
+// pool returns where the online relays can be reached.
 func (p *presence) pool() wire.Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.poolLocked()
 }
 
-// pushPoolLocked tells everybody but one the pool, if it has changed. A relay
-// that comes back as it was is no news: idle Runtimes pay for each byte.
-func (p *presence) pushPoolLocked(but *link) {
-	m := encode(wire.TypePool, p.poolLocked())
+// pushPoolLocked sends the pool to every link except one, if it has changed. A relay that comes back with the same
+// addresses changes nothing: an idle Runtime on a mobile link pays for each byte.
+func (p *presence) pushPoolLocked(except *link) {
+	pool := p.poolLocked()
+	if len(pool.Relays) > 0 {
+		p.noteRelayLocked()
+	}
+	m := encode(wire.TypePool, pool)
 	if bytes.Equal(m.payload, p.pushed) {
 		return
 	}
+	// Compared as bytes: what is equal on the wire need not be sent.
 	p.pushed = m.payload
-	p.pushLocked(m, but)
+	p.pushLocked(m, except)
 }
 
 func (p *presence) poolLocked() wire.Pool {
@@ -142,15 +170,17 @@ func (p *presence) poolLocked() wire.Pool {
 	return pool
 }
 
-// pushLocked queues a frame for everybody but one.
-func (p *presence) pushLocked(m message, but *link) {
+// pushLocked queues a frame for every link except one.
+func (p *presence) pushLocked(m message, except *link) {
 	for _, l := range p.links {
-		if l != but {
+		if l != except {
 			l.send(m)
 		}
 	}
 }
 
+// forbidLocked never forgets a key while the process lives, unlike the list that is pushed: the registry must refuse it
+// at any time.
 func (p *presence) forbidLocked(spki identity.SPKI, at time.Time) {
 	if p.revoked == nil {
 		p.revoked = make(map[identity.SPKI]time.Time)
@@ -158,13 +188,13 @@ func (p *presence) forbidLocked(spki identity.SPKI, at time.Time) {
 	p.revoked[spki] = at
 }
 
-// revoke forbids a key now.
+// revoke revokes a key now.
 func (p *presence) revoke(spki identity.SPKI, now time.Time) {
 	p.revokeAll(map[identity.SPKI]time.Time{spki: now}, now)
 }
 
-// revokeAll forbids keys that were revoked at those times, ends what is
-// connected with them and tells everybody else. What was known is no news.
+// revokeAll adds keys that were revoked at those times, ends their links and sends the list to all others. Keys that
+// were known already change nothing.
 func (p *presence) revokeAll(keys map[identity.SPKI]time.Time, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,7 +209,7 @@ func (p *presence) revokeAll(keys map[identity.SPKI]time.Time, now time.Time) {
 	}
 	for _, l := range p.links {
 		if _, no := p.revoked[l.peer.SPKI]; no {
-			l.finish(&wire.Refusal{Reason: transport.Revoked})
+			l.closeWith(&wire.Refusal{Reason: transport.Revoked})
 		}
 	}
 	p.pushLocked(encode(wire.TypeRevoked, p.revokedLocked(now)), nil)
@@ -192,14 +222,14 @@ func (p *presence) isRevoked(spki identity.SPKI) bool {
 	return no
 }
 
-// Bounds of what is pushed (wire §4.7): older keys have no valid certificate
-// any more, and cannot get one.
+// Limits of the list that is pushed (wire §4.7). Older keys need not be in it: their certificates have expired, and
+// they cannot get new ones.
 const (
 	revokedFor = memberLife + 2*backdate
 	maxRevoked = 900 // of 67 bytes each, in a frame of 64 KiB
 )
 
-// revokedLocked returns the list to push, newest first when it is too long.
+// revokedLocked returns the list to push: the newest keys, if there are too many.
 func (p *presence) revokedLocked(now time.Time) wire.Revoked {
 	keys := []identity.SPKI{}
 	for k, at := range p.revoked {
@@ -216,7 +246,7 @@ func (p *presence) revokedLocked(now time.Time) wire.Revoked {
 	return wire.Revoked{SPKI: keys[:min(len(keys), maxRevoked)]}
 }
 
-// encode makes a message of one of wire's types, which always can be encoded.
+// encode makes a message of one of the types of package wire, all of which can be encoded.
 func encode(t wire.Type, v any) message {
 	payload, err := json.Marshal(v)
 	if err != nil {

@@ -4,56 +4,70 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
-// getRelays tells where the relays that are online answer, for the Manager to
-// measure them.
-func (s *Server) getRelays(request) (int, any, error) {
-	return http.StatusOK, s.presence.pool(), nil
-}
-
-// relayBody and relayAnswer are those of POST /api/v1/relays.
-type relayBody struct {
-	Name string `json:"name"`
-}
-
-type relayAnswer struct {
-	Name    string    `json:"name"`
-	Code    string    `json:"code"`
-	Expires time.Time `json:"expires"`
+// getRelays returns where the online relays can be reached, so that the Manager can measure them. They are all in
+// memory, so that pages cost no transaction.
+func (s *Server) getRelays(r request) (int, any, error) {
+	limit, err := r.limit()
+	if err != nil {
+		return 0, nil, err
+	}
+	var after string
+	if err := r.cursor(&after); err != nil {
+		return 0, nil, err
+	}
+	page := api.Relays{Relays: []wire.Relay{}}
+	for _, relay := range s.presence.pool().Relays {
+		if relay.Name <= after {
+			continue
+		}
+		if len(page.Relays) == limit {
+			page.Next = cursorOf(page.Relays[limit-1].Name)
+			break
+		}
+		page.Relays = append(page.Relays, relay)
+	}
+	return http.StatusOK, page, nil
 }
 
 func (s *Server) postRelays(r request) (int, any, error) {
-	var body relayBody
+	var body api.AddRequest
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
-	if err := s.runsInfrastructure(r.Context(), r.caller); err != nil {
-		return 0, nil, err
-	}
-	if err := identity.CheckLabel(body.Name); err != nil {
-		return 0, nil, refuse(codeBadRequest, "name: "+err.Error())
-	}
-	m, code, err := s.addRelay(r.Context(), body.Name)
-	if errors.Is(err, ErrConflict) {
-		return 0, nil, refuse(codeNameTaken, "another relay has this name")
-	} else if err != nil {
-		return 0, nil, err
-	}
-	err = s.audit(r.Context(), actionRelayAdd, r.caller.peer.Name.String(), m.name(), nil, "")
-	return http.StatusCreated, relayAnswer{m.Name, code.String(), m.Code.Expires}, err
+	var m store.Member
+	var code identity.Code
+	err := s.store.Update(r.Context(), func(tx *store.Tx) (err error) {
+		if err := runsInfrastructure(tx, r.caller); err != nil {
+			return err
+		}
+		if err := identity.CheckLabel(body.Name); err != nil {
+			return refuse(api.BadRequest, "name: "+err.Error())
+		}
+		// Grants and certificates name a relay, so its name is never used again.
+		m, code, err = newMember(tx, store.Member{Kind: identity.KindRelay, ID: body.Name, Name: body.Name, Created: s.now().UTC()})
+		if errors.Is(err, store.ErrExists) {
+			return refuse(api.NameTaken, "another relay has this name")
+		} else if err != nil {
+			return err
+		}
+		return tx.Append(s.record(actionRelayAdd, r.caller.peer.Name.String(), m.Identity(), nil, ""))
+	})
+	return http.StatusCreated, api.NewRelay{Name: m.Name, Code: code.String(), Expires: m.CodeExpires}, err
 }
 
-// runsInfrastructure refuses a caller whose domain is not the one that came with
-// the infrastructure: relays are everybody's.
-func (s *Server) runsInfrastructure(ctx context.Context, c caller) error {
-	d, _, err := load[domainRecord](ctx, s.cfg.Store, bucketDomains, c.domain())
-	if err != nil && !errors.Is(err, ErrNotFound) {
+// runsInfrastructure refuses a caller whose domain is not the one that was made with the infrastructure: a relay
+// carries the sessions of all domains.
+func runsInfrastructure(tx *store.Tx, c caller) error {
+	d := store.Domain{Name: c.domain()}
+	if err := tx.Get(&d); err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	if !d.Infrastructure {
@@ -62,40 +76,22 @@ func (s *Server) runsInfrastructure(ctx context.Context, c caller) error {
 	return nil
 }
 
-// addRelay makes a relay's record, which is the commit and is made once: its
-// name is in grants and certificates, and never another relay's.
-func (s *Server) addRelay(ctx context.Context, name string) (memberRecord, identity.Code, error) {
-	m := memberRecord{Name: name, Created: s.now().UTC()}
-	_, _, err := load[memberRecord](ctx, s.cfg.Store, bucketRelays, name)
-	switch {
-	case err == nil:
-		return m, identity.Code{}, ErrConflict
-	case !errors.Is(err, ErrNotFound):
-		return m, identity.Code{}, err
-	}
-	code, ref, err := newCode(ctx, s.cfg.Store, identity.KindRelay, "", name, m.Created)
-	if err != nil {
-		return m, code, err
-	}
-	m.Code = ref
-	return m, code, save(ctx, s.cfg.Store, bucketRelays, name, m, 0)
-}
-
-// postMeasurements takes what the Manager on the caller's machine has measured.
+// postMeasurements adds what the Manager on the caller's machine has measured. They are kept by the key and not by the
+// user: a technician has a PC in the office and a laptop on the road.
 func (s *Server) postMeasurements(r request) (int, any, error) {
-	var body wire.Measurements
+	var body api.Measurements
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
 	list, err := checkMeasurements(body)
 	if err != nil {
-		return 0, nil, refuse(codeBadRequest, err.Error())
+		return 0, nil, refuse(api.BadRequest, err.Error())
 	}
 	err = s.noteMeasurements(r.Context(), measuredByManager(r.caller.peer.SPKI), list)
 	return http.StatusNoContent, nil, err
 }
 
-// getDeviceRelays tells how it would be decided now. It changes nothing.
+// getDeviceRelays returns what would be decided now. It does not store that, so the incumbent stays.
 func (s *Server) getDeviceRelays(r request) (int, any, error) {
 	m, err := s.device(r)
 	if err != nil {
@@ -104,20 +100,21 @@ func (s *Server) getDeviceRelays(r request) (int, any, error) {
 	switch r.URL.Query().Get("measure") {
 	case "", "0":
 	case "1":
-		if err := s.measureNow(r.Context(), m.name()); err != nil {
+		if err := s.measureNow(r.Context(), m.Identity()); err != nil {
 			return 0, nil, err
 		}
 	default:
-		return 0, nil, refuse(codeBadRequest, "measure is not 0 or 1")
+		return 0, nil, refuse(api.BadRequest, "measure is not 0 or 1")
 	}
-	d, err := s.decide(r.Context(), r.caller.peer, m.UID, "")
+	d, err := s.decide(r.Context(), r.caller.peer, m.UID(), "")
 	return http.StatusOK, d, err
 }
 
+// measureNow asks a device to measure and waits for it. An offline device is no error: its old numbers are shown.
 func (s *Server) measureNow(ctx context.Context, device identity.Name) error {
 	runtime, err := s.locate(ctx, device)
 	if err != nil || runtime == nil {
 		return err
 	}
-	return s.measure(ctx, runtime)
+	return s.requestMeasurements(ctx, runtime)
 }

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -8,19 +9,21 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
-// addRelay makes a relay, enrols it and connects it; the Runtime reads the pool.
+// addRelay makes a relay, enrolls it and connects it; the Runtime reads the pool.
 func (s *stage) addRelay(name string) *control {
 	s.t.Helper()
-	var added relayAnswer
-	if status := s.call(s.admin, "POST", "/api/v1/relays", relayBody{name}, &added); status != 201 {
+	var added api.NewRelay
+	if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, &added); status != 201 {
 		s.t.Fatalf("add relay: %d", status)
 	}
 	who := newSomeone()
-	if err := s.enrol(added.Code, who); err != nil {
+	if err := s.enroll(added.Code, who); err != nil {
 		s.t.Fatal(err)
 	}
 	c := s.control(who, relayHello("cd"))
@@ -44,36 +47,36 @@ func (s *stage) measured(manager, runtime []float64) {
 	synctest.Wait()
 }
 
-func TestRelayIsAddedOnceAndEnrolsByItsCode(t *testing.T) {
+func TestRelayIsAddedOnceAndEnrollsByItsCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		for _, name := range []string{"", "R2", "r2.x", "-r", "r 2", strings.Repeat("r", 64)} {
-			if status := s.call(s.admin, "POST", "/api/v1/relays", relayBody{name}, nil); status != 400 {
+			if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, nil); status != 400 {
 				t.Errorf("%q: %d", name, status)
 			}
 		}
-		var added relayAnswer
-		if status := s.call(s.admin, "POST", "/api/v1/relays", relayBody{"r2"}, &added); status != 201 || added.Name != "r2" || time.Until(added.Expires) != codeLife {
+		var added api.NewRelay
+		if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}, &added); status != 201 || added.Name != "r2" || time.Until(added.Expires) != codeLife {
 			t.Errorf("%d %+v", status, added)
 		}
 		if got := s.actions(1); got[0] != "relay-add ok" {
 			t.Errorf("audit: %v", got)
 		}
 		for _, name := range []string{"r1", "r2"} {
-			if status := s.call(s.admin, "POST", "/api/v1/relays", relayBody{name}, nil); status != 409 {
+			if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, nil); status != 409 {
 				t.Errorf("%s again: %d", name, status)
 			}
 		}
 		who := newSomeone()
-		if err := s.enrol(added.Code, who); err != nil {
+		if err := s.enroll(added.Code, who); err != nil {
 			t.Fatal(err)
 		}
-		peer, err := identity.Verify(who.chain, s.roots, time.Now(), identity.KindRelay)
+		peer, err := identity.Verify(who.Chain, s.pki.Roots, time.Now(), identity.KindRelay)
 		if err != nil || peer.Name != identity.RelayName("r2") {
 			t.Errorf("%v, %v", peer, err)
 		}
-		wantReason(t, "the code with another key", s.enrol(added.Code, newSomeone()), transport.BadCode)
+		wantReason(t, "the code with another key", s.enroll(added.Code, newSomeone()), transport.BadCode)
 	})
 }
 
@@ -82,15 +85,13 @@ func TestOnlyTheInfrastructuresDomainAddsRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
-		if err := save(t.Context(), s.cfg.Store, bucketDomains, "other", domainRecord{Created: time.Now()}, 0); err != nil {
-			t.Fatal(err)
-		}
+		s.put(&store.Domain{Name: "other", Created: time.Now()})
 		for _, domain := range []string{"other", "nowhere"} {
-			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", relayBody{"r2"}); code != transport.Policy {
+			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}); code != transport.Policy {
 				t.Errorf("%s: %q", domain, code)
 			}
 		}
-		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", relayBody{"r2"}, nil); status != 201 {
+		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}, nil); status != 201 {
 			t.Errorf("a colleague: %d", status)
 		}
 	})
@@ -101,10 +102,10 @@ func TestPoolIsPushedWhenItChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
-		var added relayAnswer
-		s.call(s.admin, "POST", "/api/v1/relays", relayBody{"r2"}, &added)
+		var added api.NewRelay
+		s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}, &added)
 		who := newSomeone()
-		s.enrol(added.Code, who)
+		s.enroll(added.Code, who)
 		frames := make(chan wire.Frame, 16)
 		go func() {
 			defer close(frames)
@@ -190,22 +191,24 @@ func TestSessionGoesToTheBestRelayForBoth(t *testing.T) {
 			if o.Relay.Name != r.want {
 				t.Errorf("round %d: %s", i, o.Relay.Name)
 			}
-			last := must(readAudit(t.Context(), s.cfg.Store, "", "plant", 1))[0]
+			last := s.records(1)[0]
 			if want := "relay " + r.want + " score " + r.score + " ms"; last.Action != actionSessionOpen || !strings.Contains(last.Detail, want) {
 				t.Errorf("round %d: audit %q, want %q", i, last.Detail, want)
 			}
-			d, _, err := load[decision](t.Context(), s.cfg.Store, bucketDecisions, decisionKey(s.device.id.UID, "admin"))
-			if err != nil || d.Chosen != r.want || len(d.Relays) != 3 || d.Relays[0].Manager == nil {
+			row := store.Decision{Device: s.device.id.UID, User: "admin"}
+			s.get(&row)
+			var d api.Decision
+			if err := json.Unmarshal(row.Choice, &d); err != nil || d.Chosen != r.want || len(d.Relays) != 3 || d.Relays[0].Manager == nil {
 				t.Errorf("round %d: stored %+v, %v", i, d, err)
 			}
 		}
 		// What r3 says of itself can only count against it.
 		r3.write(wire.TypeLoad, wire.Load{Pipes: 100, Max: 100})
 		synctest.Wait()
-		var d decision
+		var d api.Decision
 		s.call(s.admin, "GET", "/api/v1/devices/press%201/relays", nil, &d)
 		if d.Incumbent != "r3" || d.Chosen != "r1" {
-			t.Errorf("r3 is full: %s", show(d))
+			t.Errorf("r3 is full: %+v", d)
 		}
 		if o, _ := s.session(); o.Relay.Name != "r1" {
 			t.Errorf("a full relay: %s", o.Relay.Name)

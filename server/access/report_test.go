@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -51,10 +52,10 @@ func TestMeasureAsksTheRuntimeAndWaits(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		path := "/api/v1/devices/press%201/relays"
-		ask := func(query string) <-chan decision {
-			done := make(chan decision, 1)
+		ask := func(query string) <-chan api.Decision {
+			done := make(chan api.Decision, 1)
 			go func() {
-				var d decision
+				var d api.Decision
 				s.call(s.admin, "GET", path+query, nil, &d)
 				done <- d
 			}()
@@ -68,7 +69,7 @@ func TestMeasureAsksTheRuntimeAndWaits(t *testing.T) {
 		s.runtime.read(wire.TypeMeasure, nil)
 		time.Sleep(3 * time.Second)
 		s.runtime.write(wire.TypeMeasurements, wire.Measurements{Relays: []wire.Measurement{{Name: "r1", RTTUS: 12_300, Port: 80, Way: "direct"}}})
-		for _, done := range []<-chan decision{first, second} {
+		for _, done := range []<-chan api.Decision{first, second} {
 			d := <-done
 			if m := d.Relays[0].Runtime; m == nil || m.RTTMS != 12.3 || m.Port != 80 || d.Relays[0].Manager != nil || d.Relays[0].ScoreMS != 1012.3 {
 				t.Errorf("%+v", d)
@@ -104,7 +105,7 @@ func TestManagersMeasurementsAreItsKeysOwn(t *testing.T) {
 		if status := s.call(s.admin, "POST", "/api/v1/measurements", body, nil); status != 204 {
 			t.Errorf("%d", status)
 		}
-		var mine, theirs decision
+		var mine, theirs api.Decision
 		s.call(s.admin, "GET", "/api/v1/devices/press%201/relays", nil, &mine)
 		s.call(other, "GET", "/api/v1/devices/press%201/relays", nil, &theirs)
 		if m := mine.Relays[0].Manager; len(mine.Relays) != 1 || m == nil || m.RTTMS != 7 || theirs.Relays[0].Manager != nil {

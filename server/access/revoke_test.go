@@ -8,6 +8,7 @@ import (
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -21,7 +22,7 @@ func TestRevocationWorksAtOnce(t *testing.T) {
 		defer s.end()
 		s.session()
 		start := time.Now()
-		var v deviceView
+		var v api.Device
 		if status := s.call(s.admin, "POST", "/api/v1/devices/press%201/revoke", nil, &v); status != 200 || v.State != "revoked" || v.Online {
 			t.Errorf("%d %+v", status, v)
 		}
@@ -69,7 +70,7 @@ func TestRevokedDuringHelloDoesNotSlipIn(t *testing.T) {
 		if s.server.presence.find(l.peer.Name) != nil {
 			t.Error("attached")
 		}
-		if r := <-l.over; r.Reason != transport.Revoked {
+		if r := <-l.closing; r.Reason != transport.Revoked {
 			t.Errorf("%v", r)
 		}
 	})

@@ -11,30 +11,30 @@ import (
 	"strings"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
-	"hawser/transport/wire"
+	"hawser/transport/api"
 )
 
-// who may call a route (access §6). The zero value is nobody: a route that
-// forgets to say is closed.
+// who may call a route (access §6). The zero value is nobody: a route whose line says nothing is closed.
 type who int
 
 const (
 	nobody who = iota
-	anyone     // with a code in the body, at most
-	user       // a valid, not revoked user certificate
-	key        // the same, but its dates may be over
+	anyone     // no certificate; the body may have a code
+	user       // a valid user certificate that is not revoked
+	key        // the same, but it may have expired
 )
 
-// route is one line of the table of access §6. Segments in braces are
-// variables. handle returns the status and body of success.
+// route is one line of the table of access §6. Segments in braces are variables. handle returns the status and body of
+// success.
 type route struct {
 	method, pattern string
 	who             who
 	handle          func(*Server, request) (status int, body any, err error)
 }
 
-// routes is the whole API: what is not here does not exist.
+// routes is the whole API. Who may call what is in this one table, and a test asks each route as each kind of caller.
 func routes() []route {
 	return []route{
 		{http.MethodPost, "/api/v1/login", anyone, (*Server).postLogin},
@@ -51,11 +51,13 @@ func routes() []route {
 		{http.MethodPost, "/api/v1/measurements", user, (*Server).postMeasurements},
 		{http.MethodGet, "/api/v1/devices/{device}/relays", user, (*Server).getDeviceRelays},
 		{http.MethodGet, "/api/v1/audit", user, (*Server).getAudit},
+		{http.MethodGet, "/api/v1/audit/heads", user, (*Server).getAuditHeads},
+		{http.MethodGet, "/api/v1/audit/chain", user, (*Server).getAuditChain},
 	}
 }
 
-// match finds the route of a request. The path is compared as it was sent,
-// segment by segment: nothing is cleaned, so that no two spellings mean one thing.
+// match finds the route of a request. http.ServeMux would clean the path and redirect; here it is compared as it was
+// sent, segment by segment, so that each object has exactly one path.
 func match(table []route, method, path string) (route, map[string]string, error) {
 	var allowed []string
 	for _, r := range table {
@@ -83,6 +85,7 @@ func (r route) matches(path string) (map[string]string, bool) {
 		name, isVar := strings.CutPrefix(p, "{")
 		switch {
 		case isVar:
+			// Unescaped after the split, so that an escaped slash stays part of its segment.
 			value, err := url.PathUnescape(segments[i])
 			if err != nil || value == "" {
 				return nil, false
@@ -95,19 +98,19 @@ func (r route) matches(path string) (map[string]string, bool) {
 	return vars, true
 }
 
-// errNotFound is the one answer for what does not exist and for what belongs
-// to another domain: byte for byte the same (access §6).
-var errNotFound = refuse(codeNotFound, "no such object")
+// errNotFound is the answer for what does not exist and for what belongs to another domain. It is the same byte for
+// byte, so that nobody can find out what another domain has (access §6).
+var errNotFound = refuse(api.NotFound, "no such object")
 
-// methodError is a path that exists for other methods.
+// methodError says that a path exists, but only for other methods.
 type methodError struct{ methods string }
 
 func (e *methodError) Error() string { return "method not allowed" }
 
 // Unwrap makes it a refusal.
-func (e *methodError) Unwrap() error { return refuse(codeMethodNotAllowed, "allowed: "+e.methods) }
+func (e *methodError) Unwrap() error { return refuse(api.MethodNotAllowed, "allowed: "+e.methods) }
 
-// caller is who sent a request.
+// caller is who has sent a request.
 type caller struct {
 	from netip.Addr
 	peer identity.Peer // the zero Peer for anyone
@@ -122,17 +125,17 @@ func (s *Server) identifyCaller(ctx context.Context, who who, conn *tls.Conn) (c
 		return c, nil
 	}
 	var err error
-	c.peer, err = s.judgeCaller(who, conn.ConnectionState().PeerCertificates)
+	c.peer, err = s.verifyCaller(who, conn.ConnectionState().PeerCertificates)
 	if err != nil {
 		return c, err
 	}
-	return c, s.registered(ctx, c.peer, who == key)
+	return c, s.checkRegistered(ctx, c.peer, who == key)
 }
 
-// judgeCaller verifies a client's chain as a route wants it.
-func (s *Server) judgeCaller(who who, chain []*x509.Certificate) (peer identity.Peer, err error) {
+// verifyCaller verifies a client's chain as a route requires.
+func (s *Server) verifyCaller(who who, chain []*x509.Certificate) (peer identity.Peer, err error) {
 	if len(chain) == 0 {
-		return peer, refuse(codeNotLoggedIn, "no client certificate")
+		return peer, refuse(api.NotLoggedIn, "no client certificate")
 	}
 	switch who {
 	case user:
@@ -143,25 +146,43 @@ func (s *Server) judgeCaller(who who, chain []*x509.Certificate) (peer identity.
 		return peer, refuse(transport.Policy, "nobody may call this")
 	}
 	if err != nil {
-		return peer, unproven(err)
+		return peer, badCertificate(err)
 	}
 	return peer, nil
 }
 
-// registered refuses a verified user whom the registry does not know by this key.
-func (s *Server) registered(ctx context.Context, peer identity.Peer, renewing bool) error {
-	u, _, err := load[userRecord](ctx, s.cfg.Store, bucketUsers, userKeyOf(peer.Name.Domain, peer.Name.ID))
-	if errors.Is(err, ErrNotFound) {
-		return refuse(codeNotLoggedIn, "no such user")
-	} else if err != nil {
+// checkRegistered refuses a verified user whom the registry does not know by this key: a certificate that was issued
+// before the user was revoked or logged out is still valid.
+func (s *Server) checkRegistered(ctx context.Context, peer identity.Peer, renewing bool) error {
+	var reason transport.Reason
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		u := store.User{Domain: peer.Name.Domain, Name: peer.Name.ID}
+		if err := tx.Get(&u); errors.Is(err, store.ErrNotFound) {
+			return s.orLost(refuse(api.NotLoggedIn, "no such user"))
+		} else if err != nil {
+			return err
+		}
+		k := &store.UserKey{Domain: u.Domain, User: u.Name, SPKI: peer.SPKI}
+		if err := tx.Get(k); errors.Is(err, store.ErrNotFound) {
+			k = nil
+		} else if err != nil {
+			return err
+		}
+		reason = judgeUser(u, k, renewing, s.now())
+		return nil
+	})
+	if err != nil {
 		return err
 	}
-	reason := judgeUser(u, peer.SPKI, renewing, s.now())
+	// Whatever became of the row: memory knows a revocation whose row cannot be read any more.
 	if s.presence.isRevoked(peer.SPKI) {
 		reason = transport.Revoked
 	}
-	if reason == "" {
+	switch reason {
+	case "":
 		return nil
+	case api.NotLoggedIn:
+		return s.orLost(refuse(reason, "not accepted by the registry"))
 	}
-	return &wire.Refusal{Reason: reason, Text: "not accepted by the registry"}
+	return refuse(reason, "not accepted by the registry")
 }

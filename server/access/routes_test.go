@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/accesstest"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -35,12 +38,12 @@ func withCommonName(r *x509.CertificateRequest) { r.Subject.CommonName = "admin"
 // A route that forgot its policy is closed to everybody.
 func TestRouteWithoutPolicyIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		admin := w.login()
-		_, err := w.server.judgeCaller(nobody, nil)
-		wantReason(t, "no certificate", err, codeNotLoggedIn)
-		_, err = w.server.judgeCaller(nobody, admin.chain)
+		_, err := w.server.verifyCaller(nobody, nil)
+		wantReason(t, "no certificate", err, api.NotLoggedIn)
+		_, err = w.server.verifyCaller(nobody, admin.Chain)
 		wantReason(t, "the owner", err, transport.Policy)
 	})
 }
@@ -50,17 +53,17 @@ func (s *stage) target(t *testing.T, r route, who *someone, session string) (pat
 	path = strings.NewReplacer("{device}", s.device.id.UID.String(), "{session}", session).Replace(r.pattern)
 	switch r.method + " " + r.pattern {
 	case "POST /api/v1/renew":
-		return path, renewBody{who.csr()}
+		return path, api.RenewRequest{CSR: who.CSR()}
 	case "POST /api/v1/devices":
-		return path, addBody{"new " + newID()[:8]}
+		return path, api.AddRequest{Name: "new " + newID()[:8]}
 	case "POST /api/v1/sessions":
-		return path, sessionBody{s.device.id.UID.String()}
+		return path, api.SessionRequest{Device: s.device.id.UID.String(), SessionVersion: wire.SessionVersion}
 	case "POST /api/v1/sessions/{session}/move":
-		return path, moveBody{1, transport.LinkLost}
+		return path, api.MoveRequest{Epoch: 1, Reason: transport.LinkLost}
 	case "POST /api/v1/relays":
-		return path, relayBody{"r" + newID()[:8]}
+		return path, api.AddRequest{Name: "r" + newID()[:8]}
 	}
-	return path, nil
+	return path, struct{}{}
 }
 
 // TestAuthorisationMatrix calls every route as everybody.
@@ -76,31 +79,24 @@ func TestAuthorisationMatrix(t *testing.T) {
 			offer, _ := s.session()
 			now := time.Now()
 			name := identity.UserName("plant", "admin")
-			expired := newSomeone()
-			expired.key = s.admin.key
-			expired.chain = must(s.issuing.Issue(identity.Request{
-				Name: name, Pub: s.admin.key.Public(), NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)}))
+			expired := &someone{Client: &accesstest.Client{Key: s.admin.Key}}
+			expired.Chain = s.pki.Chain(s.admin.Key.Public(), name, -2*time.Hour, -time.Hour)
 			revoked := s.newUser("plant", "ex")
-			if _, err := update(t.Context(), s.cfg.Store, bucketUsers, "plant.ex", func(u *userRecord) (bool, error) {
-				u.Revoked = &now
-				return true, nil
-			}); err != nil {
-				t.Fatal(err)
-			}
-			renamed := s.certified(name, now, now.Add(time.Hour))
-			foreign := newIdleWorld(t, NewMemory()).certified(name, now, now.Add(time.Hour))
+			s.put(&store.User{Domain: "plant", Name: "ex", Revoked: now})
+			renamed := s.certified(name, 0, time.Hour)
+			foreign := newIdleWorld(t).certified(name, 0, time.Hour)
 			callers := []struct {
 				name string
 				who  *someone
 				want transport.Reason // "" = allowed
 			}{
-				{"no certificate", nil, codeNotLoggedIn},
+				{"no certificate", nil, api.NotLoggedIn},
 				{"device certificate", s.device, transport.WrongKind},
-				{"access certificate", s.certified(s.cfg.Name, now, now.Add(time.Hour)), transport.WrongKind},
+				{"access certificate", s.certified(s.cfg.Name, 0, time.Hour), transport.WrongKind},
 				{"another root", foreign, transport.WrongRoot},
 				{"revoked user", revoked, transport.Revoked},
-				{"unknown user", s.certified(identity.UserName("plant", "nemo"), now, now.Add(time.Hour)), codeNotLoggedIn},
-				{"another key of the name", renamed, codeNotLoggedIn},
+				{"unknown user", s.certified(identity.UserName("plant", "nemo"), 0, time.Hour), api.NotLoggedIn},
+				{"another key of the name", renamed, api.NotLoggedIn},
 				{"expired user", expired, transport.Expired},
 				{"owner", s.admin, ""},
 			}
@@ -121,8 +117,8 @@ func TestAuthorisationMatrix(t *testing.T) {
 						s.runtime.write(wire.TypeOfferAck, wire.OfferAck{Session: o.Session})
 					}()
 				}
-				response, raw := s.callRaw(c.who, r.method, path, must(jsonOf(body)))
-				var p problem
+				response, raw := s.callRaw(c.who, r.method, path, body)
+				var p api.Problem
 				json.Unmarshal(raw, &p)
 				if allowed := response.StatusCode < 300; allowed != (c.want == "") || !allowed && p.Code != c.want {
 					t.Errorf("%s %s by %s: %d %s, want %q", r.method, r.pattern, c.name, response.StatusCode, raw, c.want)
@@ -143,11 +139,11 @@ func TestOtherDomainsObjectsDoNotExist(t *testing.T) {
 		stranger := s.newUser("other", "eve")
 		ask := func(who *someone, r route, device, session string) (int, []byte, http.Header) {
 			path := strings.NewReplacer("{device}", device, "{session}", session).Replace(r.pattern)
-			var body any
+			var body any = struct{}{}
 			if r.pattern == "/api/v1/sessions" {
-				body = sessionBody{device}
+				body = api.SessionRequest{Device: device, SessionVersion: wire.SessionVersion}
 			}
-			response, raw := s.callRaw(who, r.method, path, must(jsonOf(body)))
+			response, raw := s.callRaw(who, r.method, path, body)
 			return response.StatusCode, raw, response.Header
 		}
 		for _, r := range routes() {
@@ -162,8 +158,8 @@ func TestOtherDomainsObjectsDoNotExist(t *testing.T) {
 				}
 			}
 		}
-		var devices struct{ Devices []deviceView }
-		var audit struct{ Records []Record }
+		var devices struct{ Devices []api.Device }
+		var audit struct{ Records []store.Record }
 		s.call(stranger, "GET", "/api/v1/devices", nil, &devices)
 		s.call(stranger, "GET", "/api/v1/audit", nil, &audit)
 		if len(devices.Devices) != 0 || len(audit.Records) != 0 {
@@ -184,19 +180,19 @@ func headersEqual(a, b http.Header) bool {
 func TestPathsAreComparedAsSent(t *testing.T) {
 	cases := map[string]transport.Reason{
 		"/api/v1/devices":              "",
-		"/api/v1/devices/":             codeNotFound,
-		"/api/v1//devices":             codeNotFound,
-		"//api/v1/devices":             codeNotFound,
-		"/api/v1/devices;x":            codeNotFound,
-		"/API/v1/devices":              codeNotFound,
-		"/api/v1/%64evices":            codeNotFound,
-		"/api/v1/x/../devices":         codeNotFound,
+		"/api/v1/devices/":             api.NotFound,
+		"/api/v1//devices":             api.NotFound,
+		"//api/v1/devices":             api.NotFound,
+		"/api/v1/devices;x":            api.NotFound,
+		"/API/v1/devices":              api.NotFound,
+		"/api/v1/%64evices":            api.NotFound,
+		"/api/v1/x/../devices":         api.NotFound,
 		"/api/v1/devices/a%2Frevoke":   "", // a name, which no device has
-		"/api/v1/devices/%zz":          codeNotFound,
-		"/":                            codeNotFound,
-		"":                             codeNotFound,
-		"/api/v1/setup":                codeNotFound,
-		"/api/v1/devices/a/revoke/now": codeNotFound,
+		"/api/v1/devices/%zz":          api.NotFound,
+		"/":                            api.NotFound,
+		"":                             api.NotFound,
+		"/api/v1/setup":                api.NotFound,
+		"/api/v1/devices/a/revoke/now": api.NotFound,
 	}
 	for path, want := range cases {
 		_, _, err := match(routes(), http.MethodGet, path)

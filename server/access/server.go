@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,8 +13,11 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/wait"
 	"hawser/server/grant"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/wire"
 )
 
 // Limits and lifetimes of access §2 to §6 and wire §5.3.
@@ -31,11 +35,10 @@ const (
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. All of it but FloorResets,
-// ClockSet, Heartbeat, Now and Logger must be set.
+// Config is what an Access Server is made of. Everything except FloorResets, ClockSet, Heartbeat, Shared, Bus, Now and
+// Logger must be set.
 type Config struct {
 	Name     identity.Name // of kind access
-	Node     string        // names the audit chain; a label
 	Hosts    []string      // where clients reach this server; logins are told
 	Ports    []transport.Port
 	Roots    *identity.Roots
@@ -43,42 +46,49 @@ type Config struct {
 	TimeKey  crypto.Signer // signs time (identity §6)
 	TimeCert *x509.Certificate
 	Grant    grant.Signer
-	// FloorResets is a directory with the floor resets that are to be sent (access
-	// §10), or empty. It need not be there, and is read for each request.
+	// FloorResets is a directory with the floor resets to send (access §10), or empty. It need not exist, and is read
+	// for each request, so that a new reset needs no restart.
 	FloorResets string
-	// ClockSet is when an operator has put a wrong clock right: later times that are
-	// in the store at the start do not speak against it. Zero: all do.
+	// ClockSet is when an operator has corrected a wrong clock: later times that are in the store at the start are
+	// ignored when the clock is judged. Zero: none is ignored.
 	ClockSet time.Time
 	// Heartbeat is how often idle clients ping (wire §4.6); zero: 120 s.
 	Heartbeat time.Duration
-	Store     Store            // its opener closes it, after Run and all Serve calls have returned
-	Bus       Bus              // to the others that have the same Store; nil: there are none
+	Store     *store.Store     // opened as the node Name.ID; its opener closes it after Run and all Serve calls have returned
+	Shared    bool             // other Access Servers may be on the same database
+	Bus       Bus              // to those; nil: over the network (ServeNode)
 	Now       func() time.Time // nil: time.Now
 	Logger    *slog.Logger     // nil: none
 }
 
-// Server is an Access Server. Its methods are safe for concurrent use.
+// Server is an Access Server. Its methods are safe for concurrent use. Each member locks itself; there is no lock of
+// the whole.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	clock    clock
-	chain    chain
-	codes    limiter
-	cert     ownCertificate
-	cluster  cluster
-	presence presence
-	sessions sessions
-	measured measurements
-	later    chan struct{} // keep has something new to do later
-	sequence atomic.Uint64 // of signed times
-	badReset seldom
+	cfg        Config
+	log        *slog.Logger
+	store      *records
+	clock      clock
+	codes      limiter
+	admission  admission
+	cert       serverCertificate
+	cluster    cluster
+	presence   presence
+	sessions   sessions
+	measured   measurements
+	flaps      flaps
+	dueChanged wait.Bell     // something is due earlier than maintain knows
+	sequence   atomic.Uint64 // of signed times
+	badResets  logThrottle
+	damaged    logThrottle
 
 	life  context.Context // ends with Run
 	end   context.CancelFunc
 	ready chan struct{} // closed when Run has read the store
+	began time.Time     // set before ready is closed
 }
 
-// New checks cfg and returns a Server that does nothing before Run. It does no I/O.
+// New checks cfg and returns a Server that does nothing before Run. It does no I/O. A mistake in cfg is found here and
+// not at the first connection.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("make access server: %w", err)
@@ -92,15 +102,19 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	st := newRecords(cfg.Store, cfg.Logger)
 	s := &Server{
-		cfg: cfg, log: cfg.Logger,
-		chain:    chain{store: cfg.Store, node: cfg.Node},
-		measured: measurements{store: cfg.Store},
-		later:    make(chan struct{}, 1),
-		ready:    make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, store: st,
+		measured:   measurements{store: st},
+		dueChanged: wait.NewBell(),
+		ready:      make(chan struct{}),
 	}
 	s.clock.now = cfg.Now
-	s.cluster.init(cfg)
+	s.cluster.init(cfg, st)
+	if cfg.Shared && cfg.Bus == nil {
+		s.cluster.bus = newPeers(s)
+	}
+	// Of the server and not of a request: ServeConn has the context of the listener, and must end with Run as well.
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -118,13 +132,12 @@ func (c *Config) check() error {
 	case c.Heartbeat < 0 || c.Heartbeat > 0 && c.Heartbeat < time.Second:
 		return errors.New("heartbeat is under 1 s")
 	}
-	return identity.CheckLabel(c.Node)
+	return nil
 }
 
-// Run reads the store and then blocks until ctx ends; after it every ServeConn
-// and ServeAPI returns. It gives nil on cancel, and ErrInUse when another
-// process has the same Node and Store. Connections that are served before Run
-// has read the store wait for it.
+// Run reads the store and then blocks until ctx ends; when it returns, every ServeConn and ServeAPI returns soon. It
+// returns nil on cancel, and store.ErrInUse if another process has this node's name. Connections that are served before
+// Run has read the store wait for it.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.end()
 	err := s.run(ctx)
@@ -135,8 +148,8 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) run(ctx context.Context) error {
-	// What is published while the store is read must be heard.
-	leave, err := s.cluster.bus.Attend(s.cfg.Node, BusHandler{s.hear, s.obey, s.missed})
+	// Joined before the store is read, so that a hint about a change during that is not missed.
+	leave, err := s.cluster.join(s)
 	if err != nil {
 		return err
 	}
@@ -144,82 +157,254 @@ func (s *Server) run(ctx context.Context) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
+	// After the store was read: a lease is good for 15 s, and reading a large store may take longer.
 	if err := s.cluster.lease.take(ctx); err != nil {
 		return err
 	}
 	defer s.leaveCluster(ctx)
-	s.introduce(ctx)
-	if err := s.tendOnce(ctx, false); err != nil {
+	if err := s.announce(ctx); err != nil {
 		return err
 	}
+	if err := s.clusterStep(ctx, false); err != nil {
+		return err
+	}
+	// Connections were accepted meanwhile and wait: a client that is refused would search all other ports in vain.
+	s.began = time.Now()
 	close(s.ready)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var keeper sync.WaitGroup
-	defer keeper.Wait()
-	keeper.Go(func() { s.keep(ctx) })
-	err = s.tend(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	owned.Go(func() { s.maintain(ctx) })
+	owned.Go(func() { s.store.Scrub(ctx) })
+	err = s.clusterLoop(ctx)
 	cancel(err)
 	return err
 }
 
-// auditTail is how many audit records are looked at when the server starts.
+// auditTail is how many audit records are read at the start for their times. More than one, because a record of a wrong
+// clock may be ignored (ClockSet).
 const auditTail = 1000
 
-// load reads what must be known before the first answer: the newest time, the
-// revoked keys and the sessions that outlived the process.
+// load reads what must be known before the first answer: the newest time, the revoked keys, and the open sessions,
+// which go on while no Access Server runs.
 func (s *Server) load(ctx context.Context) error {
-	records, err := readAudit(ctx, s.cfg.Store, "", "", auditTail)
-	if err != nil {
+	newest, err := newestTimes(ctx, s.store)
+	if err := s.unlessKnown(err); err != nil {
 		return err
 	}
-	for _, r := range records {
-		if counts(r.Time, s.cfg.ClockSet) {
-			s.clock.saw(r.Time)
+	for _, at := range newest {
+		if countsAgainst(at, s.cfg.ClockSet) {
+			s.clock.observe(at)
 		}
 	}
-	if err := VerifyAudit(records); err != nil {
-		s.log.Error("audit chain is broken", "err", err)
-	}
-	return errors.Join(s.loadRevoked(ctx), s.loadSessions(ctx))
+	return errors.Join(s.unlessKnown(s.loadRevoked(ctx)), s.unlessKnown(s.loadSessions(ctx)))
 }
 
-func (s *Server) loadRevoked(ctx context.Context) error {
-	entries, err := s.cfg.Store.List(ctx, bucketRevoked, "")
-	if err != nil {
-		return err
-	}
-	keys := make(map[identity.SPKI]time.Time)
-	for _, e := range entries {
-		var r revokedRecord
-		if err := decode(e, bucketRevoked, &r); err != nil {
-			return err
-		}
-		spki, err := identity.ParseSPKI(e.Key)
-		if err != nil {
-			return err
-		}
-		keys[spki] = r.When
-	}
-	s.presence.revokeAll(keys, s.now())
-	return nil
-}
-
-func (s *Server) loadSessions(ctx context.Context) error {
-	records, err := list[sessionRecord](ctx, s.cfg.Store, bucketSessions, "")
-	for _, r := range records {
-		s.sessions.read(r)
+// unlessKnown returns err, unless it is damage for which nothing is granted anyway: a server with a page that cannot be
+// read still signs the time, and takes in whom it knows.
+func (s *Server) unlessKnown(err error) error {
+	if errors.Is(err, store.ErrDamaged) && s.store.Health().Granting() != nil {
+		return nil
 	}
 	return err
 }
 
-// Ready is closed when Run has read the store and, with others on it, holds its
-// lease. What is served before waits for it.
+// orLost returns a refusal of what is not there, or that the store is damaged while it may be among what was lost.
+func (s *Server) orLost(refusal error) error {
+	if err := s.store.Health().Granting(); err != nil {
+		return err
+	}
+	return refusal
+}
+
+func (s *Server) loadRevoked(ctx context.Context) error {
+	keys := make(map[identity.SPKI]time.Time)
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		list, err := tx.Revoked()
+		for _, k := range list {
+			keys[k.SPKI] = k.When
+		}
+		return err
+	})
+	if err == nil {
+		s.presence.revokeAll(keys, s.now())
+	}
+	return err
+}
+
+// loadSessions makes memory what the store has. What ended without this node having heard of it is told to the Runtime.
+// It only adds and removes what differs, since sessions go on while it runs.
+func (s *Server) loadSessions(ctx context.Context) error {
+	known := s.sessions.ids() // before: the store has had all of them
+	var open, ended []store.Session
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		open, err = tx.OpenSessions()
+		for _, r := range open {
+			delete(known, r.ID)
+		}
+		for id := range known {
+			r := store.Session{ID: id}
+			if err := tx.Get(&r); err == nil && !r.Ended.IsZero() {
+				ended = append(ended, r)
+			}
+		}
+		return err
+	})
+	for _, r := range open {
+		s.sessions.load(r)
+	}
+	for _, r := range ended {
+		s.sessions.remove(r.ID)
+		s.sendEnd(ctx, r.DeviceIdentity(), wire.EndSession{Session: r.ID, Reason: r.Reason})
+	}
+	return err
+}
+
+// endRevoked ends the sessions of revoked devices that a process has left that died while it revoked them.
+func (s *Server) endRevoked(ctx context.Context) {
+	var ended []store.Session
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		for id := range s.sessions.ids() {
+			r := store.Session{ID: id}
+			if tx.Get(&r) != nil {
+				continue
+			}
+			m := store.Member{Kind: identity.KindDevice, ID: r.Device.String()}
+			if tx.Get(&m) == nil && !m.Revoked.IsZero() {
+				ended = append(ended, r)
+			}
+		}
+		return nil
+	})
+	for _, r := range ended {
+		err = errors.Join(err, s.endSession(ctx, r.ID, s.cfg.Name.String(), transport.Revoked))
+	}
+	if err != nil && ctx.Err() == nil {
+		s.logFailure("sessions of revoked devices not ended", err)
+	}
+}
+
+// pruneEvery is how often records that are too old are deleted.
+const pruneEvery = time.Hour
+
+// maintain does what becomes due, until ctx ends: it writes measurements that waited, ends lost sessions that nobody
+// has moved, and deletes records that are too old. One goroutine for all of it: none of it is urgent, and two writers
+// would only wait for each other.
+func (s *Server) maintain(ctx context.Context) {
+	timer, prune := time.NewTimer(0), time.NewTicker(pruneEvery)
+	defer timer.Stop()
+	defer prune.Stop()
+	again := time.NewTimer(0)
+	again.Stop()
+	defer again.Stop()
+	// Once at the start: a revocation and the ends of its sessions are several transactions.
+	s.endRevoked(ctx)
+	for {
+		// Only then, so that a server whose store is well has no timer that asks it.
+		if s.store.isDown() {
+			again.Reset(healEvery)
+		}
+		select {
+		case <-ctx.Done():
+			s.flushLast(ctx)
+			return
+		case <-s.dueChanged:
+		case <-s.store.failed:
+		case <-again.C:
+			s.heal(ctx)
+		case <-timer.C:
+			s.runDue(ctx, time.Now())
+		case <-prune.C:
+			if err := s.prune(ctx); err != nil && ctx.Err() == nil {
+				s.logFailure("old records not removed", err)
+			}
+		}
+		timer.Stop()
+		if next := sooner(s.flaps.next(), sooner(s.sessions.next(), s.measured.next())); !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// prune deletes what is too old. Of audit records that go it leaves the signed head: nobody else can begin the chain later.
+func (s *Server) prune(ctx context.Context) error {
+	failed := s.store.Prune(ctx, s.now()) // a table that cannot be read must not let the audit fill the disk
+	now, ok := s.clock.trusted()
+	if !ok {
+		return failed // a wrong clock would say of records that they are old
+	}
+	cut, err := s.store.PruneAudit(ctx, now, s.signCheckpoint)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	if cut.Seq > 0 {
+		s.log.Info("old audit records were removed", "seq", cut.Seq)
+	}
+	full, err := s.store.AuditNearlyFull(ctx)
+	if full != nil && cut.Seq == 0 {
+		s.log.Warn("audit records will be removed", "err", full)
+	}
+	return errors.Join(failed, err)
+}
+
+func (s *Server) signCheckpoint(c store.Checkpoint) ([]byte, error) {
+	h := identity.AuditHead{Seq: c.Seq, Time: c.At}
+	hash, err := hex.DecodeString(c.Hash)
+	if err != nil || copy(h.Hash[:], hash) != len(h.Hash) {
+		return nil, fmt.Errorf("sign audit head: the hash of record %d is none", c.Seq)
+	}
+	return h.Sign(s.cfg.Grant.Key, s.cfg.Grant.Cert)
+}
+
+// sooner returns the earlier time; the zero time is never. One timer for all that is due, set to the earliest: most of
+// the time there is nothing.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// runDue does what is due at now. An error leaves it due, and does not keep the rest from being done.
+func (s *Server) runDue(ctx context.Context, now time.Time) {
+	for _, r := range s.flaps.due(now) {
+		s.auditLater(r)
+	}
+	if err := s.measured.flushDue(ctx, now); err != nil {
+		s.logFailure("measurements not stored", err)
+	}
+	for _, id := range s.sessions.overdue(now) {
+		if err := s.endSession(ctx, id, s.cfg.Name.String(), transport.LinkLost); err != nil {
+			s.logFailure("session not ended", err, "session", id)
+			if isAway(err) {
+				break // the others wait as well
+			}
+		}
+	}
+}
+
+// storeTimeout is how long the last writes at the end of Run may take.
+const storeTimeout = 10 * time.Second
+
+// flushLast writes the measurements that are only in this process. Without the context that has ended, but with a
+// bound: a store that is away must not keep a server from stopping.
+func (s *Server) flushLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	if err := s.measured.flushDue(ctx, time.Now().Add(measureEvery)); err != nil {
+		s.log.Error("measurements not stored", "err", err)
+	}
+}
+
+// Ready is closed when Run has read the store and, if others may be on it, has its lease. Connections that are served
+// earlier wait for it.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// attend returns a context that also ends with Run, once the server is ready;
-// ok is false when it never will be. The caller calls done.
-func (s *Server) attend(ctx context.Context) (_ context.Context, done func(), ok bool) {
+// whenReady waits until the server is ready, and returns a context that also ends with Run. ok is false if ctx or Run
+// has ended. The caller calls done. The caller's context may be the listener's, which lives on after Run: both ends
+// must end a connection.
+func (s *Server) whenReady(ctx context.Context) (_ context.Context, done func(), ok bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.life, cancel)
 	end := func() { stop(); cancel() }

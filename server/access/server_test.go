@@ -1,7 +1,6 @@
 package access
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"slices"
@@ -11,16 +10,16 @@ import (
 
 	"hawser/identity"
 	"hawser/server/grant"
+	"hawser/server/store"
 )
 
 func TestNewRefusesWhatCannotWork(t *testing.T) {
-	good := newIdleWorld(t, NewMemory()).cfg
+	good := newIdleWorld(t).cfg
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}
 	cases := map[string]func(*Config){
 		"a relay's name":    func(c *Config) { c.Name = identity.RelayName("r1") },
-		"node is no label":  func(c *Config) { c.Node = "a 1" },
 		"no roots":          func(c *Config) { c.Roots = nil },
 		"no issuing CA":     func(c *Config) { c.Issuing = nil },
 		"no time key":       func(c *Config) { c.TimeKey = nil },
@@ -39,17 +38,17 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 
 func TestCertificateIsWholeAndRenewedAtHalfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newIdleWorld(t, NewMemory())
+		w := newIdleWorld(t)
 		s := must(New(w.cfg))
 		first := must(s.Certificate())
 		var chain []*x509.Certificate
 		for _, der := range first.Certificate {
 			chain = append(chain, must(x509.ParseCertificate(der)))
 		}
-		if len(chain) != 3 || !chain[2].Equal(w.root.Cert) {
+		if len(chain) != 3 || !chain[2].Equal(w.pki.Root.Cert) {
 			t.Errorf("%d certificates", len(chain))
 		}
-		peer, err := identity.Verify(chain, w.roots, time.Now(), identity.KindAccess)
+		peer, err := identity.Verify(chain, w.pki.Roots, time.Now(), identity.KindAccess)
 		if err != nil || peer.Name != w.cfg.Name || peer.SPKI != must(s.leafSPKI()) {
 			t.Errorf("%v, %v", peer, err)
 		}
@@ -71,7 +70,7 @@ func TestCertificateIsWholeAndRenewedAtHalfLife(t *testing.T) {
 // Run ends everything that it owns, and what could not start says why.
 func TestRunEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		admin := w.login()
 		c := w.control(w.addDevice(admin, "press 1"), hello("01"))
 		w.stop()
@@ -80,33 +79,24 @@ func TestRunEnds(t *testing.T) {
 		}
 		c.Close()
 		w.cfg.Store.Close()
-		if err := must(New(w.cfg)).Run(t.Context()); !errors.Is(err, errClosed) {
+		if err := must(New(w.cfg)).Run(t.Context()); err == nil {
 			t.Errorf("with a closed store: %v", err)
 		}
 	})
 }
 
 func TestBootstrapOnce(t *testing.T) {
-	for _, kind := range storeKinds() {
-		t.Run(kind.name, func(t *testing.T) {
-			store := kind.open(t)
-			w := newIdleWorld(t, store)
-			if w.admin == w.relay {
-				t.Error("one code for both")
-			}
-			ctx := context.Background()
-			if _, _, err := Bootstrap(ctx, store, "plant", "admin", "r1", time.Now()); !errors.Is(err, ErrConflict) {
-				t.Errorf("again: %v", err)
-			}
-			if _, _, err := Bootstrap(ctx, store, "a b", "admin", "r1", time.Now()); identity.FaultOf(err) != identity.FaultBadName {
-				t.Errorf("bad domain: %v", err)
-			}
-			if got := w.actions(10); !slices.Equal(got, []string{"init ok"}) {
-				t.Errorf("audit: %v", got)
-			}
-			if err := VerifyAudit(must(readAudit(ctx, store, "", "", 10))); err != nil {
-				t.Error(err)
-			}
-		})
+	w := newIdleWorld(t)
+	if w.admin == w.relay {
+		t.Error("one code for both")
+	}
+	if _, _, err := Bootstrap(t.Context(), w.cfg.Store, "plant", "admin", "r1", time.Now()); !errors.Is(err, store.ErrExists) {
+		t.Errorf("again: %v", err)
+	}
+	if _, _, err := Bootstrap(t.Context(), w.cfg.Store, "a b", "admin", "r1", time.Now()); identity.FaultOf(err) != identity.FaultBadName {
+		t.Errorf("bad domain: %v", err)
+	}
+	if got := w.actions(10); !slices.Equal(got, []string{"init ok"}) {
+		t.Errorf("audit: %v", got)
 	}
 }

@@ -11,34 +11,35 @@ import (
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
 func TestLoginRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		who, other := newSomeone(), newSomeone()
 		code := w.admin.String()
 		cases := []struct {
 			name string
-			body loginBody
+			body api.LoginRequest
 			code transport.Reason
 		}{
-			{"CSR with a name", loginBody{code, "admin", csrFor(who.key, withCommonName)}, transport.BadCSR},
-			{"no CSR", loginBody{code, "admin", nil}, transport.BadCSR},
-			{"unknown code", loginBody{identity.NewCode().String(), "admin", who.csr()}, transport.BadCode},
-			{"activation code", loginBody{w.relay.String(), "admin", who.csr()}, transport.BadCode},
-			{"another user", loginBody{code, "anna", who.csr()}, transport.BadCode},
-			{"no fault", loginBody{code, "admin", who.csr()}, ""},
-			{"again with the same key", loginBody{strings.ToLower(code), "admin", who.csr()}, ""},
-			{"again with another key", loginBody{code, "admin", other.csr()}, transport.BadCode},
+			{"CSR with a name", api.LoginRequest{Code: code, User: "admin", CSR: csrFor(who.Key, withCommonName)}, transport.BadCSR},
+			{"no CSR", api.LoginRequest{Code: code, User: "admin", CSR: nil}, transport.BadCSR},
+			{"unknown code", api.LoginRequest{Code: identity.NewCode().String(), User: "admin", CSR: who.CSR()}, transport.BadCode},
+			{"activation code", api.LoginRequest{Code: w.relay.String(), User: "admin", CSR: who.CSR()}, transport.BadCode},
+			{"another user", api.LoginRequest{Code: code, User: "anna", CSR: who.CSR()}, transport.BadCode},
+			{"no fault", api.LoginRequest{Code: code, User: "admin", CSR: who.CSR()}, ""},
+			{"again with the same key", api.LoginRequest{Code: strings.ToLower(code), User: "admin", CSR: who.CSR()}, ""},
+			{"again with another key", api.LoginRequest{Code: code, User: "admin", CSR: other.CSR()}, transport.BadCode},
 		}
 		t.Attr("id", "A1-refuse")
 		t.Attr("cases", fmt.Sprint(len(cases)-2))
 		for _, c := range cases {
-			_, raw := w.callRaw(nil, "POST", "/api/v1/login", must(jsonOf(c.body)))
-			var p problem
+			_, raw := w.callRaw(nil, "POST", "/api/v1/login", c.body)
+			var p api.Problem
 			json.Unmarshal(raw, &p)
 			if p.Code != c.code {
 				t.Errorf("%s: %s, want %q", c.name, raw, c.code)
@@ -48,9 +49,9 @@ func TestLoginRefusals(t *testing.T) {
 			t.Errorf("audit: %v", got)
 		}
 		for range limitPerAddress {
-			w.call(nil, "POST", "/api/v1/login", loginBody{identity.NewCode().String(), "admin", who.csr()}, nil)
+			w.call(nil, "POST", "/api/v1/login", api.LoginRequest{Code: identity.NewCode().String(), User: "admin", CSR: who.CSR()}, nil)
 		}
-		response, _ := w.callRaw(nil, "POST", "/api/v1/login", must(jsonOf(loginBody{code, "admin", who.csr()})))
+		response, _ := w.callRaw(nil, "POST", "/api/v1/login", api.LoginRequest{Code: code, User: "admin", CSR: who.CSR()})
 		if response.StatusCode != 429 || response.Header.Get("Retry-After") == "" {
 			t.Errorf("%d %v", response.StatusCode, response.Header)
 		}
@@ -61,15 +62,15 @@ func TestLoginRefusals(t *testing.T) {
 // the certificate, and then has to log in again.
 func TestUserRenewsFor30Days(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, NewMemory())
+		w := newWorld(t)
 		defer w.stop()
 		admin := w.login()
-		if life := time.Until(admin.chain[0].NotAfter); life != userLife {
+		if life := time.Until(admin.Chain[0].NotAfter); life != userLife {
 			t.Errorf("life %v", life)
 		}
 		renew := func(csr []byte) int {
-			var answer renewAnswer
-			status := w.call(admin, "POST", "/api/v1/renew", renewBody{csr}, &answer)
+			var answer api.RenewAnswer
+			status := w.call(admin, "POST", "/api/v1/renew", api.RenewRequest{CSR: csr}, &answer)
 			if status == 200 {
 				admin.take(wire.Identity{Chain: answer.Chain})
 			}
@@ -79,21 +80,21 @@ func TestUserRenewsFor30Days(t *testing.T) {
 		if status := w.call(admin, "GET", "/api/v1/devices", nil, nil); status != 401 {
 			t.Errorf("with an expired certificate: %d", status)
 		}
-		if status := renew(newSomeone().csr()); status != 403 {
+		if status := renew(newSomeone().CSR()); status != 403 {
 			t.Errorf("with another key: %d", status)
 		}
-		if status := renew(admin.csr()); status != 200 {
+		if status := renew(admin.CSR()); status != 200 {
 			t.Errorf("renew: %d", status)
 		}
 		if status := w.call(admin, "GET", "/api/v1/devices", nil, nil); status != 200 {
 			t.Errorf("renewed: %d", status)
 		}
 		time.Sleep(29 * 24 * time.Hour)
-		if status := renew(admin.csr()); status != 200 {
+		if status := renew(admin.CSR()); status != 200 {
 			t.Errorf("after 29.5 days: %d", status)
 		}
 		time.Sleep(24 * time.Hour)
-		if status := renew(admin.csr()); status != 401 {
+		if status := renew(admin.CSR()); status != 401 {
 			t.Errorf("after 30.5 days: %d", status)
 		}
 	})

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"crypto/tls"
+	"database/sql"
 	"net"
 	"net/netip"
 	"sync"
@@ -10,8 +11,10 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 	"hawser/server/grant"
+	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -26,17 +29,16 @@ func must[T any](v T, err error) T {
 // world is an infrastructure in memory with one Access Server. It lives inside
 // a bubble; outside of one, only what needs no network may be used.
 type world struct {
-	t       testing.TB
-	net     *memnet.Network
-	root    *identity.Authority
-	issuing *identity.Authority
-	roots   *identity.Roots
-	cfg     Config
-	server  *Server
-	admin   identity.Code // login code of user "admin" in domain "plant"
-	relay   identity.Code // activation code of relay "r1"
-	addr    netip.Addr    // of the server
-	stop    func()
+	t      testing.TB
+	net    *memnet.Network
+	pki    *identitytest.PKI
+	db     *database
+	cfg    Config
+	server *Server
+	admin  identity.Code // login code of user "admin" in domain "plant"
+	relay  identity.Code // activation code of relay "r1"
+	addr   netip.Addr    // of the server
+	stop   func()
 }
 
 var (
@@ -44,44 +46,63 @@ var (
 	clientAddr = netip.MustParseAddr("198.51.100.7")
 )
 
+// database is an SQLite database in memory, which the nodes of a world share. A
+// fault of a node's connection to it can be switched on.
+type database struct {
+	t  testing.TB
+	db *sql.DB
+}
+
+func newDatabase(t testing.TB) *database {
+	d := &database{t, must(store.Memory())}
+	t.Cleanup(func() { d.db.Close() })
+	return d
+}
+
+// open opens it as a node, until the end of the test.
+func (d *database) open(node string, shared bool, fault func() error) *store.Store {
+	d.t.Helper()
+	st, err := store.Open(d.t.Context(), store.Options{Database: d.db, Node: node, Shared: shared, Fault: fault})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { st.Close() })
+	return st
+}
+
 // newWorld makes a world and starts its server; configs may change the config before.
-func newWorld(t testing.TB, store Store, configs ...func(*Config)) *world {
+func newWorld(t testing.TB, configs ...func(*Config)) *world {
 	t.Helper()
-	w := newIdleWorld(t, store, configs...)
+	w := newIdleWorld(t, configs...)
 	w.start()
 	return w
 }
 
-func newIdleWorld(t testing.TB, store Store, configs ...func(*Config)) *world {
+func newIdleWorld(t testing.TB, configs ...func(*Config)) *world {
 	t.Helper()
 	now := time.Now()
-	w := &world{t: t, net: memnet.New(), addr: serverAddr}
-	w.root = must(identity.NewRoot(must(identity.NewKey()), now))
-	w.issuing = must(w.root.NewIssuing(must(identity.NewKey()), now))
-	w.roots = must(identity.NewRoots(w.root.Cert))
-	w.cfg = w.config("a1")
-	w.cfg.Store = store
+	w := &world{t: t, net: memnet.New(), addr: serverAddr, db: newDatabase(t), pki: identitytest.New(now)}
+	w.cfg = w.config(w.pki)
+	first := w.db.open("a1", false, nil)
+	var err error
+	w.admin, w.relay, err = Bootstrap(t.Context(), first, "plant", "admin", "r1", now)
 	for _, c := range configs {
 		c(&w.cfg)
 	}
-	var err error
-	w.admin, w.relay, err = Bootstrap(t.Context(), store, "plant", "admin", "r1", now)
+	if w.cfg.Store == nil {
+		w.cfg.Store = w.db.open("a1", w.cfg.Shared, nil)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
-// config returns that of an Access Server under the world's root, which has
-// its own keys but no store.
-func (w *world) config(name string) Config {
-	now, id := time.Now(), identity.AccessName(name)
-	timeKey, grantKey := must(identity.NewKey()), must(identity.NewKey())
+// config returns that of the Access Server of a PKI. It has no store.
+func (w *world) config(pki *identitytest.PKI) Config {
 	return Config{
-		Name: id, Node: name, Hosts: []string{w.addr.String()}, Ports: []transport.Port{443},
-		Roots: w.roots, Issuing: must(w.root.NewIssuing(must(identity.NewKey()), now)),
-		TimeKey: timeKey, TimeCert: must(w.root.CertifyTimeKey(id, timeKey.Public(), now)),
-		Grant: grant.Signer{Key: grantKey, Cert: must(w.root.CertifyGrantKey(id, grantKey.Public(), now))},
+		Name: pki.Access, Hosts: []string{w.addr.String()}, Ports: []transport.Port{443},
+		Roots: pki.Roots, Issuing: pki.Issuing, TimeKey: pki.Time.Key, TimeCert: pki.Time.Cert, Grant: grant.Signer(pki.Grant),
 	}
 }
 
@@ -90,26 +111,17 @@ func (w *world) start() {
 	w.t.Helper()
 	w.server = must(New(w.cfg))
 	ctx, cancel := context.WithCancel(context.Background())
-	listener := must(w.net.Host(w.addr).Listen(443))
-	var owned sync.WaitGroup
-	owned.Go(func() {
+	port := must(w.net.Host(w.addr).Serve(443, func(conn net.Conn) { w.accept(ctx, conn) }))
+	var running sync.WaitGroup
+	running.Go(func() {
 		if err := w.server.Run(ctx); err != nil {
 			w.t.Error(err)
 		}
 	})
-	owned.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			owned.Go(func() { w.accept(ctx, conn) })
-		}
-	})
 	w.stop = func() {
 		cancel()
-		listener.Close()
-		owned.Wait()
+		port.Stop()
+		running.Wait()
 	}
 }
 
@@ -120,7 +132,6 @@ func (w *world) accept(ctx context.Context, raw net.Conn) {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return w.server.Certificate() },
 	})
 	if conn.HandshakeContext(ctx) != nil {
-		raw.Close()
 		return
 	}
 	if conn.ConnectionState().NegotiatedProtocol == transport.ALPNAPI {
@@ -137,7 +148,9 @@ type control struct {
 	welcome wire.Welcome
 }
 
-func hello(instance string) wire.Hello { return wire.Hello{Version: "test", Instance: instance} }
+func hello(instance string) wire.Hello {
+	return wire.Hello{Version: "test", Instance: instance, SessionVersion: wire.SessionVersion}
+}
 
 func relayHello(instance string) wire.Hello {
 	return wire.Hello{Version: "test", Instance: instance, Hosts: []string{"r1.example"}, Ports: []transport.Port{443}}
@@ -190,11 +203,51 @@ func wantReason(t testing.TB, what string, err error, want transport.Reason) {
 	}
 }
 
+// records returns the newest n audit records. A commit takes along what waits to be written.
+func (w *world) records(n int) (list []store.Record) {
+	w.t.Helper()
+	w.put()
+	w.view(func(tx *store.Tx) (err error) {
+		list, err = tx.Audit(store.AuditFilter{Limit: n})
+		return err
+	})
+	return list
+}
+
 // actions returns the newest n audit records as "action result".
 func (w *world) actions(n int) (list []string) {
 	w.t.Helper()
-	for _, r := range must(readAudit(w.t.Context(), w.cfg.Store, "", "", n)) {
+	for _, r := range w.records(n) {
 		list = append(list, r.Action+" "+r.Result)
 	}
 	return list
+}
+
+func (w *world) view(f func(*store.Tx) error) {
+	w.t.Helper()
+	if err := w.cfg.Store.View(w.t.Context(), f); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// get fills a row whose key is set.
+func (w *world) get(r store.Row) {
+	w.t.Helper()
+	w.view(func(tx *store.Tx) error { return tx.Get(r) })
+}
+
+// put writes rows past the server.
+func (w *world) put(rows ...store.Row) {
+	w.t.Helper()
+	err := w.cfg.Store.Update(w.t.Context(), func(tx *store.Tx) error {
+		for _, r := range rows {
+			if err := tx.Put(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }

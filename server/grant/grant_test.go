@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/server/grant"
 	"hawser/transport"
 	"hawser/transport/wire"
@@ -22,10 +23,9 @@ import (
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// infrastructure is a root with one Access Server's keys.
+// infrastructure is one with what signs its grants.
 type infrastructure struct {
-	root   *identity.Authority
-	roots  *identity.Roots
+	*identitytest.PKI
 	signer grant.Signer
 }
 
@@ -37,10 +37,8 @@ func must[T any](v T, err error) T {
 }
 
 func newInfrastructure() infrastructure {
-	root := must(identity.NewRoot(must(identity.NewKey()), start))
-	key := must(identity.NewKey())
-	cert := must(root.CertifyGrantKey(identity.AccessName("a1"), key.Public(), start))
-	return infrastructure{root, must(identity.NewRoots(root.Cert)), grant.Signer{Key: key, Cert: cert}}
+	pki := identitytest.New(start)
+	return infrastructure{pki, grant.Signer(pki.Grant)}
 }
 
 func example() grant.Grant {
@@ -48,8 +46,8 @@ func example() grant.Grant {
 		ID: "000102030405060708090a0b0c0d0e0f", Relay: "r1", Instance: "ab12",
 		Session: "5e55", Epoch: 1, Role: wire.RoleManager,
 		Holder: identity.SPKI{1}, Peer: identity.SPKI{2},
-		Permissions: []string{"tcp", "ping"}, Crypto: wire.CryptoNested,
-		Issued: start, Expires: start.Add(grant.Life),
+		Permissions: []string{"tcp", "ping"},
+		Issued:      start, Expires: start.Add(grant.Life),
 	}
 }
 
@@ -58,7 +56,7 @@ func TestGrantRoundTrip(t *testing.T) {
 	for _, role := range []wire.Role{wire.RoleManager, wire.RoleRuntime} {
 		want := example()
 		want.Role = role
-		got, err := grant.Parse(must(in.signer.Sign(want)), in.roots, start)
+		got, err := grant.Parse(must(in.signer.Sign(want)), in.Roots, start)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +91,7 @@ func TestGrantTime(t *testing.T) {
 	t.Attr("id", "A1-refuse")
 	t.Attr("cases", fmt.Sprint(len(cases)))
 	for _, c := range cases {
-		_, err := grant.Parse(token, in.roots, start.Add(c.after))
+		_, err := grant.Parse(token, in.Roots, start.Add(c.after))
 		if got := transport.ReasonOf(err); got != c.want {
 			t.Errorf("after %v: %q (%v), want %q", c.after, got, err, c.want)
 		}
@@ -115,7 +113,7 @@ func goodClaims() jwt.MapClaims {
 		"iat": start.Unix(), "exp": start.Add(grant.Life).Unix(),
 		"session": "5e55", "epoch": 1, "role": "runtime",
 		"holder": identity.SPKI{1}.String(), "peer": identity.SPKI{2}.String(),
-		"permissions": []string{"tcp"}, "crypto": "nested",
+		"permissions": []string{"tcp"},
 	}
 }
 
@@ -127,7 +125,7 @@ func header(cert *x509.Certificate) map[string]any {
 func TestGrantFaultsAreRefused(t *testing.T) {
 	in, foreign := newInfrastructure(), newInfrastructure()
 	stranger := must(identity.NewKey())
-	timeCert := must(in.root.CertifyTimeKey(identity.AccessName("a1"), in.signer.Key.Public(), start))
+	timeCert := must(in.Root.CertifyTimeKey(in.Access, in.signer.Key.Public(), start))
 	without := func(claim string) jwt.MapClaims { c := goodClaims(); delete(c, claim); return c }
 	with := func(claim string, v any) jwt.MapClaims { c := goodClaims(); c[claim] = v; return c }
 	head := func(key string, v any) map[string]any { h := header(in.signer.Cert); h[key] = v; return h }
@@ -136,7 +134,7 @@ func TestGrantFaultsAreRefused(t *testing.T) {
 	}
 	signed := func(c jwt.MapClaims) string { return eddsa(in.signer.Key, header(in.signer.Cert), c) }
 
-	if _, err := grant.Parse(signed(goodClaims()), in.roots, start); err != nil {
+	if _, err := grant.Parse(signed(goodClaims()), in.Roots, start); err != nil {
 		t.Fatalf("the token without a fault: %v", err)
 	}
 	raw := signed(goodClaims())
@@ -155,7 +153,7 @@ func TestGrantFaultsAreRefused(t *testing.T) {
 		"certificate no DER":     eddsa(in.signer.Key, head("x5c", []string{"AAAA"}), goodClaims()),
 		"foreign root":           eddsa(foreign.signer.Key, header(foreign.signer.Cert), goodClaims()),
 		"time key's certificate": eddsa(in.signer.Key, header(timeCert), goodClaims()),
-		"root as certificate":    eddsa(in.root.Key, header(in.root.Cert), goodClaims()),
+		"root as certificate":    eddsa(in.Root.Key, header(in.Root.Cert), goodClaims()),
 		"another key":            eddsa(stranger, header(in.signer.Cert), goodClaims()),
 		"signature cut off":      raw[:dot+1],
 		"signature padded":       raw + "=",
@@ -175,12 +173,11 @@ func TestGrantFaultsAreRefused(t *testing.T) {
 		"no holder":              signed(without("holder")),
 		"holder no hash":         signed(with("holder", "00")),
 		"no peer":                signed(without("peer")),
-		"no crypto":              signed(without("crypto")),
 	}
 	t.Attr("id", "A1-refuse")
 	t.Attr("cases", fmt.Sprint(len(cases)))
 	for name, bad := range cases {
-		if _, err := grant.Parse(bad, in.roots, start); transport.ReasonOf(err) != transport.BadGrant {
+		if _, err := grant.Parse(bad, in.Roots, start); transport.ReasonOf(err) != transport.BadGrant {
 			t.Errorf("%s: %v, want %s", name, err, transport.BadGrant)
 		}
 	}
@@ -193,7 +190,7 @@ func TestGrantFlippedBitsAreRefused(t *testing.T) {
 	for i := range good {
 		b := slices.Clone(good)
 		b[i] ^= 1
-		if _, err := grant.Parse(string(b), in.roots, start); transport.ReasonOf(err) != transport.BadGrant {
+		if _, err := grant.Parse(string(b), in.Roots, start); transport.ReasonOf(err) != transport.BadGrant {
 			t.Fatalf("byte %d changed: %v, want %s", i, err, transport.BadGrant)
 		}
 	}
@@ -209,14 +206,14 @@ func FuzzParse(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		g, err := grant.Parse(token, in.roots, start)
+		g, err := grant.Parse(token, in.Roots, start)
 		if err != nil {
 			if r := transport.ReasonOf(err); r != transport.BadGrant && r != transport.GrantExpired {
 				t.Fatalf("reason %q", r)
 			}
 			return
 		}
-		again, err := grant.Parse(must(in.signer.Sign(g)), in.roots, start)
+		again, err := grant.Parse(must(in.signer.Sign(g)), in.Roots, start)
 		if err != nil || !cmp.Equal(g, again) {
 			t.Fatalf("parsed again: %v, %v", again, err)
 		}

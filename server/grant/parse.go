@@ -15,19 +15,19 @@ import (
 	"hawser/transport/wire"
 )
 
-// Parse returns the grant of a token after everything that anybody can check
-// was checked: size, form, algorithm, the grant key's certificate up to roots,
-// the signature and the time now with Leeway. Audience, holder and single use
-// are for the relay to check, which alone knows them.
+// Parse checks everything about a token that needs no state: size, form, algorithm, the grant key's certificate up to
+// roots, the signature, and the time now with Leeway. The relay then checks audience, holder and single use.
 //
-// The error is a *transport.Error with reason grant-expired, or bad-grant for
-// everything else. Parse does not block and is safe for concurrent use.
+// The error is a *transport.Error with reason grant-expired, or bad-grant for everything else. Parse does not block and
+// is safe for concurrent use.
 func Parse(token string, roots *identity.Roots, now time.Time) (Grant, error) {
 	if len(token) > maxBytes {
 		return Grant{}, bad(fmt.Errorf("%d bytes, limit %d", len(token), maxBytes))
 	}
 	var c claims
 	parser := jwt.NewParser(
+		// The list of one algorithm comes from here and not from the token: a token that names its own (none, or HMAC
+		// with a public key as its secret) is the oldest attack on JWT (RFC 8725 §2.1).
 		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
 		jwt.WithTimeFunc(func() time.Time { return now }),
 		jwt.WithLeeway(Leeway),
@@ -55,8 +55,8 @@ func bad(err error) error {
 	return &transport.Error{Reason: transport.BadGrant, Op: "check grant", Err: err}
 }
 
-// grantKey returns the public key that the header's certificate certifies as a
-// grant key under roots. The header is not authenticated by anything else.
+// grantKey returns the public key of the header's certificate, if roots certify it as a grant key. Until that is
+// verified the header is a stranger's input.
 func grantKey(header map[string]any, roots *identity.Roots, now time.Time) (any, error) {
 	if header["typ"] != headerType {
 		return nil, errors.New("typ is not " + headerType)
@@ -80,7 +80,8 @@ func grantKey(header map[string]any, roots *identity.Roots, now time.Time) (any,
 	return cert.PublicKey, nil
 }
 
-// grant checks that the claims say what a grant must say.
+// grant makes a Grant of the claims, if they have everything that a grant must have. What a correct Access Server never
+// leaves out is required: an empty holder or session would otherwise match an empty one elsewhere.
 func (c *claims) grant() (Grant, error) {
 	if len(c.Audience) != 1 {
 		return Grant{}, errors.New("aud is not one relay")
@@ -99,14 +100,12 @@ func (c *claims) grant() (Grant, error) {
 		return Grant{}, errors.New("role is neither end of a session")
 	case c.Holder.IsZero() || c.Peer.IsZero():
 		return Grant{}, errors.New("no holder or no peer")
-	case c.Crypto == "":
-		return Grant{}, errors.New("no crypto")
 	}
 	return Grant{
 		ID: c.ID, Relay: relay, Instance: instance,
 		Session: c.Session, Epoch: c.Epoch, Role: c.Role,
 		Holder: c.Holder, Peer: c.Peer,
-		Permissions: c.Permissions, Crypto: c.Crypto,
-		Issued: c.IssuedAt.UTC(), Expires: c.ExpiresAt.UTC(),
+		Permissions: c.Permissions,
+		Issued:      c.IssuedAt.UTC(), Expires: c.ExpiresAt.UTC(),
 	}, nil
 }

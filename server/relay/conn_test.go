@@ -16,7 +16,7 @@ import (
 func TestSilentClientIsCutAfterTenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		conn := r.dial(t, r.device(t))
+		conn := r.dial(t, r.device())
 		began := time.Now()
 		wantReason(t, answer(conn), transport.Timeout)
 		if took := time.Since(began); took != joinTime {
@@ -28,7 +28,7 @@ func TestSilentClientIsCutAfterTenSeconds(t *testing.T) {
 func TestLoneEndWaitsFifteenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		conn := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 		began := time.Now()
 		wantReason(t, answer(conn), transport.NoPeer)
@@ -36,8 +36,8 @@ func TestLoneEndWaitsFifteenSeconds(t *testing.T) {
 			t.Errorf("gave up after %v, want %v", took, pairTime)
 		}
 		synctest.Wait()
-		if n := len(r.server.table.ends); n != 0 {
-			t.Errorf("%d ends are still seated", n)
+		if n := len(r.server.pairing.ends); n != 0 {
+			t.Errorf("%d ends still have a slot", n)
 		}
 	})
 }
@@ -45,7 +45,7 @@ func TestLoneEndWaitsFifteenSeconds(t *testing.T) {
 func TestEndThatComesInTimeIsPaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		runtime := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 		time.Sleep(pairTime - time.Second)
 		manager := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
@@ -57,7 +57,7 @@ func TestEndThatComesInTimeIsPaired(t *testing.T) {
 func TestSecondJoinOfTheSameRoleIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		first := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 		synctest.Wait()
 		second := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
@@ -71,7 +71,7 @@ func TestSecondJoinOfTheSameRoleIsRefused(t *testing.T) {
 func TestEpochsDoNotMeet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		later := r.grant(wire.RoleRuntime, device, user, "s1")
 		later.Epoch = 2
 		a := r.join(t, device, later)
@@ -84,10 +84,10 @@ func TestEpochsDoNotMeet(t *testing.T) {
 func TestOverTheLimitStrangersAreClosedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(c *Config) { c.MaxJoining = 2 })
-		first, second := r.dial(t, r.device(t)), r.dial(t, r.device(t))
+		first, second := r.dial(t, r.device()), r.dial(t, r.device())
 		synctest.Wait()
 		began := time.Now()
-		_, err := r.dial(t, r.device(t)).Read(make([]byte, 1))
+		_, err := r.dial(t, r.device()).Read(make([]byte, 1))
 		if err == nil || time.Since(began) != 0 {
 			t.Errorf("third connection read %v after %v, want an end at once", err, time.Since(began))
 		}
@@ -110,14 +110,14 @@ func TestWhatIsNoJoinIsRefused(t *testing.T) {
 		{"length over the limit", []byte{byte(wire.TypeJoin), 0xff, 0xff, 0xff}, transport.Protocol},
 		{"not JSON", []byte{byte(wire.TypeJoin), 0, 0, 1, '{'}, transport.Protocol},
 		{"wrong members", []byte{byte(wire.TypeJoin), 0, 0, 11, '{', '"', 'g', 'r', 'a', 'n', 't', '"', ':', '1', '}'}, transport.Protocol},
-		{"empty join", []byte{byte(wire.TypeJoin), 0, 0, 2, '{', '}'}, transport.Unsupported},
+		{"empty join", []byte{byte(wire.TypeJoin), 0, 0, 2, '{', '}'}, transport.BadGrant},
 		{"cut short", []byte{byte(wire.TypeJoin), 0, 0, 2, '{'}, transport.Timeout},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t)
-				conn := r.dial(t, r.device(t))
+				conn := r.dial(t, r.device())
 				_, err := conn.Write(c.bytes)
 				must(t, err)
 				wantReason(t, answer(conn), c.want)
@@ -155,8 +155,8 @@ func TestFullMemoryOfGrantsRefusesInsteadOfForgetting(t *testing.T) {
 
 func TestRelayWithoutIdentityHasNoCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		i := newInfra(t)
-		s, err := New(Config{Dir: t.TempDir(), Access: []string{"192.0.2.2"}, Hosts: []string{"192.0.2.1"}, Roots: i.roots})
+		i := newInfra()
+		s, err := New(Config{Dir: t.TempDir(), Access: []string{"192.0.2.2"}, Hosts: []string{"192.0.2.1"}, Roots: i.Roots})
 		must(t, err)
 		_, err = s.Certificate()
 		wantReason(t, err, transport.NotEnrolled)
@@ -169,21 +169,21 @@ func TestRelayWithoutIdentityHasNoCertificate(t *testing.T) {
 // FuzzJudge: no join makes the relay panic, and none that the fuzzer can make
 // is good.
 func FuzzJudge(f *testing.F) {
-	f.Add(`{"grant":"a.b.c","crypto":"nested"}`)
-	f.Add(`{"grant":"","crypto":"single"}`)
-	var i *infra
+	f.Add(`{"grant":"a.b.c"}`)
+	f.Add(`{"grant":""}`)
+	var i infra
 	var chain tls.Certificate
 	f.Fuzz(func(t *testing.T, payload string) {
-		if i == nil {
-			i = newInfra(t)
-			chain = i.device(t)
+		if i.PKI == nil {
+			i = newInfra()
+			chain = i.device()
 		}
 		var j wire.Join
 		if (wire.Frame{Type: wire.TypeJoin, Payload: []byte(payload)}).Decode(&j) != nil {
 			return
 		}
-		l := law{roots: i.roots, relay: relayName, instance: "x", now: time.Now()}
-		if _, err := judge(claim{certs(t, chain), j}, l); err == nil {
+		l := policy{roots: i.Roots, relay: relayName, instance: "x", now: time.Now()}
+		if _, err := judge(request{certs(t, chain), j}, l); err == nil {
 			t.Error("a join of random bytes was good")
 		}
 	})

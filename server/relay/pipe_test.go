@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -18,7 +19,7 @@ import (
 	"hawser/transport/wire"
 )
 
-func TestBytesArriveInBothDirectionsAndHalfCloseIsCarried(t *testing.T) {
+func TestBytesArriveInBothDirections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		runtime, manager := r.pair(t, "s1")
@@ -32,30 +33,20 @@ func TestBytesArriveInBothDirectionsAndHalfCloseIsCarried(t *testing.T) {
 	})
 }
 
-func TestOneDirectionGoesOnWhenTheOtherIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		runtime, manager := r.pair(t, "s1")
-		must(t, manager.CloseWrite())
-		receive(t, runtime, nil)
-		time.Sleep(lingerTime / 2)
-		send(t, runtime, []byte("late"))
-		receive(t, manager, []byte("late"))
-	})
-}
-
-func TestHalfClosedPipeEndsAfterLingering(t *testing.T) {
+// Nobody half-closes a line: the end of one side is that of both, after what is still under way.
+func TestOtherDirectionHasTwoSecondsWhenOneIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		runtime, manager := r.pair(t, "s1")
 		must(t, manager.CloseWrite())
 		receive(t, runtime, nil)
 		began := time.Now()
-		if _, err := manager.Read(make([]byte, 1)); err == nil {
-			t.Error("read from a pipe that nobody wrote to")
-		}
-		if took := time.Since(began); took != lingerTime {
-			t.Errorf("pipe ended after %v, want %v", took, lingerTime)
+		time.Sleep(endTime / 2)
+		_, err := runtime.Write([]byte("late"))
+		must(t, err)
+		receive(t, manager, []byte("late"))
+		if took := time.Since(began); took != endTime {
+			t.Errorf("the line ended after %v, want %v", took, endTime)
 		}
 	})
 }
@@ -94,13 +85,14 @@ func TestStalledReceiverHoldsUpTheSender(t *testing.T) {
 func TestPipeEndsForBothWhenOneSideIsReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
-		runtime := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
+		device, user := r.device(), r.user()
+		joined := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 		elsewhere := netip.MustParseAddr("192.0.2.10")
 		r.client = r.net.Host(elsewhere)
-		manager := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
-		must(t, answer(runtime))
-		must(t, answer(manager))
+		other := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
+		must(t, answer(joined))
+		must(t, answer(other))
+		runtime, _ := change(t)(joined, other)
 		r.net.Cut(r.addr, elsewhere)
 		began := time.Now()
 		wantEnd(t, runtime)
@@ -115,7 +107,7 @@ func TestRevokedKeyCutsRunningPipe(t *testing.T) {
 		r := newRig(t)
 		runtime, manager := r.pair(t, "s1")
 		other, _ := r.pair(t, "s2")
-		r.server.table.revoke([]identity.SPKI{r.holder(t, "s1")})
+		r.server.pairing.revoke([]identity.SPKI{r.holder(t, "s1")})
 		wantEnd(t, runtime)
 		wantEnd(t, manager)
 		send(t, other, []byte("still here"))
@@ -129,10 +121,10 @@ func TestRevokedKeyCutsRunningPipe(t *testing.T) {
 func TestRevokedKeyCutsWaitingEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		conn := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 		synctest.Wait()
-		r.server.table.revoke([]identity.SPKI{identity.CertSPKI(device.Leaf)})
+		r.server.pairing.revoke([]identity.SPKI{identity.CertSPKI(device.Leaf)})
 		wantReason(t, answer(conn), transport.Revoked)
 	})
 }
@@ -142,7 +134,7 @@ func TestEndSessionCutsOnlyThatSession(t *testing.T) {
 		r := newRig(t)
 		runtime, manager := r.pair(t, "s1")
 		other, far := r.pair(t, "s2")
-		r.server.table.endSession("s1", transport.Closed)
+		r.server.pairing.endSession("s1", transport.Closed)
 		wantEnd(t, runtime)
 		wantEnd(t, manager)
 		send(t, other, []byte("x"))
@@ -177,7 +169,7 @@ func random1MiB() []byte {
 	return b
 }
 
-func send(t *testing.T, conn *transport.Conn, b []byte) {
+func send(t *testing.T, conn *line, b []byte) {
 	if _, err := conn.Write(b); err != nil {
 		t.Errorf("send: %v", err)
 	}
@@ -186,7 +178,7 @@ func send(t *testing.T, conn *transport.Conn, b []byte) {
 	}
 }
 
-func receive(t *testing.T, conn *transport.Conn, want []byte) {
+func receive(t *testing.T, conn *line, want []byte) {
 	got, err := io.ReadAll(conn)
 	if err != nil {
 		t.Errorf("receive: %v", err)
@@ -196,7 +188,7 @@ func receive(t *testing.T, conn *transport.Conn, want []byte) {
 	}
 }
 
-func wantEnd(t *testing.T, conn *transport.Conn) {
+func wantEnd(t *testing.T, conn net.Conn) {
 	t.Helper()
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the pipe still carries")
@@ -206,10 +198,10 @@ func wantEnd(t *testing.T, conn *transport.Conn) {
 // holder is the key of the Runtime of a session.
 func (r *rig) holder(t *testing.T, session string) identity.SPKI {
 	t.Helper()
-	table := r.server.table
-	table.mu.Lock()
-	defer table.mu.Unlock()
-	e := table.ends[seat{session, 1, wire.RoleRuntime}]
+	pairs := r.server.pairing
+	pairs.mu.Lock()
+	defer pairs.mu.Unlock()
+	e := pairs.ends[slot{session, 1, wire.RoleRuntime}]
 	if e == nil {
 		t.Fatalf("nobody sits in session %s", session)
 	}

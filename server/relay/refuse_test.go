@@ -21,15 +21,14 @@ type scene struct {
 	cert   tls.Certificate // what the Manager shows in TLS
 	grant  grant.Grant     // what he was given
 	signer grant.Signer    // by whom
-	crypto wire.Crypto
 	bend   func(token string) string
 	age    time.Duration // of the grant when it is used
 	before func()        // happens before
 }
 
 func newScene(t *testing.T) *scene {
-	s := &scene{rig: newRig(t), crypto: wire.CryptoNested, bend: func(s string) string { return s }, before: func() {}}
-	s.device, s.cert, s.signer = s.rig.device(t), s.user(t), s.grants
+	s := &scene{rig: newRig(t), bend: func(s string) string { return s }, before: func() {}}
+	s.device, s.cert, s.signer = s.rig.device(), s.user(), grant.Signer(s.Grant)
 	s.grant = s.rig.grant(wire.RoleManager, s.cert, s.device, "s1")
 	return s
 }
@@ -43,7 +42,7 @@ func (s *scene) play(t *testing.T) error {
 	s.join(t, s.device, runtime)
 	s.before()
 	synctest.Wait()
-	return answer(s.joinWith(t, s.cert, wire.Join{Grant: token, Crypto: s.crypto}))
+	return answer(s.joinWith(t, s.cert, wire.Join{Grant: token}))
 }
 
 // refusals are the faults of a join that a relay must find (wire §5.1).
@@ -53,22 +52,22 @@ var refusals = []struct {
 	bend func(t *testing.T, s *scene)
 }{
 	{"another holder's key", transport.GrantHolder, func(t *testing.T, s *scene) {
-		s.cert = s.user(t)
+		s.cert = s.user()
 	}},
 	{"certificate of a wrong kind", transport.WrongKind, func(t *testing.T, s *scene) {
-		s.cert = s.issue(t, identity.RelayName("r2"), newKey(t), time.Hour)
+		s.cert = s.issue(identity.RelayName("r2"), time.Hour)
 		s.grant.Holder = identity.CertSPKI(s.cert.Leaf)
 	}},
 	{"device in the Manager's role", transport.WrongKind, func(t *testing.T, s *scene) {
-		s.cert = s.rig.device(t)
+		s.cert = s.rig.device()
 		s.grant.Holder = identity.CertSPKI(s.cert.Leaf)
 	}},
 	{"swapped peers", transport.GrantPeer, func(t *testing.T, s *scene) {
-		s.grant.Peer = identity.CertSPKI(s.rig.device(t).Leaf)
+		s.grant.Peer = identity.CertSPKI(s.rig.device().Leaf)
 	}},
 	{"reused grant", transport.GrantUsed, func(t *testing.T, s *scene) {
 		s.before = func() {
-			s.joinWith(t, s.cert, wire.Join{Grant: sign(t, s.signer, s.grant), Crypto: s.crypto})
+			s.joinWith(t, s.cert, wire.Join{Grant: sign(t, s.signer, s.grant)})
 		}
 	}},
 	{"grant after 60 s and leeway", transport.GrantExpired, func(t *testing.T, s *scene) {
@@ -80,23 +79,17 @@ var refusals = []struct {
 	{"grant of another instance", transport.GrantAudience, func(t *testing.T, s *scene) {
 		s.grant.Instance = newInstance()
 	}},
-	{"crypto the relay does not have", transport.Unsupported, func(t *testing.T, s *scene) {
-		s.crypto = "single"
-	}},
-	{"crypto that was not granted", transport.Unsupported, func(t *testing.T, s *scene) {
-		s.grant.Crypto = "single"
-	}},
 	{"expired client certificate", transport.Expired, func(t *testing.T, s *scene) {
-		s.cert = s.issue(t, identity.UserName("plant", "anna"), newKey(t), time.Second)
+		s.cert = s.issue(identity.UserName("plant", "anna"), time.Second)
 		s.grant.Holder = identity.CertSPKI(s.cert.Leaf)
 		s.age = 5 * time.Second
 	}},
 	{"client certificate of a wrong root", transport.WrongRoot, func(t *testing.T, s *scene) {
-		s.cert = newInfra(t).user(t)
+		s.cert = newInfra().user()
 		s.grant.Holder = identity.CertSPKI(s.cert.Leaf)
 	}},
 	{"grant of a wrong root", transport.BadGrant, func(t *testing.T, s *scene) {
-		s.signer = newInfra(t).grants
+		s.signer = grant.Signer(newInfra().Grant)
 	}},
 	{"changed grant", transport.BadGrant, func(t *testing.T, s *scene) {
 		s.bend = func(token string) string { return token[:len(token)-4] + "AAAA" }
@@ -105,7 +98,7 @@ var refusals = []struct {
 		s.cert = tls.Certificate{}
 	}},
 	{"revoked key", transport.Revoked, func(t *testing.T, s *scene) {
-		s.server.table.revoke([]identity.SPKI{s.grant.Holder})
+		s.server.pairing.revoke([]identity.SPKI{s.grant.Holder})
 	}},
 }
 

@@ -22,19 +22,20 @@ import (
 // holds (wire §5.3).
 const DefaultMaxJoining = 1024
 
-// DefaultMaxPipes is how many sessions a relay carries at most when its
-// configuration does not know its machine better.
+// DefaultMaxPipes is how many sessions a relay carries at most, unless its configuration
+// says otherwise.
 const DefaultMaxPipes = 2000
 
-// instanceBytes is 128 bits, so that no two processes ever are one audience.
+// instanceBytes is 128 bits, so that no two processes have the same audience. A new process must not accept what the
+// old one has, whose list of used grants is gone.
 const instanceBytes = 16
 
-// Config is what a relay is told. It is not changed after New.
+// Config is what a relay is made of. It is not changed after New.
 type Config struct {
-	Name    string // that its identity must have; empty: any
-	Dir     string // private to the relay: relay.key, identity.pem and, until it has enrolled, code
-	Code    string // activation code; empty: the one in Dir
-	Version string // of this build, for the Access Server's records
+	Name    string        // of its identity; empty: any
+	Dir     string        // private to the relay: relay.key, identity.pem and, until it has enrolled, code
+	Code    identity.Code // activation code; zero: the one in Dir
+	Version string        // of this build, for the Access Server's records
 
 	Access []string         // hosts of Access Servers, HOST or HOST:PORT
 	Ports  []transport.Port // of those without one; nil: the default ports
@@ -43,11 +44,13 @@ type Config struct {
 	Hosts      []string         // where clients reach this relay
 	ServePorts []transport.Port // on which ports
 
-	Dialer     *transport.Dialer // nil: a new one; the relay sets its Certificate
-	Now        func() time.Time  // nil: time.Now
-	Logger     *slog.Logger      // nil: no log
-	MaxJoining int               // 0: DefaultMaxJoining
-	MaxPipes   int               // sessions that it carries at most; 0: DefaultMaxPipes
+	Proxies    func() transport.Proxies // on the way to the Access Servers; nil: none
+	Dialer     *transport.Dialer        // nil: a new one; the relay sets its Certificate
+	Now        func() time.Time         // nil: time.Now
+	Logger     *slog.Logger             // nil: no log
+	MaxJoining int                      // 0: DefaultMaxJoining
+	MaxPipes   int                      // sessions that it carries at most; 0: DefaultMaxPipes
+	Limits     Limits                   // of what sessions carry
 }
 
 // Server is a Relay Server.
@@ -61,10 +64,12 @@ type Server struct {
 	own      atomic.Pointer[own] // nil until enrolled
 	enrolled chan struct{}       // closed when own is set for the first time
 
-	used    *used
-	table   *table
-	pump    *pump
-	joining atomic.Int64
+	used     *used
+	pairing  *pairing
+	mover    *mover
+	limiter  *limiter // nil: no limits
+	counters counters
+	joining  atomic.Int64
 }
 
 // New makes a relay. It does not touch the network or the disk.
@@ -75,7 +80,7 @@ func New(c Config) (*Server, error) {
 	c = c.withDefaults()
 	s := &Server{
 		config: c, home: home(c.Dir), log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
-		enrolled: make(chan struct{}), used: newUsed(), table: newTable(c.MaxPipes), pump: newPump(),
+		enrolled: make(chan struct{}), used: newUsed(), pairing: newPairing(c.MaxPipes), mover: newMover(), limiter: newLimiter(c.Limits),
 	}
 	c.Dialer.Certificate = func() *tls.Certificate {
 		cert, _ := s.Certificate() // none: an enrolling client shows nothing
@@ -85,9 +90,10 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
+// withDefaults works on a copy: the caller's Config may make several relays.
 func (c Config) withDefaults() Config {
 	if c.Dialer == nil {
-		c.Dialer = &transport.Dialer{Now: c.Now}
+		c.Dialer = &transport.Dialer{Now: c.Now, Proxies: c.Proxies}
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -100,8 +106,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// client is how the relay reaches its Access Servers. A relay's clock is kept
-// by its machine.
+// client returns a client of the Access Servers. The relay uses the clock of its machine.
 func (c Config) client() *control.Client {
 	return &control.Client{
 		Dialer: c.Dialer, Hosts: c.Access, Ports: c.Ports, Roots: c.Roots,
@@ -115,10 +120,10 @@ func newInstance() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Run keeps the relay enrolled, its certificate fresh and itself registered,
-// until ctx is cancelled; then it returns nil. Connections are ServeConn's
-// affair: what is paired stays so while no Access Server answers. The error is
-// of the own directory; nothing that the network does ends Run.
+// Run keeps the relay enrolled, its certificate fresh and itself registered, until ctx is cancelled; then it returns
+// nil. It fails only on errors in the relay's directory, never on network errors. Connections are served by ServeConn,
+// also while no Access Server answers. Being registered needs an identity and the other way round does not, so that
+// they run side by side; Run waits for both.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.load(); err != nil {
 		return fmt.Errorf("run relay: %w", err)
@@ -147,9 +152,9 @@ func (s *Server) Certificate() (*tls.Certificate, error) {
 	return &own.certificate, nil
 }
 
-// law is what joins are judged by at this moment.
-func (s *Server) law(now time.Time) law {
-	l := law{roots: s.config.Roots, instance: s.instance, now: now}
+// joinPolicy is the policy for joins at this moment.
+func (s *Server) joinPolicy(now time.Time) policy {
+	l := policy{roots: s.config.Roots, instance: s.instance, now: now}
 	if own := s.own.Load(); own != nil {
 		l.relay = own.name.ID
 	}

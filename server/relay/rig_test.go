@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
@@ -14,69 +13,33 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/durable"
 	"hawser/internal/memnet"
 	"hawser/server/grant"
 	"hawser/transport"
+	"hawser/transport/record"
 	"hawser/transport/wire"
 )
 
 const relayName = "r1"
 
-// An infra is a root and what it certifies, made at the bubble's time.
-type infra struct {
-	root    *identity.Authority
-	issuing *identity.Authority
-	roots   *identity.Roots
-	grants  grant.Signer
-	timeKey crypto.Signer
-	time    *x509.Certificate
+// infra is the authorities of these tests, made at the bubble's time.
+type infra struct{ *identitytest.PKI }
+
+func newInfra() infra { return infra{identitytest.New(time.Now())} }
+
+// issue certifies a new key from now on.
+func (i infra) issue(name identity.Name, life time.Duration) tls.Certificate {
+	return i.Leaf(name, 0, life)
 }
 
-func newInfra(t *testing.T) *infra {
-	t.Helper()
-	now, access := time.Now(), identity.AccessName("a1")
-	root, err := identity.NewRoot(newKey(t), now)
-	must(t, err)
-	issuing, err := root.NewIssuing(newKey(t), now)
-	must(t, err)
-	roots, err := identity.NewRoots(root.Cert)
-	must(t, err)
-	i := &infra{root: root, issuing: issuing, roots: roots, timeKey: newKey(t)}
-	i.grants.Key = newKey(t)
-	i.grants.Cert, err = root.CertifyGrantKey(access, i.grants.Key.Public(), now)
-	must(t, err)
-	i.time, err = root.CertifyTimeKey(access, i.timeKey.Public(), now)
-	must(t, err)
-	return i
+func (i infra) device() tls.Certificate {
+	return i.issue(identity.DeviceName("plant", identity.NewUID()), 30*24*time.Hour)
 }
 
-func newKey(t *testing.T) crypto.Signer {
-	t.Helper()
-	key, err := identity.NewKey()
-	must(t, err)
-	return key
-}
-
-// issue makes a certificate that is valid for life from now.
-func (i *infra) issue(t *testing.T, name identity.Name, key crypto.Signer, life time.Duration) tls.Certificate {
-	t.Helper()
-	now := time.Now()
-	chain, err := i.issuing.Issue(identity.Request{Name: name, Pub: key.Public(), NotBefore: now, NotAfter: now.Add(life)})
-	must(t, err)
-	cert := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
-	for _, c := range chain {
-		cert.Certificate = append(cert.Certificate, c.Raw)
-	}
-	return cert
-}
-
-func (i *infra) device(t *testing.T) tls.Certificate {
-	return i.issue(t, identity.DeviceName("plant", identity.NewUID()), newKey(t), 30*24*time.Hour)
-}
-
-func (i *infra) user(t *testing.T) tls.Certificate {
-	return i.issue(t, identity.UserName("plant", "anna"), newKey(t), 12*time.Hour)
+func (i infra) user() tls.Certificate {
+	return i.issue(identity.UserName("plant", "anna"), 12*time.Hour)
 }
 
 // grant makes the grant of one end of session, to be changed and signed.
@@ -85,33 +48,58 @@ func (r *rig) grant(role wire.Role, holder, peer tls.Certificate, session string
 		ID: newInstance(), Relay: relayName, Instance: r.server.instance,
 		Session: session, Epoch: 1, Role: role,
 		Holder: identity.CertSPKI(holder.Leaf), Peer: identity.CertSPKI(peer.Leaf),
-		Permissions: []string{"tcp"}, Crypto: wire.CryptoNested,
-		Issued: time.Now(), Expires: time.Now().Add(grant.Life),
+		Permissions: []string{"tcp"},
+		Issued:      time.Now(), Expires: time.Now().Add(grant.Life),
 	}
 }
 
 // A rig is a relay in an in-memory network, reachable on port 443.
 type rig struct {
-	*infra
+	infra
 	net    *memnet.Network
 	server *Server
 	addr   netip.Addr
+	host   *memnet.Host // of the relay
 	client *memnet.Host
-	conns  sync.WaitGroup
-	cancel context.CancelFunc
-	log    *logBuffer
+
+	dialContext func(ctx context.Context, network, addr string) (net.Conn, error) // of the clients
+	cancel      context.CancelFunc                                                // closes the port too
+	wait        func()                                                            // until no connection is left
+	log         *logBuffer
 }
 
 // newRig starts a relay that has enrolled already. It ends with the test.
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{infra: newInfra(t), net: memnet.New(), addr: netip.MustParseAddr("192.0.2.1"), log: new(logBuffer)}
-	host := r.net.Host(r.addr)
+	r := newIdleRig(t, change...)
+	ctx, cancel := context.WithCancel(t.Context())
+	port, err := r.host.Serve(443, func(conn net.Conn) { r.serve(ctx, conn) })
+	must(t, err)
+	r.cancel = func() {
+		cancel()
+		port.Close()
+	}
+	r.wait = port.Stop
+	t.Cleanup(func() {
+		r.cancel()
+		r.wait() // hangs, and the bubble says where, if something is left
+	})
+	return r
+}
+
+// newIdleRig is a rig that does not listen.
+func newIdleRig(t testing.TB, change ...func(*Config)) *rig {
+	t.Helper()
+	r := &rig{infra: newInfra(), net: memnet.New(), addr: netip.MustParseAddr("192.0.2.1"), log: new(logBuffer)}
+	r.host = r.net.Host(r.addr)
 	r.client = r.net.Host(netip.MustParseAddr("192.0.2.9"))
+	r.dialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return r.client.DialContext(ctx, network, addr)
+	}
 	config := Config{
-		Dir: filepath.Join(t.TempDir(), "relay"), Access: []string{"192.0.2.2"}, Roots: r.roots,
+		Dir: filepath.Join(t.TempDir(), "relay"), Access: []string{"192.0.2.2"}, Roots: r.Roots,
 		Hosts: []string{r.addr.String()}, ServePorts: []transport.Port{443},
-		Dialer: &transport.Dialer{DialContext: host.DialContext},
+		Dialer: &transport.Dialer{DialContext: r.host.DialContext},
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, f := range change {
@@ -122,34 +110,24 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	r.server, err = New(config)
 	must(t, err)
 	must(t, r.server.load())
-	ln, err := host.Listen(443)
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	r.cancel = func() {
-		cancel()
-		ln.Close()
-	}
-	r.conns.Go(func() { r.accept(ctx, ln) })
-	t.Cleanup(func() {
-		r.cancel()
-		r.conns.Wait() // hangs, and the bubble says where, if something is left
-	})
 	return r
 }
 
+func (r *rig) signer() grant.Signer { return grant.Signer(r.Grant) }
+
 // settle writes what an enrolled relay has in its directory.
-func (r *rig) settle(t *testing.T, dir string) {
+func (r *rig) settle(t testing.TB, dir string) {
 	t.Helper()
-	key := newKey(t)
-	cert := r.issue(t, identity.RelayName(relayName), key, 30*24*time.Hour)
+	key := identitytest.NewKey()
+	cert := r.Certify(key, identity.RelayName(relayName), 0, 30*24*time.Hour)
 	must(t, durable.OpenDir(dir))
 	pem, err := identity.MarshalKey(key)
 	must(t, err)
 	must(t, durable.WriteFile(filepath.Join(dir, keyFile), pem, 0o600))
-	must(t, durable.WriteFile(filepath.Join(dir, identityFile), chainPEM(t, cert), 0o600))
+	must(t, durable.WriteFile(filepath.Join(dir, identityFile), identity.MarshalChain(certs(t, cert)), 0o600))
 }
 
-func certs(t *testing.T, cert tls.Certificate) (chain []*x509.Certificate) {
+func certs(t testing.TB, cert tls.Certificate) (chain []*x509.Certificate) {
 	t.Helper()
 	for _, der := range cert.Certificate {
 		c, err := x509.ParseCertificate(der)
@@ -159,57 +137,79 @@ func certs(t *testing.T, cert tls.Certificate) (chain []*x509.Certificate) {
 	return chain
 }
 
-func chainPEM(t *testing.T, cert tls.Certificate) []byte {
-	t.Helper()
-	return identity.MarshalChain(certs(t, cert))
-}
-
-func (r *rig) accept(ctx context.Context, ln net.Listener) {
-	for {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		r.conns.Go(func() {
-			cert, err := r.server.Certificate()
-			if err != nil {
-				conn.Close()
-				return
-			}
-			tlsConn := tls.Server(conn, serverConfig(*cert, transport.ALPNRelay))
-			if tlsConn.HandshakeContext(ctx) != nil {
-				conn.Close()
-				return
-			}
-			r.server.ServeConn(ctx, tlsConn)
-		})
+func (r *rig) serve(ctx context.Context, conn net.Conn) {
+	cert, err := r.server.Certificate()
+	if err != nil {
+		return
+	}
+	tlsConn := tls.Server(record.New(conn), identitytest.ServerConfig(*cert, transport.ALPNRelay))
+	if tlsConn.HandshakeContext(ctx) == nil {
+		r.server.ServeConn(ctx, tlsConn)
 	}
 }
 
-func serverConfig(cert tls.Certificate, alpn string) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{alpn},
-		Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert,
-	}
+// A client is an end before its switch.
+type client struct {
+	*transport.Conn
+	under *record.Conn
 }
+
+// A line is an end after the switches of both directions.
+type line struct{ net.Conn }
+
+func (l *line) CloseWrite() error { return l.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
 // dial connects to the relay; no certificate is none.
-func (r *rig) dial(t *testing.T, cert tls.Certificate) *transport.Conn {
+func (r *rig) dial(t testing.TB, cert tls.Certificate) *client {
 	t.Helper()
-	d := &transport.Dialer{DialContext: r.client.DialContext}
+	return r.dialAt(t, r.addr.String(), 443, cert)
+}
+
+func (r *rig) dialAt(t testing.TB, host string, port transport.Port, cert tls.Certificate) *client {
+	t.Helper()
+	var under *record.Conn
+	d := &transport.Dialer{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := r.dialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		under = record.New(conn)
+		return under, nil
+	}}
 	if cert.Leaf != nil {
 		d.Certificate = func() *tls.Certificate { return &cert }
 	}
 	conn, err := d.Dial(t.Context(), transport.Target{
-		Hosts: []string{r.addr.String()}, Ports: []transport.Port{443}, ALPN: transport.ALPNRelay,
-		Name: identity.RelayName(relayName), Roots: r.roots,
+		Hosts: []string{host}, Ports: []transport.Port{port}, ALPN: transport.ALPNRelay,
+		Name: identity.RelayName(relayName), Roots: r.Roots,
 	})
 	must(t, err)
-	t.Cleanup(func() { conn.Close() })
-	return conn
+	t.Cleanup(func() { under.Close() })
+	return &client{conn, under}
 }
 
-func sign(t *testing.T, s grant.Signer, g grant.Grant) string {
+// frame sends a frame, and leave the last one.
+func (c *client) frame(t testing.TB, kind wire.Type, payload string) {
+	t.Helper()
+	must(t, wire.Write(c, kind, []byte(payload)))
+}
+
+func (c *client) leave(t testing.TB) {
+	t.Helper()
+	c.frame(t, wire.TypeSwitch, "")
+	c.under.Shut()
+}
+
+// wantFrame reads a frame.
+func (c *client) wantFrame(t testing.TB, kind wire.Type, payload string) {
+	t.Helper()
+	f, err := wire.Read(c)
+	if err != nil || f.Type != kind || string(f.Payload) != payload {
+		t.Errorf("got %#02x %q, %v, want %#02x %q", byte(f.Type), f.Payload, err, byte(kind), payload)
+	}
+}
+
+func sign(t testing.TB, s grant.Signer, g grant.Grant) string {
 	t.Helper()
 	token, err := s.Sign(g)
 	must(t, err)
@@ -217,12 +217,12 @@ func sign(t *testing.T, s grant.Signer, g grant.Grant) string {
 }
 
 // join connects and sends a join; what comes back is for the caller to read.
-func (r *rig) join(t *testing.T, cert tls.Certificate, g grant.Grant) *transport.Conn {
+func (r *rig) join(t *testing.T, cert tls.Certificate, g grant.Grant) *client {
 	t.Helper()
-	return r.joinWith(t, cert, wire.Join{Grant: sign(t, r.grants, g), Crypto: wire.CryptoNested})
+	return r.joinWith(t, cert, wire.Join{Grant: sign(t, grant.Signer(r.Grant), g)})
 }
 
-func (r *rig) joinWith(t *testing.T, cert tls.Certificate, j wire.Join) *transport.Conn {
+func (r *rig) joinWith(t *testing.T, cert tls.Certificate, j wire.Join) *client {
 	t.Helper()
 	conn := r.dial(t, cert)
 	must(t, wire.WriteJSON(conn, wire.TypeJoin, j))
@@ -235,10 +235,28 @@ func answer(conn net.Conn) error {
 	return err
 }
 
-// pair joins both ends of a session.
-func (r *rig) pair(t *testing.T, session string) (runtime, manager *transport.Conn) {
+// pair joins both ends of a session, and lets them switch.
+func (r *rig) pair(t *testing.T, session string) (runtime, manager *line) {
 	t.Helper()
-	device, user := r.device(t), r.user(t)
+	return change(t)(r.meet(t, session))
+}
+
+// change lets both ends switch.
+func change(t testing.TB) func(runtime, manager *client) (*line, *line) {
+	return func(runtime, manager *client) (*line, *line) {
+		t.Helper()
+		manager.leave(t)
+		runtime.leave(t)
+		runtime.wantFrame(t, wire.TypeSwitch, "")
+		manager.wantFrame(t, wire.TypeSwitch, "")
+		return &line{runtime.under.Raw()}, &line{manager.under.Raw()}
+	}
+}
+
+// meet joins both ends of a session.
+func (r *rig) meet(t *testing.T, session string) (runtime, manager *client) {
+	t.Helper()
+	device, user := r.device(), r.user()
 	runtime = r.join(t, device, r.grant(wire.RoleRuntime, device, user, session))
 	manager = r.join(t, user, r.grant(wire.RoleManager, user, device, session))
 	must(t, answer(runtime))
@@ -253,7 +271,7 @@ func wantReason(t *testing.T, err error, want transport.Reason) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -13,37 +15,43 @@ import (
 	"hawser/transport/wire"
 )
 
+// wantClose wants the end of a connection, at once and after so many bytes.
+func wantClose(t *testing.T, conn net.Conn, bytes int) {
+	t.Helper()
+	began := time.Now()
+	b, err := io.ReadAll(conn)
+	if err != nil || len(b) != bytes || time.Since(began) != 0 {
+		t.Errorf("after %v: %d bytes, %v, want %d and the end", time.Since(began), len(b), err, bytes)
+	}
+}
+
 // alertRecord is the length of TLS's close_notify as it travels (RFC 8446
 // §5.2): header, alert, type, tag.
 const alertRecord = 5 + 2 + 1 + 16
 
-// wantClose wants the relay to end a connection in order, at once.
-func wantClose(t *testing.T, conn *transport.Conn) {
-	t.Helper()
-	began := time.Now()
-	b, err := io.ReadAll(conn.NetConn())
-	if err != nil || len(b) != alertRecord || time.Since(began) != 0 {
-		t.Errorf("after %v: %d bytes, %v, want close_notify and the end", time.Since(began), len(b), err)
-	}
-}
-
 func TestStoppedRelayEndsWhatItHoldsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		device, user := r.device(t), r.user(t)
+		device, user := r.device(), r.user()
 		runtime, manager := r.pair(t, "s1")
+		framed, _ := r.meet(t, "s3")
 		waiting := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s2"))
 		silent, measuring := r.dial(t, device), r.dial(t, device)
 		must(t, echo(measuring, 16))
 		synctest.Wait()
 		r.cancel()
-		wantClose(t, runtime)
-		wantClose(t, manager)
-		wantClose(t, measuring)
-		wantReason(t, answer(waiting), transport.Closed)
-		wantReason(t, answer(silent), transport.Closed)
-		r.conns.Wait()
-		if log := r.log.String(); strings.Count(log, "session over") != 1 || !strings.Contains(log, "reason=closed") {
+		wantClose(t, runtime, 0)
+		wantClose(t, manager, 0)
+		wantClose(t, framed.under.Raw(), 0)
+		wantClose(t, measuring.under.Raw(), alertRecord)
+		for _, conn := range []*client{waiting, silent} {
+			err := answer(conn)
+			if refusal, ok := errors.AsType[*wire.Refusal](err); !ok || refusal.Reason != transport.Busy || refusal.RetryAfter != busyTime {
+				t.Errorf("%v, want busy for %v: another relay may be free, or this one is back by then", err, busyTime)
+			}
+		}
+		r.wait()
+		if log := r.log.String(); strings.Count(log, "session over") != 2 || !strings.Contains(log, "reason=closed") {
 			t.Errorf("the log:\n%s", log)
 		}
 	})
@@ -65,8 +73,8 @@ func TestStoppedRelayDoesNotWaitForAStalledReceiver(t *testing.T) {
 		time.Sleep(time.Minute)
 		began := time.Now()
 		r.cancel()
-		r.conns.Wait()
-		if took := time.Since(began); took > 10*time.Second {
+		r.wait()
+		if took := time.Since(began); took != endTime {
 			t.Errorf("it took %v", took)
 		}
 		sender.Wait()
@@ -79,27 +87,28 @@ func TestLogSaysHowAPipeEnded(t *testing.T) {
 	elsewhere := netip.MustParseAddr("192.0.2.10")
 	tests := []struct {
 		name string
-		end  func(r *rig, runtime, manager *transport.Conn)
+		end  func(r *rig, runtime, manager *line)
 		want string
 	}{
-		{"Manager closes", func(_ *rig, _, manager *transport.Conn) { manager.Close() }, "closed"},
-		{"Runtime closes", func(_ *rig, runtime, _ *transport.Conn) { runtime.Close() }, "closed"},
-		{"both close", func(_ *rig, runtime, manager *transport.Conn) { runtime.Close(); manager.Close() }, "closed"},
-		{"Manager's network fails", func(r *rig, _, _ *transport.Conn) { r.net.Cut(r.addr, elsewhere) }, "reset"},
-		{"Access says so", func(r *rig, _, _ *transport.Conn) { r.server.table.endSession("s1", transport.NoDevice) }, "no-device"},
+		{"Manager closes", func(_ *rig, _, manager *line) { manager.Close() }, "closed"},
+		{"Runtime closes", func(_ *rig, runtime, _ *line) { runtime.Close() }, "closed"},
+		{"both close", func(_ *rig, runtime, manager *line) { runtime.Close(); manager.Close() }, "closed"},
+		{"Manager's network fails", func(r *rig, _, _ *line) { r.net.Cut(r.addr, elsewhere) }, "reset"},
+		{"Access says so", func(r *rig, _, _ *line) { r.server.pairing.endSession("s1", transport.NoDevice) }, "no-device"},
 	}
 	for _, c := range tests {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t)
-				device, user := r.device(t), r.user(t)
-				runtime := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
+				device, user := r.device(), r.user()
+				joined := r.join(t, device, r.grant(wire.RoleRuntime, device, user, "s1"))
 				r.client = r.net.Host(elsewhere)
-				manager := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
-				must(t, answer(runtime))
-				must(t, answer(manager))
+				other := r.join(t, user, r.grant(wire.RoleManager, user, device, "s1"))
+				must(t, answer(joined))
+				must(t, answer(other))
+				runtime, manager := change(t)(joined, other)
 				var talk sync.WaitGroup
-				for _, conn := range []*transport.Conn{runtime, manager} { // both talk until they cannot, and none listens
+				for _, conn := range []*line{runtime, manager} { // both talk until they cannot, and none listens
 					talk.Go(func() {
 						for range 4 {
 							if _, err := conn.Write(make([]byte, 1000)); err != nil {
@@ -114,10 +123,10 @@ func TestLogSaysHowAPipeEnded(t *testing.T) {
 				talk.Wait()
 				runtime.Close()
 				manager.Close()
-				time.Sleep(lingerTime)
+				time.Sleep(endTime)
 				log := r.log.String()
 				_, over, _ := strings.Cut(log, "session over")
-				if !strings.Contains(over, "reason="+c.want+"\n") || strings.Contains(over, "session over") {
+				if !strings.Contains(over, "reason="+c.want+" ") || strings.Contains(over, "session over") {
 					t.Errorf("want one end with reason %s:\n%s", c.want, log)
 				}
 			})
@@ -139,12 +148,12 @@ func TestRelayAloneOutlivesItsAccessServers(t *testing.T) {
 		send(t, runtime, []byte("still here"))
 		receive(t, manager, []byte("still here"))
 		f.pair(t, "s2")
-		if _, _, hellos := f.access.seen(); len(hellos) != 1 {
+		if hellos := f.hellos(t); len(hellos) != 1 {
 			t.Errorf("%d hellos through a network that is cut", len(hellos))
 		}
 		f.net.Heal(f.addr, away)
-		time.Sleep(2 * longWait)
-		if _, _, hellos := f.access.seen(); len(hellos) != 2 {
+		time.Sleep(2 * backoff().Longest)
+		if hellos := f.hellos(t); len(hellos) != 2 {
 			t.Errorf("%d hellos, want a second when the server is back", len(hellos))
 		}
 		must(t, stop())

@@ -8,8 +8,8 @@ import (
 	"hawser/transport"
 )
 
-// maxUsed bounds the memory of used grants. Only an Access Server can make an
-// entry, and one lives 70 s: this is 900 joins a second, kept up.
+// maxUsed bounds the memory of used grants. Only grants of an Access Server make an
+// entry, which is kept for 70 s: this is 900 joins a second.
 const maxUsed = 1 << 16
 
 // used remembers the grants that were used, until they are too old to be
@@ -22,9 +22,9 @@ type used struct {
 
 func newUsed() *used { return &used{until: make(map[string]time.Time)} }
 
-// take marks g as used; the error says that it was before. When the memory is
-// full of grants that are still young it refuses with busy: forgetting one
-// would let it be used twice.
+// take marks g as used. It returns an error if it was used before, and busy if the memory is full of grants that have
+// not expired: a forgotten one could be used twice. It sweeps once in a grant's life, so that a join costs one look and
+// not one at all grants.
 func (u *used) take(g grant.Grant, now time.Time) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -41,7 +41,7 @@ func (u *used) take(g grant.Grant, now time.Time) error {
 	return nil
 }
 
-// sweepLocked forgets what is too old to matter.
+// sweepLocked removes grants that have expired.
 func (u *used) sweepLocked(now time.Time) {
 	for id, until := range u.until {
 		if now.After(until) {

@@ -2,24 +2,23 @@ package control
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
-	"io"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 	"hawser/transport"
+	"hawser/transport/accesstest"
 	"hawser/transport/wire"
 )
 
 var (
 	clientAddr = netip.MustParseAddr("198.51.100.7")
 	serverAddr = netip.MustParseAddr("192.0.2.1")
-	accessName = identity.AccessName("a1")
 )
 
 func must[T any](v T, err error) T {
@@ -29,32 +28,14 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// site is a bubble with one client and an Access Server that is made by hand.
+// site is a bubble with one client and a fake Access Server.
 type site struct {
-	t       *testing.T
-	net     *memnet.Network
-	host    *memnet.Host
-	root    *identity.Authority
-	issuing *identity.Authority
-	timeKey crypto.Signer
-	timeRaw func(identity.SignedTime) []byte // signs
-	leaf    tls.Certificate
-	client  *Client
-	clock   *clock
-	// askCertificate makes the server ask for the client's.
-	askCertificate bool
-
-	mu     sync.Mutex // guards all below
-	after  []byte     // what the server got after its script
-	frames []frame    // what the link's server got
-	conn   *tls.Conn  // of the link's server
-	mute   bool       // the link's server does not answer
-}
-
-// frame is what the server got, and when after the site was made.
-type frame struct {
-	wire.Frame
-	at time.Time
+	t      *testing.T
+	net    *memnet.Network
+	pki    *identitytest.PKI
+	access *accesstest.Server
+	client *Client
+	clock  *clock
 }
 
 // clock is a Clock that keeps what it was told.
@@ -87,90 +68,25 @@ func (c *clock) Signed(t identity.SignedTime, rtt time.Duration) error {
 }
 
 func newSite(t *testing.T) *site {
-	now := time.Now()
-	root := must(identity.NewRoot(must(identity.NewKey()), now.Add(-48*time.Hour)))
-	s := &site{t: t, net: memnet.New(), root: root, timeKey: must(identity.NewKey()), clock: &clock{authentic: true}}
-	s.issuing = must(root.NewIssuing(must(identity.NewKey()), now.Add(-48*time.Hour)))
-	cert := must(root.CertifyTimeKey(accessName, s.timeKey.Public(), now.Add(-48*time.Hour)))
-	s.timeRaw = func(st identity.SignedTime) []byte { return must(st.Sign(s.timeKey, cert)) }
-	s.leaf = s.issue(-time.Hour, 30*24*time.Hour)
-	s.host = s.net.Host(serverAddr)
+	s := &site{t: t, net: memnet.New(), pki: identitytest.New(time.Now()), clock: &clock{authentic: true}}
+	s.access = accesstest.New(t, s.pki, s.net.Host(serverAddr))
+	s.access.Leaf = s.issue(-time.Hour, 30*24*time.Hour)
+	t.Cleanup(s.access.Stop) // hangs when the client leaves a connection open
 	s.client = &Client{
 		Dialer: &transport.Dialer{DialContext: s.net.Host(clientAddr).DialContext},
 		Hosts:  []string{serverAddr.String()}, Ports: []transport.Port{443},
-		Roots: must(identity.NewRoots(root.Cert)), UID: identity.NewUID(), Clock: s.clock,
+		Roots: s.pki.Roots, UID: identity.NewUID(), Clock: s.clock,
 	}
 	return s
 }
 
 // issue certifies a new key for the server, from and until so long from now.
 func (s *site) issue(from, until time.Duration) tls.Certificate {
-	return s.issueTo(accessName, from, until)
+	return s.pki.Leaf(s.pki.Access, from, until)
 }
 
-func (s *site) issueTo(name identity.Name, from, until time.Duration) tls.Certificate {
-	key, now := must(identity.NewKey()), time.Now()
-	chain := must(s.issuing.Issue(identity.Request{Name: name, Pub: key.Public(), NotBefore: now.Add(from), NotAfter: now.Add(until)}))
-	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
-	for _, cert := range chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
-}
-
-// serve runs script on each connection whose TLS is up, and then keeps what else comes. It ends with the bubble.
-func (s *site) serve(script func(*tls.Conn)) {
-	l := must(s.host.Listen(443))
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			tcp, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer tcp.Close()
-				config := &tls.Config{Certificates: []tls.Certificate{s.leaf}, NextProtos: []string{transport.ALPNAccess}}
-				if s.askCertificate {
-					config.ClientAuth = tls.RequestClientCert
-				}
-				conn := tls.Server(tcp, config)
-				if conn.Handshake() != nil {
-					return
-				}
-				script(conn)
-				rest, _ := io.ReadAll(conn)
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.after = append(s.after, rest...)
-			})
-		}
-	})
-	s.t.Cleanup(func() {
-		l.Close()
-		all.Wait()
-	})
-}
-
-// prelude reads the time-request and answers it.
-func (s *site) prelude(conn *tls.Conn, spoil func(*identity.SignedTime)) {
-	f, err := wire.Expect(conn, wire.TypeTimeRequest)
-	if err != nil {
-		s.t.Error(err)
-		return
-	}
-	wire.Write(conn, wire.TypeTime, s.answer(f, spoil))
-}
-
-// answer is the signed time for a request, spoiled before it is signed.
-func (s *site) answer(f wire.Frame, spoil func(*identity.SignedTime)) []byte {
-	r := wire.TimeRequest(f.Payload)
-	st := identity.SignedTime{Nonce: r.Nonce(), Time: time.Now(), Server: identity.CertSPKI(s.leaf.Leaf), UID: r.UID(), Sequence: 1}
-	if spoil != nil {
-		spoil(&st)
-	}
-	return s.timeRaw(st)
-}
+// serve runs script on each connection whose TLS is up.
+func (s *site) serve(script func(*tls.Conn)) { s.access.Script = script }
 
 // link connects, says hello, and returns the link.
 func (s *site) link(ctx context.Context) *Link {
@@ -186,50 +102,10 @@ func (s *site) link(ctx context.Context) *Link {
 	return l
 }
 
-// access is the link's server: it welcomes, answers pings and time-again, and keeps what it got.
-func (s *site) access(heartbeatS int) {
-	s.serve(func(conn *tls.Conn) {
-		s.prelude(conn, nil)
-		for {
-			f, err := wire.Read(conn)
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.conn, s.frames = conn, append(s.frames, frame{f, time.Now()})
-			mute := s.mute
-			s.mu.Unlock()
-			switch {
-			case mute:
-			case f.Type == wire.TypeHello:
-				wire.WriteJSON(conn, wire.TypeWelcome, wire.Welcome{HeartbeatS: heartbeatS})
-			case f.Type == wire.TypePing:
-				wire.Write(conn, wire.TypePong, nil)
-			case f.Type == wire.TypeTimeAgain:
-				wire.Write(conn, wire.TypeTime, s.answer(f, nil))
-			}
-		}
-	})
-}
-
-// server is the server's end of the link.
-func (s *site) server() *tls.Conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn
-}
-
 // got lists the frames of a type that the server got, and forgets all.
-func (s *site) got(t wire.Type) (list []frame) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.frames {
-		if f.Type == t {
-			list = append(list, f)
-		}
-	}
-	s.frames = nil
-	return list
+func (s *site) got(t wire.Type) []accesstest.Frame {
+	defer s.access.Forget()
+	return s.access.Heard(t)
 }
 
 // run runs the link beside the test; wait gives when it ended, and its error.

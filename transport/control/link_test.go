@@ -20,7 +20,7 @@ import (
 func TestHeartbeatIsExact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(60)
+		s.access.Welcome.HeartbeatS = 60
 		ctx, cancel := context.WithCancel(t.Context())
 		begin := time.Now()
 		wait := run(ctx, s.link(ctx), Handler{})
@@ -30,8 +30,8 @@ func TestHeartbeatIsExact(t *testing.T) {
 			t.Errorf("%d pings in ten minutes, want 10", len(pings))
 		}
 		for i, p := range pings {
-			if next, err := p.PingInterval(); p.at.Sub(begin) != time.Duration(i+1)*time.Minute || next != time.Minute || err != nil {
-				t.Errorf("ping %d after %v promises %v, %v", i, p.at.Sub(begin), next, err)
+			if next, err := p.PingInterval(); p.At.Sub(begin) != time.Duration(i+1)*time.Minute || next != time.Minute || err != nil {
+				t.Errorf("ping %d after %v promises %v, %v", i, p.At.Sub(begin), next, err)
 			}
 		}
 		cancel()
@@ -46,7 +46,7 @@ func TestHeartbeatIsExact(t *testing.T) {
 func TestTheLoopBeatsUnlessAHandlerIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(1200)
+		s.access.Welcome.HeartbeatS = 1200
 		hang, stuck := make(chan struct{}), make(chan struct{})
 		var last, longest, beats atomic.Int64
 		last.Store(time.Now().UnixNano())
@@ -63,7 +63,7 @@ func TestTheLoopBeatsUnlessAHandlerIsStuck(t *testing.T) {
 		if got := time.Duration(longest.Load()); got != beatEvery || len(s.got(wire.TypePing)) != 0 {
 			t.Errorf("the longest time between two beats is %v, with %d pings", got, len(s.got(wire.TypePing)))
 		}
-		wire.Write(s.server(), wire.TypeMeasure, nil)
+		wire.Write(s.access.Newest(), wire.TypeMeasure, nil)
 		<-stuck
 		before := beats.Load()
 		time.Sleep(time.Minute)
@@ -76,11 +76,11 @@ func TestTheLoopBeatsUnlessAHandlerIsStuck(t *testing.T) {
 	})
 }
 
-func TestDeadPeerIsNoticedAfterIntervalAndGrace(t *testing.T) {
-	for heartbeat, want := range map[int]time.Duration{60: 75 * time.Second, 10: 20 * time.Second, 1: 8 * time.Second, 100000: 20*time.Minute + 15*time.Second} {
+func TestDeadPeerIsNoticedAfterIntervalAndPatience(t *testing.T) {
+	for heartbeat, want := range map[int]time.Duration{60: 70 * time.Second, 10: 20 * time.Second, 1: 8 * time.Second, 100000: 20*time.Minute + 10*time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSite(t)
-			s.access(heartbeat)
+			s.access.Welcome.HeartbeatS = heartbeat
 			l := s.link(t.Context())
 			s.net.Stall(clientAddr, serverAddr)
 			begin := time.Now()
@@ -96,13 +96,11 @@ func TestDeadPeerIsNoticedAfterIntervalAndGrace(t *testing.T) {
 func TestMuteServerIsADeadPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(60)
+		s.access.Welcome.HeartbeatS = 60
 		l := s.link(t.Context())
-		s.mu.Lock()
-		s.mute = true // it takes everything and answers nothing
-		s.mu.Unlock()
+		s.access.Set(func() { s.access.Mute = true })
 		begin := time.Now()
-		if at, err := run(t.Context(), l, Handler{})(); transport.ReasonOf(err) != transport.LinkLost || at.Sub(begin) != 75*time.Second {
+		if at, err := run(t.Context(), l, Handler{})(); transport.ReasonOf(err) != transport.LinkLost || at.Sub(begin) != 70*time.Second {
 			t.Errorf("%v after %v", err, at.Sub(begin))
 		}
 	})
@@ -112,7 +110,7 @@ func TestBusyLinkNoticesWithin10s(t *testing.T) {
 	for _, dies := range []time.Duration{0, time.Second, 4999 * time.Millisecond, 5 * time.Second, 7 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSite(t)
-			s.access(600)
+			s.access.Welcome.HeartbeatS = 600
 			l := s.link(t.Context())
 			wait := run(t.Context(), l, Handler{})
 			time.Sleep(100 * time.Second)
@@ -131,7 +129,7 @@ func TestBusyLinkNoticesWithin10s(t *testing.T) {
 func TestBusyChangesThePaceAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(600)
+		s.access.Welcome.HeartbeatS = 600
 		ctx, cancel := context.WithCancel(t.Context())
 		l := s.link(ctx)
 		begin := time.Now()
@@ -144,7 +142,7 @@ func TestBusyChangesThePaceAtOnce(t *testing.T) {
 		var at, promised []time.Duration
 		for _, p := range s.got(wire.TypePing) {
 			next, _ := p.PingInterval()
-			at, promised = append(at, p.at.Sub(begin)), append(promised, next)
+			at, promised = append(at, p.At.Sub(begin)), append(promised, next)
 		}
 		sec := time.Second
 		if want := []time.Duration{11 * sec, 15 * sec, 19 * sec, 23 * sec, 27 * sec, 31 * sec, 33 * sec}; !reflect.DeepEqual(at, want) {
@@ -161,7 +159,7 @@ func TestBusyChangesThePaceAtOnce(t *testing.T) {
 func TestServersFramesReachTheHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(60)
+		s.access.Welcome.HeartbeatS = 60
 		ctx, cancel := context.WithCancel(t.Context())
 		var got []string
 		keep := func(v any) {
@@ -182,13 +180,13 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 				return ""
 			},
 		})
-		wire.WriteJSON(s.server(), wire.TypePool, wire.Pool{})
-		wire.WriteJSON(s.server(), wire.TypeEndSession, wire.EndSession{Session: "s"})
-		wire.WriteJSON(s.server(), wire.TypeRevoked, wire.Revoked{SPKI: []identity.SPKI{{1}}})
-		wire.WriteJSON(s.server(), wire.TypeOffer, wire.Offer{Session: "s1", User: "ann"})
-		wire.WriteJSON(s.server(), wire.TypeOffer, wire.Offer{Session: "s2", User: "eve"})
-		wire.Write(s.server(), wire.TypePing, wire.Ping(time.Minute))
-		wire.Write(s.server(), wire.TypeMeasure, nil)
+		wire.WriteJSON(s.access.Newest(), wire.TypePool, wire.Pool{})
+		wire.WriteJSON(s.access.Newest(), wire.TypeEndSession, wire.EndSession{Session: "s"})
+		wire.WriteJSON(s.access.Newest(), wire.TypeRevoked, wire.Revoked{SPKI: []identity.SPKI{{1}}})
+		wire.WriteJSON(s.access.Newest(), wire.TypeOffer, wire.Offer{Session: "s1", User: "ann"})
+		wire.WriteJSON(s.access.Newest(), wire.TypeOffer, wire.Offer{Session: "s2", User: "eve"})
+		wire.Write(s.access.Newest(), wire.TypePing, wire.Ping(time.Minute))
+		wire.Write(s.access.Newest(), wire.TypeMeasure, nil)
 		synctest.Wait()
 		want := []string{`{"relays":null}`, `{"session":"s","reason":""}`, `{"spki":["` + identity.SPKI{1}.String() + `"]}`, `"ann"`, `"eve"`, `"measure"`}
 		if !reflect.DeepEqual(got, want) {
@@ -205,7 +203,7 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 		}
 		synctest.Wait()
 		var back []string
-		for _, f := range s.frames[1:] { // after hello
+		for _, f := range s.access.Heard()[2:] { // after time-request and hello
 			back = append(back, fmt.Sprintf("%#x %s", byte(f.Type), f.Payload))
 		}
 		want = []string{`0x24 {"session":"s1"}`, `0x24 {"session":"s2","reason":"policy"}`, `0x27 `, `0x25 {"session":"s1","reason":"closed"}`,
@@ -223,12 +221,12 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 func TestHandlerWithoutInterestRefusesOffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(60)
+		s.access.Welcome.HeartbeatS = 60
 		ctx, cancel := context.WithCancel(t.Context())
 		wait := run(ctx, s.link(ctx), Handler{})
-		wire.WriteJSON(s.server(), wire.TypePool, wire.Pool{})
-		wire.Write(s.server(), wire.TypeMeasure, nil)
-		wire.WriteJSON(s.server(), wire.TypeOffer, wire.Offer{Session: "s1"})
+		wire.WriteJSON(s.access.Newest(), wire.TypePool, wire.Pool{})
+		wire.Write(s.access.Newest(), wire.TypeMeasure, nil)
+		wire.WriteJSON(s.access.Newest(), wire.TypeOffer, wire.Offer{Session: "s1"})
 		synctest.Wait()
 		if acks := s.got(wire.TypeOfferAck); len(acks) != 1 || string(acks[0].Payload) != `{"session":"s1","reason":"unsupported"}` {
 			t.Errorf("got %v", acks)
@@ -240,10 +238,10 @@ func TestHandlerWithoutInterestRefusesOffers(t *testing.T) {
 
 func TestServerEndsTheLink(t *testing.T) {
 	refuse := func(r transport.Reason) func(*site) {
-		return func(s *site) { wire.Refuse(s.server(), &wire.Refusal{Reason: r}) }
+		return func(s *site) { wire.Refuse(s.access.Newest(), &wire.Refusal{Reason: r}) }
 	}
 	write := func(t wire.Type, payload string) func(*site) {
-		return func(s *site) { wire.Write(s.server(), t, []byte(payload)) }
+		return func(s *site) { wire.Write(s.access.Newest(), t, []byte(payload)) }
 	}
 	cases := []struct {
 		name string
@@ -253,12 +251,12 @@ func TestServerEndsTheLink(t *testing.T) {
 		{"replaced", refuse(transport.Replaced), transport.Replaced},
 		{"revoked", refuse(transport.Revoked), transport.Revoked},
 		{"unreadable refusal", write(wire.TypeRefuse, "x"), transport.Protocol},
-		{"closed", func(s *site) { s.server().Close() }, transport.LinkLost},
+		{"closed", func(s *site) { s.access.Newest().Close() }, transport.LinkLost},
 		{"broken", func(s *site) { s.net.Cut(clientAddr, serverAddr) }, transport.LinkLost},
-		{"unknown frame", func(s *site) { s.server().Write([]byte{0x99, 0, 0, 0}) }, transport.Protocol},
-		{"frame over its limit", func(s *site) { s.server().Write([]byte{0x22, 0xff, 0xff, 0xff}) }, transport.Protocol},
+		{"unknown frame", func(s *site) { s.access.Newest().Write([]byte{0x99, 0, 0, 0}) }, transport.Protocol},
+		{"frame over its limit", func(s *site) { s.access.Newest().Write([]byte{0x22, 0xff, 0xff, 0xff}) }, transport.Protocol},
 		{"frame out of place", write(wire.TypeIdentity, "{}"), transport.Protocol},
-		{"measure that says something", func(s *site) { s.server().Write([]byte{0x2c, 0, 0, 1, 'x'}) }, transport.Protocol},
+		{"measure that says something", func(s *site) { s.access.Newest().Write([]byte{0x2c, 0, 0, 1, 'x'}) }, transport.Protocol},
 		{"load, which is a relay's to tell", write(wire.TypeLoad, "{}"), transport.Protocol},
 		{"pool that is none", write(wire.TypePool, "[]"), transport.Protocol},
 		{"offer that is none", write(wire.TypeOffer, "null"), transport.Protocol},
@@ -271,7 +269,7 @@ func TestServerEndsTheLink(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
-				s.access(60)
+				s.access.Welcome.HeartbeatS = 60
 				wait := run(t.Context(), s.link(t.Context()), Handler{})
 				time.Sleep(time.Second)
 				c.end(s)
@@ -286,7 +284,7 @@ func TestServerEndsTheLink(t *testing.T) {
 func TestTimeIsSignedAgainEachDay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(60)
+		s.access.Welcome.HeartbeatS = 60
 		ctx, cancel := context.WithCancel(t.Context())
 		wait := run(ctx, s.link(ctx), Handler{})
 		time.Sleep(49 * time.Hour)
@@ -301,8 +299,8 @@ func TestTimeIsSignedAgainEachDay(t *testing.T) {
 func TestChainThatExpiresEndsTheLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.leaf = s.issue(-time.Hour, 25*time.Hour)
-		s.access(60)
+		s.access.Leaf = s.issue(-time.Hour, 25*time.Hour)
+		s.access.Welcome.HeartbeatS = 60
 		begin := time.Now()
 		at, err := run(t.Context(), s.link(t.Context()), Handler{})()
 		if transport.ReasonOf(err) != transport.Expired || at.Sub(begin) != 48*time.Hour {
@@ -314,7 +312,7 @@ func TestChainThatExpiresEndsTheLink(t *testing.T) {
 func TestCancelDoesNotWaitForABlockedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.access(60)
+		s.access.Welcome.HeartbeatS = 60
 		ctx, cancel := context.WithCancel(t.Context())
 		l := s.link(ctx)
 		s.net.Stall(clientAddr, serverAddr)
@@ -341,7 +339,7 @@ func TestCancelledLinkIsClosedInOrder(t *testing.T) {
 				s := newSite(t)
 				rest := make(chan []byte, 1)
 				s.serve(func(conn *tls.Conn) {
-					s.prelude(conn, nil)
+					s.access.Prelude(conn, nil)
 					wire.Read(conn)
 					wire.WriteJSON(conn, wire.TypeWelcome, wire.Welcome{HeartbeatS: 60})
 					if want == 0 {

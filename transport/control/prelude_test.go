@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -19,7 +20,7 @@ import (
 func TestPreludeBringsSignedTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.serve(func(c *tls.Conn) { s.prelude(c, nil) })
+		s.serve(func(c *tls.Conn) { s.access.Prelude(c, nil) })
 		s.net.SetLatency(150 * time.Millisecond)
 		conn, err := s.client.Connect(t.Context())
 		if err != nil {
@@ -38,7 +39,7 @@ func TestPreludeBringsSignedTime(t *testing.T) {
 
 // spoiled answers with a signed time of which something is different.
 func spoiled(change func(*identity.SignedTime)) func(*site, *tls.Conn) {
-	return func(s *site, c *tls.Conn) { s.prelude(c, change) }
+	return func(s *site, c *tls.Conn) { s.access.Prelude(c, change) }
 }
 
 // raw answers with a frame that is no signed time.
@@ -59,7 +60,7 @@ var preludeFaults = []struct {
 }{
 	{name: "late", script: func(s *site, c *tls.Conn) {
 		f, _ := wire.Read(c)
-		answer := s.answer(f, nil)
+		answer := s.access.Time(f, nil)
 		time.Sleep(10*time.Second + 1)
 		wire.Write(c, wire.TypeTime, answer)
 	}, want: transport.Timeout, took: 10 * time.Second},
@@ -70,17 +71,17 @@ var preludeFaults = []struct {
 	{name: "chain expired at that time", script: spoiled(func(t *identity.SignedTime) { t.Time = t.Time.Add(31 * 24 * time.Hour) }), want: transport.Expired},
 	{name: "chain not yet valid at that time", script: spoiled(func(t *identity.SignedTime) { t.Time = t.Time.Add(-2 * time.Hour) }), want: transport.ClockWrong},
 	{name: "stolen expired key, in 1970", script: spoiled(nil), setup: func(s *site) {
-		s.leaf = s.issue(-2*time.Hour, -time.Hour)
+		s.access.Leaf = s.issue(-2*time.Hour, -time.Hour)
 		s.clock.floor, s.clock.authentic = time.Unix(0, 0), false
 	}, want: transport.Expired},
 	{name: "signature flipped", script: raw(func(s *site, r wire.Frame) (wire.Type, []byte) {
-		b := s.answer(r, nil)
+		b := s.access.Time(r, nil)
 		b[120] ^= 1
 		return wire.TypeTime, b
 	}), want: transport.BadTime},
-	{name: "truncated", script: raw(func(s *site, r wire.Frame) (wire.Type, []byte) { return wire.TypeTime, s.answer(r, nil)[:150] }), want: transport.BadTime},
+	{name: "truncated", script: raw(func(s *site, r wire.Frame) (wire.Type, []byte) { return wire.TypeTime, s.access.Time(r, nil)[:150] }), want: transport.BadTime},
 	{name: "empty", script: raw(func(*site, wire.Frame) (wire.Type, []byte) { return wire.TypeTime, nil }), want: transport.BadTime},
-	{name: "time key of other roots", script: spoiled(nil), setup: func(s *site) { s.timeRaw = newSite(s.t).timeRaw }, want: transport.WrongRoot},
+	{name: "time key of other roots", script: spoiled(nil), setup: func(s *site) { s.pki.Time = identitytest.New(time.Now()).Time }, want: transport.WrongRoot},
 	{name: "other frame", script: raw(func(*site, wire.Frame) (wire.Type, []byte) { return wire.TypePaired, nil }), want: transport.BadTime},
 	{name: "bytes that are no frame", script: func(_ *site, c *tls.Conn) { io.WriteString(c, "HTTP/1.1 200 OK") }, want: transport.BadTime},
 	{name: "server without a clock", script: raw(func(*site, wire.Frame) (wire.Type, []byte) {
@@ -90,7 +91,7 @@ var preludeFaults = []struct {
 		return wire.TypeRefuse, []byte(`{"reason":"busy","retry_after_s":9}`)
 	}), want: transport.Busy},
 	{name: "closed instead", script: func(_ *site, c *tls.Conn) { c.Close() }, want: transport.Reset},
-	{name: "the own clock refuses", script: spoiled(nil), setup: func(s *site) { s.clock.refuse = errors.New("beyond the ceiling") }, want: transport.BadTime},
+	{name: "our clock refuses", script: spoiled(nil), setup: func(s *site) { s.clock.refuse = errors.New("beyond the ceiling") }, want: transport.BadTime},
 }
 
 func TestServerThatCannotProveItselfLearnsNothing(t *testing.T) {
@@ -116,11 +117,9 @@ func TestServerThatCannotProveItselfLearnsNothing(t *testing.T) {
 					t.Error("the clock believed it")
 				}
 				synctest.Wait()
-				s.mu.Lock()
-				defer s.mu.Unlock()
 				// A server that never read its request still has it, and nothing else.
-				if rest := len(s.after); rest != 0 && rest != 4+wire.TimeRequestBytes {
-					t.Errorf("the server learned %q", s.after)
+				if rest := len(s.access.Rest()); rest != 0 && rest != 4+wire.TimeRequestBytes {
+					t.Errorf("the server learned %q", s.access.Rest())
 				}
 			})
 		})
@@ -146,7 +145,7 @@ func TestRetryAfterReachesTheCaller(t *testing.T) {
 func TestStolenKeysAndReplaysAreRefused(t *testing.T) {
 	const hour, honest = time.Hour, "without a fault"
 	stolen := func(s *site) {
-		s.leaf = s.issue(-2*hour, -hour)
+		s.access.Leaf = s.issue(-2*hour, -hour)
 		s.clock.floor, s.clock.authentic = time.Unix(0, 0), false
 	}
 	var early [][]byte // of an exchange before
@@ -155,31 +154,31 @@ func TestStolenKeysAndReplaysAreRefused(t *testing.T) {
 		setup    func(*site)
 		answer   func(*site, wire.Frame) []byte
 	}{
-		{"K7", honest, func(s *site) { s.clock.floor, s.clock.authentic = time.Unix(0, 0), false }, func(s *site, f wire.Frame) []byte { return s.answer(f, nil) }},
-		{"K8", honest, nil, func(s *site, f wire.Frame) []byte { return s.answer(f, nil) }},
+		{"K7", honest, func(s *site) { s.clock.floor, s.clock.authentic = time.Unix(0, 0), false }, func(s *site, f wire.Frame) []byte { return s.access.Time(f, nil) }},
+		{"K8", honest, nil, func(s *site, f wire.Frame) []byte { return s.access.Time(f, nil) }},
 		{"K7", "nonce forwarded to the true server", stolen, func(s *site, f wire.Frame) []byte {
 			// The true server signs for the leaf that it shows itself.
-			mine := s.leaf
-			s.leaf = s.issue(-hour, hour)
-			defer func() { s.leaf = mine }()
-			return s.answer(f, nil)
+			mine := s.access.Leaf
+			s.access.Leaf = s.issue(-hour, hour)
+			defer func() { s.access.Leaf = mine }()
+			return s.access.Time(f, nil)
 		}},
-		{"K7", "nonce forwarded, signed for the stolen leaf", stolen, func(s *site, f wire.Frame) []byte { return s.answer(f, nil) }},
+		{"K7", "nonce forwarded, signed for the stolen leaf", stolen, func(s *site, f wire.Frame) []byte { return s.access.Time(f, nil) }},
 		{"K7", "nonce not forwarded, an old time replayed", stolen, func(s *site, f wire.Frame) []byte {
-			return s.answer(f, func(t *identity.SignedTime) { t.Nonce, t.Time = [32]byte{1}, time.Now().Add(-90*time.Minute) })
+			return s.access.Time(f, func(t *identity.SignedTime) { t.Nonce, t.Time = [32]byte{1}, time.Now().Add(-90*time.Minute) })
 		}},
 		{"K8", "replayed on a second connection", nil, func(s *site, f wire.Frame) []byte {
-			if early = append(early, s.answer(f, nil)); len(early) == 1 {
-				return s.answer(f, func(t *identity.SignedTime) { t.Nonce[0] ^= 1 })
+			if early = append(early, s.access.Time(f, nil)); len(early) == 1 {
+				return s.access.Time(f, func(t *identity.SignedTime) { t.Nonce[0] ^= 1 })
 			}
 			return early[0]
 		}},
 		{"K8", "of another device", nil, func(s *site, f wire.Frame) []byte {
-			return s.answer(f, func(t *identity.SignedTime) { t.UID = identity.NewUID() })
+			return s.access.Time(f, func(t *identity.SignedTime) { t.UID = identity.NewUID() })
 		}},
 		{"K8", "11 s on the way", nil, func(s *site, f wire.Frame) []byte {
 			defer time.Sleep(11 * time.Second)
-			return s.answer(f, nil)
+			return s.access.Time(f, nil)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -225,7 +224,7 @@ func TestUnsureClockGetsPastTheDatesButNeverBelowItsFloor(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
-				s.serve(func(c *tls.Conn) { s.prelude(c, nil) })
+				s.serve(func(c *tls.Conn) { s.access.Prelude(c, nil) })
 				s.clock.floor, s.clock.authentic = time.Now().Add(c.floor), c.sure
 				s.client.Dialer.Now = func() time.Time { return time.Unix(0, 0) }
 				conn, err := s.client.Connect(t.Context())
@@ -253,11 +252,11 @@ func TestConnectHonoursItsContext(t *testing.T) {
 	})
 }
 
-func TestEnrolAndRenewAsk(t *testing.T) {
+func TestEnrollAndRenewAsk(t *testing.T) {
 	want := wire.Identity{Chain: "PEM", Domain: "plant", UID: identity.NewUID(), Name: "pump 1"}
 	asks := map[wire.Type]func(*Conn, context.Context) (wire.Identity, error){
-		wire.TypeEnrol: func(c *Conn, ctx context.Context) (wire.Identity, error) {
-			return c.Enrol(ctx, wire.Enrol{Code: "AB", CSR: []byte{1}})
+		wire.TypeEnroll: func(c *Conn, ctx context.Context) (wire.Identity, error) {
+			return c.Enroll(ctx, identity.NewCode(), []byte{1}, nil)
 		},
 		wire.TypeRenew: func(c *Conn, ctx context.Context) (wire.Identity, error) {
 			return c.Renew(ctx, wire.Renew{CSR: []byte{1}})
@@ -280,7 +279,7 @@ func TestEnrolAndRenewAsk(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newSite(t)
 					s.serve(func(conn *tls.Conn) {
-						s.prelude(conn, nil)
+						s.access.Prelude(conn, nil)
 						if f, err := wire.Expect(conn, kind); err != nil || !bytes.Contains(f.Payload, []byte(`"csr":"AQ=="`)) {
 							t.Errorf("got %s, %v", f.Payload, err)
 						}
@@ -305,7 +304,7 @@ func TestEnrolAndRenewAsk(t *testing.T) {
 func TestAskHonoursItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		s.serve(func(conn *tls.Conn) { s.prelude(conn, nil) })
+		s.serve(func(conn *tls.Conn) { s.access.Prelude(conn, nil) })
 		conn, err := s.client.Connect(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -313,11 +312,32 @@ func TestAskHonoursItsContext(t *testing.T) {
 		defer conn.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := conn.Enrol(ctx, wire.Enrol{}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("enrol: %v", err)
+		if _, err := conn.Enroll(ctx, identity.Code{}, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("enroll: %v", err)
 		}
 		if _, err := conn.Control(ctx, wire.Hello{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("hello: %v", err)
 		}
 	})
+}
+
+func TestRetryAfterIsHonouredAndAHintIsBounded(t *testing.T) {
+	refusal := fmt.Errorf("hello: %w", &wire.Refusal{Reason: transport.Busy, RetryAfter: time.Hour})
+	for _, tt := range []struct {
+		err  error
+		want time.Duration
+	}{
+		{refusal, time.Hour},
+		{unproven{refusal}, time.Minute},
+		{fmt.Errorf("renew: %w", unproven{&wire.Refusal{RetryAfter: 5 * time.Second}}), 5 * time.Second},
+		{errors.New("no server said anything"), 0},
+		{nil, 0},
+	} {
+		if got := RetryAfter(tt.err); got != tt.want {
+			t.Errorf("RetryAfter(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+	}
+	if reason := transport.ReasonOf(unproven{refusal}); reason != transport.Busy {
+		t.Errorf("reason of a hint = %q", reason)
+	}
 }

@@ -12,25 +12,31 @@ import (
 	"hawser/transport/wire"
 )
 
-// maxAskedForReset bounds how many servers one Connect asks for a floor reset.
+// maxAskedForReset bounds how many servers one Connect asks for a floor reset. Each may take 10 s and more, and all
+// this time the gateway does not try an ordinary dial.
 const maxAskedForReset = 8
 
-// seekReset asks the servers that failed for nothing but their dates for a floor
-// reset (wire §3.3): a floor in the future makes each good server look expired,
-// so the reset could never come in an ordinary prelude. It reports whether one was
-// taken, or why the last one that came was not.
+// seekReset asks the servers whose dates alone were wrong for a floor reset
+// (wire §3.3): with a floor in the future every good server looks expired, so a
+// reset could never arrive in an ordinary prelude. It reports whether one was taken,
+// or why the last one that arrived was refused.
 func (c *Client) seekReset(ctx context.Context, failed error) (taken bool, refused error) {
 	search, ok := errors.AsType[*transport.DialError](failed)
 	if !ok || c.Reset == nil || c.UID.IsZero() {
 		return false, nil
 	}
-	asked := map[netip.Addr]bool{} // once a server, not once a port
+	asked := map[server]bool{} // one request for each server, whatever the number of its ports
 	for _, a := range search.Attempts {
-		dated := a.Reason == transport.Expired || a.Reason == transport.ClockWrong
-		if !dated || asked[a.Addr.Addr()] || len(asked) == maxAskedForReset {
+		onlyDates := a.Reason == transport.Expired || a.Reason == transport.ClockWrong
+		from := server{a.Addr.Addr(), a.Host}
+		if from.addr.IsValid() {
+			from.host = "" // two names of one address are one server
+		}
+		// A server that failed by anything else is a stranger, or will fail again before it can send a frame.
+		if !onlyDates || asked[from] || len(asked) == maxAskedForReset {
 			continue
 		}
-		asked[a.Addr.Addr()] = true
+		asked[from] = true
 		f, err := c.askReset(ctx, a.Candidate)
 		if err != nil {
 			continue // it has none
@@ -42,10 +48,16 @@ func (c *Client) seekReset(ctx context.Context, failed error) (taken bool, refus
 	return false, refused
 }
 
-// askReset sends a time-request to a server whose certificate may have expired,
-// and wants nothing from it but a floor reset. Chain, name and usage are verified
-// at the beginning of its leaf. Since the server may be somebody with a stolen key,
-// it is shown no certificate and sent nothing else, and its time is not believed.
+// server is whom a search met: an address, or a host behind a proxy.
+type server struct {
+	addr netip.Addr
+	host string
+}
+
+// askReset sends a time-request to a server whose certificate may have expired, and
+// reads a floor reset, nothing else. Chain, name and usage are verified at the
+// leaf's notBefore. Somebody with an old, stolen key can be that server, so it sees
+// no certificate of ours, is sent nothing more, and its time is not used.
 func (c *Client) askReset(ctx context.Context, from transport.Candidate) (wire.Frame, error) {
 	t := c.target()
 	t.At = func(leaf *x509.Certificate) time.Time { return leaf.NotBefore }
@@ -57,15 +69,15 @@ func (c *Client) askReset(ctx context.Context, from transport.Candidate) (wire.F
 	defer closeOnDone(ctx, conn)()
 	defer conn.NetConn().Close()
 	conn.SetDeadline(time.Now().Add(maxTimeRTT))
-	q := newQuestion(c.UID)
+	q := newTimeRequest(c.UID)
 	if err := wire.Write(conn, wire.TypeTimeRequest, q.request[:]); err != nil {
 		return wire.Frame{}, err
 	}
 	return wire.Expect(conn, wire.TypeFloorReset)
 }
 
-// takeReset verifies a reset and hands it over. The root's signature says all:
-// which server has brought it does not matter.
+// takeReset verifies a reset and passes it to Client.Reset. It is signed by the root,
+// so it does not matter which server sent it.
 func (c *Client) takeReset(f wire.Frame) error {
 	if c.Reset == nil {
 		return &transport.Error{Reason: transport.Unsupported, Op: "take floor reset", Err: errors.New("this client has no floor")}

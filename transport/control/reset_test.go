@@ -33,7 +33,7 @@ func (s *site) takesResets() (taken *[]identity.FloorReset) {
 }
 
 func (s *site) reset() []byte {
-	return must(identity.FloorReset{UID: s.client.UID, To: time.Now().Add(-time.Hour), Sequence: 7}.Sign(s.root))
+	return must(identity.FloorReset{UID: s.client.UID, To: time.Now().Add(-time.Hour), Sequence: 7}.Sign(s.pki.Root))
 }
 
 // servePrelude answers each time-request with a reset, unless it is nil, and the time.
@@ -49,7 +49,7 @@ func (s *site) servePrelude(reset func() []byte, seen func(tls.ConnectionState))
 		if reset != nil {
 			wire.Write(conn, wire.TypeFloorReset, reset())
 		}
-		wire.Write(conn, wire.TypeTime, s.answer(f, nil))
+		wire.Write(conn, wire.TypeTime, s.access.Time(f, nil))
 	})
 }
 
@@ -59,7 +59,6 @@ func TestAPoisonedFloorComesBackByAReset(t *testing.T) {
 		taken, shown := s.takesResets(), []int{}
 		own := s.issue(-time.Hour, time.Hour)
 		s.client.Dialer.Certificate = func() *tls.Certificate { return &own }
-		s.askCertificate = true
 		s.servePrelude(s.reset, func(cs tls.ConnectionState) { shown = append(shown, len(cs.PeerCertificates)) })
 		s.poison()
 		conn, err := s.client.Connect(t.Context())
@@ -97,8 +96,8 @@ func TestAResetIsLookedForOnceAndOnlyAfterADate(t *testing.T) {
 		"a client without a floor":  {setup: func(s *site) { s.poison(); s.client.Reset = nil }, reset: (*site).reset, want: transport.ClockWrong},
 		"a client without a UID":    {setup: func(s *site) { s.poison(); s.client.UID = identity.UID{} }, reset: (*site).reset, want: transport.ClockWrong},
 		"a server of another root":  {setup: func(s *site) { s.poison(); s.client.Roots = newSite(s.t).client.Roots }, reset: (*site).reset, want: transport.WrongRoot},
-		"a server of another kind":  {setup: func(s *site) { s.poison(); s.leaf = s.issueTo(identity.RelayName("r"), -time.Hour, time.Hour) }, reset: (*site).reset, want: transport.ClockWrong},
-		"a server with a bad chain": {setup: func(s *site) { s.poison(); s.leaf.Certificate = s.leaf.Certificate[:1] }, reset: (*site).reset, want: transport.WrongRoot},
+		"a server of another kind":  {setup: func(s *site) { s.poison(); s.access.Leaf = s.pki.Leaf(identity.RelayName("r"), -time.Hour, time.Hour) }, reset: (*site).reset, want: transport.ClockWrong},
+		"a server with a bad chain": {setup: func(s *site) { s.poison(); s.access.Leaf.Certificate = s.access.Leaf.Certificate[:1] }, reset: (*site).reset, want: transport.WrongRoot},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -134,7 +133,7 @@ func TestWhoeverHasAStolenKeyCannotMoveTheFloor(t *testing.T) {
 			return wire.TypeFloorReset, b
 		},
 		"signed by the issuing CA": func(s *site, _ wire.Frame) (wire.Type, []byte) {
-			return wire.TypeFloorReset, must(identity.FloorReset{UID: s.client.UID, To: time.Now()}.Sign(s.issuing))
+			return wire.TypeFloorReset, must(identity.FloorReset{UID: s.client.UID, To: time.Now()}.Sign(s.pki.Issuing))
 		},
 		"signed by another root": func(s *site, _ wire.Frame) (wire.Type, []byte) {
 			other := newSite(s.t)
@@ -142,7 +141,7 @@ func TestWhoeverHasAStolenKeyCannotMoveTheFloor(t *testing.T) {
 			return wire.TypeFloorReset, other.reset()
 		},
 		"of another device": func(s *site, _ wire.Frame) (wire.Type, []byte) {
-			return wire.TypeFloorReset, must(identity.FloorReset{UID: identity.NewUID(), To: time.Now()}.Sign(s.root))
+			return wire.TypeFloorReset, must(identity.FloorReset{UID: identity.NewUID(), To: time.Now()}.Sign(s.pki.Root))
 		},
 		"a bit flipped": func(s *site, _ wire.Frame) (wire.Type, []byte) {
 			b := s.reset()
@@ -151,7 +150,7 @@ func TestWhoeverHasAStolenKeyCannotMoveTheFloor(t *testing.T) {
 		},
 		"truncated":               func(s *site, _ wire.Frame) (wire.Type, []byte) { return wire.TypeFloorReset, s.reset()[:100] },
 		"empty":                   func(s *site, _ wire.Frame) (wire.Type, []byte) { return wire.TypeFloorReset, nil },
-		"the true time":           func(s *site, f wire.Frame) (wire.Type, []byte) { return wire.TypeTime, s.answer(f, nil) },
+		"the true time":           func(s *site, f wire.Frame) (wire.Type, []byte) { return wire.TypeTime, s.access.Time(f, nil) },
 		"a refusal":               func(*site, wire.Frame) (wire.Type, []byte) { return wire.TypeRefuse, []byte(`{"reason":"busy"}`) },
 		"a welcome":               func(*site, wire.Frame) (wire.Type, []byte) { return wire.TypeWelcome, []byte(`{}`) },
 		"silence, and then a yes": nil,
@@ -164,7 +163,7 @@ func TestWhoeverHasAStolenKeyCannotMoveTheFloor(t *testing.T) {
 				s := newSite(t)
 				taken := s.takesResets()
 				s.poison()
-				s.leaf = s.issue(-2*time.Hour, -time.Hour) // it is over, and was so before the floor
+				s.access.Leaf = s.issue(-2*time.Hour, -time.Hour) // it is over, and was so before the floor
 				s.serve(func(conn *tls.Conn) {
 					f, err := wire.Read(conn)
 					if err != nil {
@@ -190,10 +189,8 @@ func TestWhoeverHasAStolenKeyCannotMoveTheFloor(t *testing.T) {
 				if len(*taken) != 0 || len(s.clock.signed) != 0 || !s.clock.floor.Equal(floor) {
 					t.Errorf("took %v, the clock heard %v", *taken, s.clock.signed)
 				}
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if len(s.after) != 0 {
-					t.Errorf("the server learned %q", s.after)
+				if len(s.access.Rest()) != 0 {
+					t.Errorf("the server learned %q", s.access.Rest())
 				}
 			})
 		})

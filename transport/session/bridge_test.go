@@ -11,22 +11,24 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/wire"
 )
 
-// bridged is a Tool's connection, bridged over a session to a machine's.
+// bridged is a tool's connection, bridged over a session to a machine's.
 func (s *site) bridged() (tool, machine Half, manager *Session, ended func()) {
 	s.tb.Helper()
 	toolFar, machineFar := Half(nil), Half(nil)
 	tool, toolFar = s.tcpPair()
 	machineFar, machine = s.tcpPair()
 	far, near := make(chan struct{}), make(chan struct{})
-	_, manager = s.up(func(st *Stream, _ wire.Open) {
+	_, manager = s.up(func(st *mux.Stream, _ mux.Open) {
 		defer close(far)
 		st.Grant()
 		Bridge(machineFar, st)
 	})
-	stream, err := manager.Open(s.tb.Context(), wire.Open{Service: wire.ServiceTCP})
+	stream, err := manager.Open(s.tb.Context(), mux.Open{Service: wire.ServiceTCP})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -137,4 +139,33 @@ func BenchmarkBridge(b *testing.B) {
 	reading.Wait()
 	machine.Close()
 	ended()
+}
+
+// A tool that has ended its direction and then breaks is no end that a machine would be told of.
+func TestBridgeEndsWhenOneBreaksAfterItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		far, machine := s.tcpPair()
+		ended := make(chan struct{})
+		_, manager := s.up(func(st *mux.Stream, _ mux.Open) {
+			defer close(ended)
+			st.Grant()
+			Bridge(far, st)
+		})
+		stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServiceTCP})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.CloseWrite()
+		if b, err := io.ReadAll(machine); len(b) > 0 || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+		stream.Reset(transport.Reset)
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Error("the bridge is still there after a minute")
+			machine.Close()
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/wire"
 )
 
@@ -36,7 +37,7 @@ func TestOrderlyCloseIsReasonClosed(t *testing.T) {
 			if _, err := runtime.Accept(t.Context()); transport.ReasonOf(err) != transport.Closed {
 				t.Errorf("accept: %v", err)
 			}
-			if _, err := manager.Open(t.Context(), wire.Open{}); transport.ReasonOf(err) != transport.Closed {
+			if _, err := manager.Open(t.Context(), mux.Open{}); transport.ReasonOf(err) != transport.Closed {
 				t.Errorf("open: %v", err)
 			}
 			if err := ends[0].Close(); err != nil {
@@ -49,13 +50,13 @@ func TestOrderlyCloseIsReasonClosed(t *testing.T) {
 func TestCloseAmidstDataIsReasonClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		runtime, manager := s.up(func(st *Stream, _ wire.Open) {
+		runtime, manager := s.up(func(st *mux.Stream, _ mux.Open) {
 			st.Grant()
 			for err := error(nil); err == nil; {
 				_, err = st.Write(make([]byte, 100<<10))
 			}
 		})
-		if _, err := manager.Open(t.Context(), wire.Open{Service: wire.ServicePing}); err != nil {
+		if _, err := manager.Open(t.Context(), mux.Open{Service: wire.ServicePing}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -115,7 +116,7 @@ func TestIdleSessionLives(t *testing.T) {
 // alive wants a session over which a stream can be opened.
 func alive(t *testing.T, runtime, manager *Session) {
 	t.Helper()
-	stream, err := manager.Open(t.Context(), wire.Open{Service: wire.ServicePing})
+	stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServicePing})
 	if err != nil {
 		t.Fatalf("%v; runtime says %v", err, runtime.Err())
 	}
@@ -134,17 +135,17 @@ func TestTamperedSessionAcceptsNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t)
 				accepted := make(chan int, 1)
-				runtime, manager := s.up(func(st *Stream, _ wire.Open) {
+				runtime, manager := s.up(func(st *mux.Stream, _ mux.Open) {
 					st.Grant()
 					n, _ := st.Read(make([]byte, 100))
 					accepted <- n
 				})
-				stream, err := manager.Open(t.Context(), wire.Open{Service: wire.ServicePing})
+				stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServicePing})
 				if err != nil {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				s.tamper = func(toRuntime bool, b []byte) []byte {
+				s.relay.Tamper = func(toRuntime bool, b []byte) []byte {
 					if toRuntime && len(b) > 0 {
 						return tamper(b)
 					}
@@ -156,7 +157,7 @@ func TestTamperedSessionAcceptsNothing(t *testing.T) {
 				if n := <-accepted; n != 0 && name != "repeats" {
 					t.Errorf("%d bytes were accepted", n)
 				}
-				if why := transport.ReasonOf(runtime.Err()); why != transport.Protocol {
+				if why := transport.ReasonOf(runtime.Err()); why != transport.LinkLost {
 					t.Errorf("ended with %v", runtime.Err())
 				}
 				<-manager.Done()
@@ -169,7 +170,7 @@ func TestTruncatedSessionIsNotAnOrderlyEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		runtime, manager := s.up(echo)
-		stream, err := manager.Open(t.Context(), wire.Open{Service: wire.ServicePing})
+		stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServicePing})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,20 +188,19 @@ func TestSlowLinkWithBulkDataIsNotLost(t *testing.T) {
 		s := newSite(t)
 		runtime, manager := s.up(echo)
 		s.net.SetLatency(2 * time.Second) // per hop: 8 s there and back
-		stream, err := manager.Open(t.Context(), wire.Open{Service: wire.ServicePing})
+		stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServicePing})
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A piece a second: yamux holds a mutex while a frame arrives, for which the time of a bubble does not wait.
 		var sending sync.WaitGroup
 		sending.Go(func() {
 			for range 128 {
-				stream.Write(make([]byte, frameBytes))
+				stream.Write(make([]byte, (16 << 10)))
 				time.Sleep(time.Second)
 			}
 			stream.CloseWrite()
 		})
-		if n, err := io.Copy(io.Discard, struct{ io.Reader }{stream}); n != 128*frameBytes || err != nil {
+		if n, err := io.Copy(io.Discard, struct{ io.Reader }{stream}); n != 128*(16<<10) || err != nil {
 			t.Errorf("%d bytes came back, %v", n, err)
 		}
 		sending.Wait()
@@ -212,14 +212,14 @@ func TestSlowLinkWithBulkDataIsNotLost(t *testing.T) {
 func TestOpenHonoursItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
-		_, manager := s.up(func(*Stream, wire.Open) {}) // accepts and never answers
+		_, manager := s.up(func(*mux.Stream, mux.Open) {}) // accepts and never answers
 		for _, stalled := range []bool{false, true} {
 			if stalled {
 				s.net.Stall(managerAddr, relayAddr)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			begin := time.Now()
-			if _, err := manager.Open(ctx, wire.Open{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
+			if _, err := manager.Open(ctx, mux.Open{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
 				t.Errorf("stalled %v: got %v after %v", stalled, err, time.Since(begin))
 			}
 			cancel()
@@ -230,9 +230,9 @@ func TestOpenHonoursItsContext(t *testing.T) {
 
 func TestOpenThatIsNeverAnsweredTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, manager := newSite(t).up(func(*Stream, wire.Open) {})
+		_, manager := newSite(t).up(func(*mux.Stream, mux.Open) {})
 		begin := time.Now()
-		if _, err := manager.Open(t.Context(), wire.Open{}); transport.ReasonOf(err) != transport.Timeout || time.Since(begin) != openTimeout {
+		if _, err := manager.Open(t.Context(), mux.Open{}); transport.ReasonOf(err) != transport.Timeout || time.Since(begin) != 30*time.Second {
 			t.Errorf("got %v after %v", err, time.Since(begin))
 		}
 	})

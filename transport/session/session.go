@@ -1,136 +1,125 @@
-// Package session is the end-to-end session of a Manager and a Runtime: both
-// join at a relay, prove themselves to each other inside the joined pipe, and
-// carry streams over it (wire §5, §6). The relay sees none of it.
+// Package session is the end-to-end session of a Manager and a Runtime: both join at a relay, prove themselves to each
+// other through its TLS, leave that, and carry streams over TLS of their own (session §2). The relay sees none of it.
 package session
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
-	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/yamux"
 
 	"hawser/identity"
 	"hawser/transport"
+	"hawser/transport/mux"
+	"hawser/transport/record"
 	"hawser/transport/wire"
 )
 
 const (
 	joinTimeout  = 20 * time.Second // the relay waits 15 s for the other side (wire §5.1)
 	innerTimeout = 10 * time.Second
-	beat         = 4 * time.Second // between signs of life (wire §6.2)
-	silence      = 9 * time.Second // without any byte: the link is lost (wire §6.2)
-
-	// Yamux must never give up before the layers below do.
-	patience = 75 * time.Second
+	// managerMemory is what the streams of a Manager may hold together (session §6). It has one session at a time.
+	managerMemory = 64 << 20
 )
 
 // Config is what one end of a session needs.
 type Config struct {
 	Dialer      *transport.Dialer // shows Certificate to the relay as well
-	Certificate tls.Certificate   // the own identity
+	Certificate tls.Certificate   // of this end
 	Roots       *identity.Roots
 	Offer       wire.Offer       // from the Access Server; says which end this is
 	Now         func() time.Time // nil: time.Now
+	Budget      *mux.Budget      // of the process; nil: one for this session, as a Manager has
+	Streams     int              // of the process at most; 0: no such limit
 }
 
-// Session is a live end-to-end session. It is safe for concurrent use; Close
-// must be called in the end, also when the link was lost.
+// Session is a live end-to-end session. Close must be called in the end, also when the line was lost.
 type Session struct {
-	mux    *yamux.Session
-	pulse  *pulse
-	work   chan func() // for the beater to run, beside its own
-	beater sync.WaitGroup
+	*mux.Mux
+	conn *tls.Conn // the inner one
 }
 
-// Join dials the offer's relay, joins, and authenticates the peer. It blocks
-// until the session is up, something was refused, or ctx ends. Errors carry a
-// transport.Reason: those of the search and of the relay, and wrong-peer.
+// Join dials the offer's relay, joins, and authenticates the peer. It blocks until that is done, something was refused,
+// or ctx ends. Errors carry a transport.Reason: those of the search and of the relay, and wrong-peer. A Manager may open
+// streams at once, and learns by Ready whether the Runtime has accepted it. The offer is checked before anything is
+// dialled: a grant is used up by its first join.
 func Join(ctx context.Context, c Config) (*Session, error) {
+	if c.Budget == nil {
+		c.Budget = mux.NewBudget(managerMemory)
+	}
 	config, err := c.innerTLS()
 	if err != nil {
 		return nil, err
 	}
-	outer, err := join(ctx, c)
+	outer, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	inner, err := c.handshake(ctx, &pipe{Conn: outer}, config)
+	s, err := c.join(ctx, outer, config)
 	if err != nil {
+		// Without close_notify: a write to a relay that hangs would block.
 		outer.NetConn().Close()
-		return nil, err
-	}
-	s, err := newSession(inner, c.Offer.Role)
-	if err == nil && c.Offer.Role == wire.RoleManager {
-		err = s.confirm(ctx)
-	}
-	if err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// confirm waits until the Runtime has accepted us: in TLS 1.3 the client's
-// handshake is over before the server has seen the client's certificate.
-func (s *Session) confirm(ctx context.Context) error {
-	done := context.AfterFunc(ctx, func() { s.Close() })
-	_, err := s.mux.Ping()
-	if done() && err == nil {
-		return nil
-	}
-	s.Close()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return s.Err()
-}
-
-// join returns the pipe that the relay has paired (wire §5.1).
-func join(ctx context.Context, c Config) (*transport.Conn, error) {
+func (c Config) dial(ctx context.Context) (*transport.Conn, error) {
 	relay := c.Offer.Relay
-	conn, err := c.Dialer.Dial(ctx, transport.Target{Hosts: relay.Hosts, Ports: relay.Ports,
+	return c.Dialer.Dial(ctx, transport.Target{Hosts: relay.Hosts, Ports: relay.Ports,
 		ALPN: transport.ALPNRelay, Name: identity.RelayName(relay.Name), Roots: c.Roots})
-	if err != nil {
-		return nil, err
-	}
-	done := context.AfterFunc(ctx, func() { conn.NetConn().Close() })
-	conn.SetDeadline(time.Now().Add(joinTimeout))
-	defer conn.SetDeadline(time.Time{})
-	err = wire.WriteJSON(conn, wire.TypeJoin, wire.Join{Grant: c.Offer.Grant, Crypto: c.Offer.Crypto})
-	if err == nil {
-		_, err = wire.Expect(conn, wire.TypePaired)
-	}
-	if !done() {
-		err = ctx.Err()
-	}
-	if err != nil {
-		conn.NetConn().Close()
-		return nil, &transport.Error{Reason: transport.ReasonOf(err), Op: "join at relay " + relay.Name, Err: err}
-	}
-	return conn, nil
 }
 
-// handshake does the inner TLS (wire §6.1).
-func (c Config) handshake(ctx context.Context, p *pipe, config *tls.Config) (*tls.Conn, error) {
-	var inner *tls.Conn
-	if c.Offer.Role == wire.RoleRuntime {
-		inner = tls.Server(p, config)
-	} else {
-		inner = tls.Client(p, config)
+// join joins, and does the inner handshake without waiting for the relay's answer: each wait would be a round trip.
+func (c Config) join(ctx context.Context, outer *transport.Conn, config *tls.Config) (*Session, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(joinTimeout, func() {
+		cancel(&transport.Error{Reason: transport.Timeout, Op: "wait for the other end"})
+	})
+	defer late.Stop()
+	var paired atomic.Bool
+	u := newUnder(outer.Conn, outer.NetConn().(*record.Conn), c.Budget, func() {
+		paired.Store(true)
+		late.Reset(innerTimeout)
+	})
+	// A relay that takes nothing: a Write under way ends with the connection.
+	defer context.AfterFunc(ctx, func() { u.raw.SetDeadline(time.Unix(1, 0)) })()
+	inner, err := c.shake(ctx, u, config)
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause
 	}
-	ctx, cancel := context.WithTimeout(ctx, innerTimeout)
-	defer cancel()
-	if err := inner.HandshakeContext(ctx); err != nil {
-		reason := transport.ReasonOf(err)
-		if reason == transport.Internal || reason == transport.TLSRefused || reason == transport.NotTLS {
-			reason = transport.WrongPeer
-		}
+	switch reason := transport.ReasonOf(err); {
+	case err == nil:
+	case !paired.Load():
+		return nil, &transport.Error{Reason: reason, Op: "join at relay " + c.Offer.Relay.Name, Err: err}
+	case reason == transport.Internal, reason == transport.TLSRefused, reason == transport.NotTLS:
+		return nil, &transport.Error{Reason: transport.WrongPeer, Op: "authenticate " + c.Offer.Peer, Err: err}
+	default:
 		return nil, &transport.Error{Reason: reason, Op: "authenticate " + c.Offer.Peer, Err: err}
 	}
-	return inner, nil
+	m := mux.Start(&line{Conn: inner, under: u}, mux.Config{
+		Role: c.Offer.Role, Session: c.Offer.Session, Epoch: c.Offer.Epoch, Budget: c.Budget, Streams: c.Streams,
+	})
+	return &Session{m, inner}, nil
+}
+
+// shake sends the join, does the inner TLS (session §2.3), and leaves the outer one.
+func (c Config) shake(ctx context.Context, u *under, config *tls.Config) (*tls.Conn, error) {
+	if err := wire.WriteJSON(u.outer, wire.TypeJoin, wire.Join{Grant: c.Offer.Grant}); err != nil {
+		return nil, err
+	}
+	var inner *tls.Conn
+	if c.Offer.Role == wire.RoleRuntime {
+		inner = tls.Server(u, config)
+	} else {
+		inner = tls.Client(u, config)
+	}
+	if err := inner.HandshakeContext(ctx); err != nil {
+		return nil, u.refusal(err)
+	}
+	return inner, u.leave()
 }
 
 func (c Config) innerTLS() (*tls.Config, error) {
@@ -139,18 +128,22 @@ func (c Config) innerTLS() (*tls.Config, error) {
 		return nil, &transport.Error{Reason: transport.Protocol, Op: "read offer", Err: errors.New("it names no peer")}
 	}
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
+		MinVersion: tls.VersionTLS13,
+		// A relay, and whoever records its traffic, has this session's bytes: a quantum computer of later years must
+		// not open them.
 		CurvePreferences:       []tls.CurveID{tls.X25519MLKEM768},
 		NextProtos:             []string{transport.ALPNSession},
 		SessionTicketsDisabled: true,
-		Certificates:           []tls.Certificate{c.Certificate},
-		ClientAuth:             tls.RequireAnyClientCert,
-		InsecureSkipVerify:     true, // VerifyConnection does all of it
-		VerifyConnection:       func(cs tls.ConnectionState) error { return c.verify(cs, peer) },
+		// A frame and its header fill a record. Small records at the beginning are for browsers, and cost here.
+		DynamicRecordSizingDisabled: true,
+		Certificates:                []tls.Certificate{c.Certificate},
+		ClientAuth:                  tls.RequireAnyClientCert,
+		InsecureSkipVerify:          true, // VerifyConnection does all of it
+		VerifyConnection:            func(cs tls.ConnectionState) error { return c.verify(cs, peer) },
 	}, nil
 }
 
-// verify wants exactly the peer of the offer: its name under our roots, and its key.
+// verify accepts only the peer of the offer: its name under our roots, and its key.
 func (c Config) verify(cs tls.ConnectionState, want identity.Name) error {
 	now := c.Now
 	if now == nil {
@@ -168,68 +161,3 @@ func (c Config) verify(cs tls.ConnectionState, want identity.Name) error {
 	}
 	return nil
 }
-
-func newSession(inner *tls.Conn, role wire.Role) (*Session, error) {
-	config := yamux.DefaultConfig()
-	config.EnableKeepAlive = false // pulse does it
-	config.ConnectionWriteTimeout = patience
-	config.StreamOpenTimeout = patience
-	config.StreamCloseTimeout = 0 // a half-closed stream may live on
-	config.LogOutput = io.Discard // what it says is in the errors too
-	s := &Session{pulse: newPulse(inner), work: make(chan func())}
-	var err error
-	if role == wire.RoleRuntime {
-		s.mux, err = yamux.Server(s.pulse, config)
-	} else {
-		s.mux, err = yamux.Client(s.pulse, config)
-	}
-	if err != nil {
-		inner.Close()
-		return nil, err
-	}
-	s.beater.Go(s.keepBeating)
-	return s, nil
-}
-
-// keepBeating sends a sign of life every 4 s until the session ends. It does
-// not wait for the answers: on a slow link they queue behind data, and that
-// data is itself what the peer hears. It also owns the work of others.
-func (s *Session) keepBeating() {
-	var out sync.WaitGroup
-	defer out.Wait()
-	ticker := time.NewTicker(beat)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			out.Go(func() { s.mux.Ping() })
-		case f := <-s.work:
-			out.Go(f)
-		case <-s.mux.CloseChan():
-			return
-		}
-	}
-}
-
-// Done is closed when the session has ended, from whichever side.
-func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
-
-// Err says why a session ended: with reason closed when the peer ended it in
-// order or Close was called, wrong-peer when the peer did not accept us,
-// protocol when somebody tampered with the bytes, else link-lost. It is
-// meaningful after Done.
-func (s *Session) Err() error {
-	return &transport.Error{Reason: s.pulse.reason(), Op: "hear from the other end"}
-}
-
-// Close ends the session and every stream, tells the peer, and waits for the
-// session's goroutines.
-func (s *Session) Close() error {
-	s.pulse.end(transport.Closed)
-	err := s.mux.Close()
-	s.beater.Wait()
-	return err
-}
-
-// Streams is the number of open streams.
-func (s *Session) Streams() int { return s.mux.NumStreams() }

@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"hawser/transport"
+	"hawser/transport/mux"
 	"hawser/transport/wire"
 )
 
 // sendAndCompare sends bytes to an echo, ends the stream, and compares what comes back.
-func sendAndCompare(t *testing.T, stream *Stream, size int, seed byte) {
+func sendAndCompare(t *testing.T, stream *mux.Stream, size int, seed byte) {
 	t.Helper()
 	want := make([]byte, size)
 	rand.NewChaCha8([32]byte{seed}).Read(want)
@@ -40,7 +41,7 @@ func TestFiftyStreamsKeepTheirBytes(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 50 {
 			all.Go(func() {
-				stream, err := manager.Open(t.Context(), wire.Open{Service: wire.ServicePing})
+				stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServicePing})
 				if err != nil {
 					t.Error(err)
 					return
@@ -58,12 +59,12 @@ func TestFiftyStreamsKeepTheirBytes(t *testing.T) {
 
 func TestHeaderReachesTheRuntimeAndRefusalTheManager(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var asked wire.Open
-		runtime, manager := newSite(t).up(func(s *Stream, o wire.Open) {
+		var asked mux.Open
+		runtime, manager := newSite(t).up(func(s *mux.Stream, o mux.Open) {
 			asked = o
 			s.Refuse(transport.Policy, "not this one")
 		})
-		want := wire.Open{Service: wire.ServiceTCP, Target: "192.0.2.7:502"}
+		want := mux.Open{Service: wire.ServiceTCP, Target: "192.0.2.7:502"}
 		_, err := manager.Open(t.Context(), want)
 		if r, ok := errors.AsType[*wire.Refusal](err); !ok || r.Reason != transport.Policy || r.Text != "not this one" || asked != want {
 			t.Errorf("asked for %+v, got %v", asked, err)
@@ -77,14 +78,14 @@ func TestHeaderReachesTheRuntimeAndRefusalTheManager(t *testing.T) {
 
 func TestHalfCloseIsCarriedAndMayLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, manager := newSite(t).up(func(s *Stream, _ wire.Open) {
+		_, manager := newSite(t).up(func(s *mux.Stream, _ mux.Open) {
 			s.Grant()
 			question, _ := io.ReadAll(s)
 			time.Sleep(time.Hour)
 			s.Write(append(question, "!"...))
 			s.Close()
 		})
-		stream, err := manager.Open(t.Context(), wire.Open{Service: wire.ServiceTCP})
+		stream, err := manager.Open(t.Context(), mux.Open{Service: wire.ServiceTCP})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,50 +96,6 @@ func TestHalfCloseIsCarriedAndMayLast(t *testing.T) {
 		}
 		if _, err := stream.Write([]byte("x")); err == nil {
 			t.Error("it took bytes after its end")
-		}
-	})
-}
-
-func TestHeaderThatIsNoneIsRefused(t *testing.T) {
-	for name, raw := range map[string]string{
-		"another frame": "\x27\x00\x00\x00", "over the limit": "\x50\xff\xff\xff", "not JSON": "\x50\x00\x00\x02[]", "unknown": "\x99\x00\x00\x00",
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			j := newSite(t).join(t.Context())
-			defer j.runtime.Close()
-			defer j.manager.Close()
-			raws, err := j.manager.mux.OpenStream()
-			if err != nil {
-				t.Fatal(err)
-			}
-			raws.Write([]byte(raw))
-			stream, err := j.runtime.Accept(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := stream.Header(); transport.ReasonOf(err) != transport.Protocol {
-				t.Errorf("%s: %v", name, err)
-			}
-			raws.Write([]byte("\x50\x00"))
-		})
-	}
-}
-
-func TestHeaderThatNeverComesTimesOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		j := newSite(t).join(t.Context())
-		defer j.runtime.Close()
-		defer j.manager.Close()
-		if _, err := j.manager.mux.OpenStream(); err != nil {
-			t.Fatal(err)
-		}
-		stream, err := j.runtime.Accept(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		if _, err := stream.Header(); transport.ReasonOf(err) != transport.Timeout || time.Since(begin) != headerTimeout {
-			t.Errorf("got %v after %v", err, time.Since(begin))
 		}
 	})
 }

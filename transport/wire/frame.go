@@ -1,9 +1,9 @@
 // Package wire reads and writes the frames of a Hawser connection (wire §2).
 //
-// A frame is a type, a length and a payload. Nothing is read beyond the frame
-// that was asked for, so the same connection can go on with other bytes after
-// it. Functions block as their reader or writer does; deadlines are the
-// connection's. The encoding is fixed by docs/spec/wire.md.
+// A frame is a type, a length and a payload. Read reads no byte beyond the frame, so
+// other bytes may follow it on the connection. Functions block as long as their
+// reader or writer does; the caller sets deadlines on the connection. The encoding
+// is specified in docs/spec/wire.md.
 package wire
 
 import (
@@ -20,6 +20,8 @@ import (
 	"hawser/transport"
 )
 
+// The header is one word: a type that no peer sends by accident, and a length of 24 bits, so that no reader has to
+// think about signs and overflow.
 const headerBytes = 4
 
 // A Type is a frame's type (wire §2.2).
@@ -30,7 +32,7 @@ const (
 	TypeTimeRequest  Type = 0x01
 	TypeTime         Type = 0x02
 	TypeFloorReset   Type = 0x03
-	TypeEnrol        Type = 0x10
+	TypeEnroll       Type = 0x10
 	TypeRenew        Type = 0x11
 	TypeIdentity     Type = 0x12
 	TypeHello        Type = 0x20
@@ -49,13 +51,16 @@ const (
 	TypeEcho         Type = 0x30
 	TypeJoin         Type = 0x40
 	TypePaired       Type = 0x41
-	TypeOpen         Type = 0x50
-	TypeOpened       Type = 0x51
+	TypeData         Type = 0x42
+	TypeSwitch       Type = 0x43
 	TypeRefuse       Type = 0x7f
 )
 
-// limit returns the largest payload of a type in bytes; ok is false for a type
-// that wire §2.2 does not have.
+// DataBytes is the most that one data frame carries: with its header it fills one TLS record.
+const DataBytes = 16<<10 - headerBytes
+
+// limit returns the largest payload of a type in bytes; ok is false for a type that wire §2.2 does not have. Each type
+// has its own, and as small a one as it can live with: what a stranger can make the other end keep is 64 KiB at most.
 func limit(t Type) (bytes int, ok bool) {
 	const KiB = 1 << 10
 	switch t {
@@ -65,36 +70,37 @@ func limit(t Type) (bytes int, ok bool) {
 		return identity.FloorResetBytes, true
 	case TypePing:
 		return pingBytes, true
-	case TypePong, TypePaired, TypeOpened, TypeMeasure:
+	case TypePong, TypePaired, TypeSwitch, TypeMeasure:
 		return 0, true
 	case TypeEcho:
 		return 1 * KiB, true
-	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeOpen, TypeRefuse:
+	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeRefuse:
 		return 4 * KiB, true
 	case TypeJoin:
 		return 8 * KiB, true
-	case TypeEnrol, TypeRenew, TypeHello, TypeOffer, TypeMeasurements:
+	case TypeEnroll, TypeRenew, TypeHello, TypeOffer, TypeMeasurements:
 		return 16 * KiB, true
+	case TypeData:
+		return DataBytes, true
 	case TypeIdentity, TypeWelcome, TypePool, TypeRevoked:
 		return 64 * KiB, true
 	}
 	return 0, false
 }
 
-// Frame is one frame as it was read. The payload is the caller's.
+// Frame is one frame as it was read. The caller may keep and change the payload.
 type Frame struct {
 	Type    Type
 	Payload []byte
 }
 
-// ErrFrame is wrapped by every error that says that the peer sent bytes which
-// wire §2 does not allow: an unknown type, a length over the type's limit, a
-// payload that does not parse, or a type that was not expected. The answer to
-// it is Refuse with reason protocol.
+// ErrFrame is wrapped by every error about bytes that wire §2 does not allow: an
+// unknown type, a length over the type's limit, a payload that does not parse, or an
+// unexpected type. The peer is then refused with reason protocol.
 var ErrFrame error = &transport.Error{Reason: transport.Protocol, Op: "read frame"}
 
 // Write writes one frame in one call of w.Write, so that it travels as one
-// TLS record. A payload over the type's limit is the caller's bug and an error.
+// TLS record. A payload over the type's limit is an error, and a bug of the caller.
 func Write(w io.Writer, t Type, payload []byte) error {
 	max, ok := limit(t)
 	if !ok || len(payload) > max {
@@ -129,6 +135,7 @@ func Read(r io.Reader) (Frame, error) {
 	if !ok {
 		return Frame{}, fmt.Errorf("%w: unknown type %#02x", ErrFrame, h[0])
 	}
+	// Before the allocation: a length that lies costs nothing.
 	if n > max {
 		return Frame{}, fmt.Errorf("%w: type %#02x with %d bytes, limit %d", ErrFrame, h[0], n, max)
 	}
@@ -142,8 +149,8 @@ func Read(r io.Reader) (Frame, error) {
 	return f, nil
 }
 
-// Expect reads one frame and wants it to be of one of the types. A refuse frame
-// in its place is returned as *Refusal, any other type as ErrFrame.
+// Expect reads one frame of one of the types. A refuse frame in its place is returned
+// as *Refusal, any other type as ErrFrame.
 func Expect(r io.Reader, types ...Type) (Frame, error) {
 	f, err := Read(r)
 	switch {
@@ -157,8 +164,9 @@ func Expect(r io.Reader, types ...Type) (Frame, error) {
 	return Frame{}, fmt.Errorf("%w: type %#02x where %#02x was expected", ErrFrame, byte(f.Type), types)
 }
 
-// Decode parses the JSON payload into v. Unknown members are ignored
-// (wire §2.2). The error wraps ErrFrame.
+// Decode parses the JSON payload into v. Unknown members are ignored (wire §2.2). The error wraps ErrFrame. An old
+// build must understand a newer peer, who may send more than it knows. The first byte is looked at because null and a
+// bare number decode into any struct without an error.
 func (f Frame) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimLeft(f.Payload, " \t\r\n"), []byte("{")) {
 		return fmt.Errorf("%w: type %#02x: not a JSON object", ErrFrame, byte(f.Type))
@@ -169,8 +177,8 @@ func (f Frame) Decode(v any) error {
 	return nil
 }
 
-// Refusal is a refuse frame (wire §2.3), received or to be sent. It is an
-// error, so that a server's handler can return it and a client's caller gets it.
+// Refusal is a refuse frame (wire §2.3), received or to be sent. It is an error:
+// handlers of a server return it, and clients return it to their callers.
 type Refusal struct {
 	Reason     transport.Reason
 	Text       string
@@ -188,7 +196,7 @@ type refuse struct {
 	RetryAfterS int64            `json:"retry_after_s,omitempty"`
 }
 
-// Error tells the reason and the peer's text.
+// Error returns the reason and the peer's text.
 func (r *Refusal) Error() string {
 	s := "refused by peer: " + string(r.Reason)
 	if r.Text != "" {
@@ -202,23 +210,47 @@ func (r *Refusal) Why() transport.Reason { return r.Reason }
 
 // Refuse writes r as a refuse frame.
 func Refuse(w io.Writer, r *Refusal) error {
-	retry := min(max(r.RetryAfter, 0), maxRetryAfter)
-	return WriteJSON(w, TypeRefuse, refuse{r.Reason, printable(r.Text), int64((retry + time.Second - 1) / time.Second)})
+	return Write(w, TypeRefuse, r.Payload())
 }
 
-// Refusal parses a refuse frame. One that does not parse is reason protocol:
-// the peer refused, whatever it wanted to say.
+// Payload returns r as the payload of a refuse frame (wire §2.3), which a frame of session §3.2 has too. Seconds are
+// rounded up: a client that comes a moment too early is refused again.
+func (r *Refusal) Payload() []byte {
+	retry := min(max(r.RetryAfter, 0), maxRetryAfter)
+	m := refuse{r.Reason, printable(r.Text), int64((retry + time.Second - 1) / time.Second)}
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // two strings and a number
+	}
+	return b
+}
+
+// Refusal parses a refuse frame. If it does not parse, the reason is protocol, since
+// the peer has refused in any case.
 func (f Frame) Refusal() *Refusal {
-	var m refuse
-	if err := f.Decode(&m); err != nil || !word(m.Reason) {
+	r, err := ParseRefusal(f)
+	if err != nil {
 		return &Refusal{Reason: transport.Protocol, Text: "unreadable refusal"}
 	}
-	retry := min(max(m.RetryAfterS, 0), int64(maxRetryAfter/time.Second))
-	return &Refusal{m.Reason, printable(m.Text), time.Duration(retry) * time.Second}
+	return r
 }
 
-// word reports whether r can be a reason: a newer peer may send one that this
-// build does not know, but never something that could forge a log line.
+// ParseRefusal parses the payload of f, of any type, as one of refuse (wire §2.3), for peers that are not let off with
+// one that does not parse. The text is printable and bounded. The error wraps ErrFrame.
+func ParseRefusal(f Frame) (*Refusal, error) {
+	var m refuse
+	if err := f.Decode(&m); err != nil {
+		return nil, err
+	}
+	if !word(m.Reason) {
+		return nil, fmt.Errorf("%w: type %#02x: not a reason", ErrFrame, byte(f.Type))
+	}
+	retry := min(max(m.RetryAfterS, 0), int64(maxRetryAfter/time.Second))
+	return &Refusal{m.Reason, printable(m.Text), time.Duration(retry) * time.Second}, nil
+}
+
+// word reports whether r is spelled like a reason. Newer peers may send reasons that
+// this build does not know, but nothing that could forge a line of a log.
 func word(r transport.Reason) bool {
 	for _, c := range r {
 		if (c < 'a' || c > 'z') && c != '-' {
@@ -228,7 +260,8 @@ func word(r transport.Reason) bool {
 	return r != "" && len(r) <= 32
 }
 
-// printable makes a peer's text safe to show: printable ASCII, bounded.
+// printable makes a peer's text safe to show: printable ASCII, bounded. Escape sequences of a peer could rewrite what
+// an operator sees.
 func printable(s string) string {
 	b := make([]byte, 0, min(len(s), maxTextBytes))
 	for i := 0; i < len(s) && len(b) < maxTextBytes; i++ {

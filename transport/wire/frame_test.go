@@ -110,14 +110,14 @@ func TestWriteRefusesWhatNobodyWouldRead(t *testing.T) {
 	if err := Write(io.Discard, 0x04, nil); err == nil {
 		t.Error("a type that nobody has was written")
 	}
-	if err := WriteJSON(io.Discard, TypeOpen, func() {}); err == nil {
+	if err := WriteJSON(io.Discard, TypeJoin, func() {}); err == nil {
 		t.Error("a function was encoded")
 	}
 }
 
 func TestFrameIsOneWrite(t *testing.T) {
 	var w countingWriter
-	if err := WriteJSON(&w, TypeOpen, Open{Service: ServicePing}); err != nil || w != 1 {
+	if err := WriteJSON(&w, TypeJoin, Join{Grant: "a.b.c"}); err != nil || w != 1 {
 		t.Errorf("%d writes, %v, want 1: each would be a TLS record", w, err)
 	}
 }

@@ -21,12 +21,12 @@ type judge map[byte]rule
 func newJudge() judge {
 	return judge{
 		0x01: {"time-request", 48}, 0x02: {"time", 4096}, 0x03: {"floor-reset", 118},
-		0x10: {"enrol", 16384}, 0x11: {"renew", 16384}, 0x12: {"identity", 65536},
+		0x10: {"enroll", 16384}, 0x11: {"renew", 16384}, 0x12: {"identity", 65536},
 		0x20: {"hello", 16384}, 0x21: {"welcome", 65536}, 0x22: {"pool", 65536}, 0x23: {"offer", 16384},
 		0x24: {"offer-ack", 4096}, 0x25: {"end-session", 4096}, 0x26: {"ping", 4}, 0x27: {"pong", 0},
 		0x28: {"revoked", 65536}, 0x29: {"time-again", 48},
 		0x2a: {"measurements", 16384}, 0x2b: {"load", 4096}, 0x2c: {"measure", 0}, 0x30: {"echo", 1024},
-		0x40: {"join", 8192}, 0x41: {"paired", 0}, 0x50: {"open", 4096}, 0x51: {"opened", 0}, 0x7f: {"refuse", 4096},
+		0x40: {"join", 8192}, 0x41: {"paired", 0}, 0x42: {"data", 16380}, 0x43: {"switch", 0}, 0x7f: {"refuse", 4096},
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"hawser/transport"
 )
 
+// SessionVersion is the one version of sessions (session §1).
+const SessionVersion = 2
+
 // TimeRequestBytes is the length of a time-request (wire §3.1).
 const TimeRequestBytes = 48
 
@@ -18,23 +21,24 @@ const TimeRequestBytes = 48
 //	32..47  UID of the asking device, zero when it has none
 type TimeRequest [TimeRequestBytes]byte
 
-// NewTimeRequest puts a request together. The nonce must be fresh and random.
+// NewTimeRequest makes a request. The nonce must be random and used once.
 func NewTimeRequest(nonce [32]byte, uid identity.UID) (r TimeRequest) {
 	copy(r[:32], nonce[:])
 	copy(r[32:], uid[:])
 	return r
 }
 
-// Nonce is what the answer must repeat.
+// Nonce returns the nonce, which the answer must repeat.
 func (r TimeRequest) Nonce() [32]byte { return [32]byte(r[:32]) }
 
-// UID is who asks; nobody has verified it.
+// UID returns the UID of the asking device, which is not verified.
 func (r TimeRequest) UID() identity.UID { return identity.UID(r[32:]) }
 
 const pingBytes = 4
 
 // Bounds of the interval that a ping announces (wire §4.6).
 const (
+	// Without bounds a peer could make the other end answer without pause, or wait for it a day.
 	minPing = time.Second
 	maxPing = 20 * time.Minute
 )
@@ -55,14 +59,14 @@ func (f Frame) PingInterval() (time.Duration, error) {
 	return min(max(next, minPing), maxPing), nil
 }
 
-// Grace is how long a peer may be late that promised a frame within next
-// (wire §4.6).
+// Grace returns how long after next a frame may come from a peer that announced one within next (wire §4.6). An idle
+// mobile link may take seconds to wake; a fast heartbeat means that somebody waits.
 func Grace(next time.Duration) time.Duration { return min(next, 15*time.Second) }
 
 // The JSON payloads of wire §4 to §6.
 type (
-	// Enrol asks for an identity (wire §4.1).
-	Enrol struct {
+	// Enroll asks for an identity (wire §4.1).
+	Enroll struct {
 		Code  string            `json:"code"`
 		CSR   []byte            `json:"csr"` // DER
 		Hints map[string]string `json:"hints,omitempty"`
@@ -71,7 +75,7 @@ type (
 	Renew struct {
 		CSR []byte `json:"csr"` // DER
 	}
-	// Identity answers Enrol and Renew (wire §4.1).
+	// Identity answers Enroll and Renew (wire §4.1).
 	Identity struct {
 		Chain  string       `json:"chain"` // PEM: leaf, issuing, root
 		Domain string       `json:"domain,omitempty"`
@@ -85,6 +89,8 @@ type (
 		Instance string            `json:"instance"`        // random per process, hex
 		Hosts    []string          `json:"hosts,omitempty"` // relays: where clients reach it
 		Ports    []transport.Port  `json:"ports,omitempty"`
+		// SessionVersion is what a Runtime speaks (session §1).
+		SessionVersion int `json:"session_version,omitempty"`
 	}
 	// Welcome answers Hello (wire §4.3).
 	Welcome struct {
@@ -92,7 +98,7 @@ type (
 		Pool       Pool      `json:"pool"`
 		RenewAfter time.Time `json:"renew_after"`
 	}
-	// Pool is every relay that is registered now (wire §4.4).
+	// Pool lists the relays that are registered now (wire §4.4).
 	Pool struct {
 		Relays []Relay `json:"relays"`
 	}
@@ -102,7 +108,7 @@ type (
 		Hosts []string         `json:"hosts"`
 		Ports []transport.Port `json:"ports"`
 	}
-	// Offer tells one end of a session all that it must know (wire §4.5).
+	// Offer has everything that one end of a session needs (wire §4.5).
 	Offer struct {
 		Session     string        `json:"session"`
 		Epoch       int           `json:"epoch"`
@@ -111,29 +117,28 @@ type (
 		Grant       string        `json:"grant"` // opaque to the ends
 		Peer        string        `json:"peer"`  // name URI
 		PeerSPKI    identity.SPKI `json:"peer_spki"`
-		Crypto      Crypto        `json:"crypto"`
 		Permissions []string      `json:"permissions"`
 		User        string        `json:"user"`
 	}
-	// OfferAck answers an offer; an empty reason is consent (wire §4.5).
+	// OfferAck answers an offer; an empty reason accepts it (wire §4.5).
 	OfferAck struct {
 		Session string           `json:"session"`
 		Reason  transport.Reason `json:"reason,omitempty"`
 	}
-	// EndSession says that a session is over (wire §4.5).
+	// EndSession reports the end of a session (wire §4.5).
 	EndSession struct {
 		Session string           `json:"session"`
 		Reason  transport.Reason `json:"reason"`
 	}
-	// Revoked is the whole list of keys that are no longer accepted (wire §4.7).
+	// Revoked lists all keys that are no longer accepted (wire §4.7).
 	Revoked struct {
 		SPKI []identity.SPKI `json:"spki"`
 	}
-	// Measurements is what a Runtime has measured (wire §4.8).
+	// Measurements reports what a Runtime has measured (wire §4.8).
 	Measurements struct {
 		Relays []Measurement `json:"relays"`
 	}
-	// Measurement is what measuring one relay gave: numbers, or a reason.
+	// Measurement is the result for one relay: numbers, or a reason.
 	Measurement struct {
 		Name     string           `json:"name"`
 		RTTUS    int64            `json:"rtt_us,omitempty"`    // median, microseconds
@@ -143,20 +148,14 @@ type (
 		Way      string           `json:"way,omitempty"`
 		Reason   transport.Reason `json:"reason,omitempty"` // empty: measured
 	}
-	// Load is what a relay says of itself (wire §4.8).
+	// Load reports how many sessions a relay carries (wire §4.8).
 	Load struct {
 		Pipes int `json:"pipes"`
 		Max   int `json:"max"`
 	}
-	// Join asks a relay for the other end (wire §5.1).
+	// Join asks a relay to pair the sender with the other end (wire §5.1).
 	Join struct {
-		Grant  string `json:"grant"`
-		Crypto Crypto `json:"crypto"`
-	}
-	// Open is the header of a stream (wire §6.3).
-	Open struct {
-		Service Service `json:"service"`
-		Target  string  `json:"target,omitempty"`
+		Grant string `json:"grant"`
 	}
 )
 
@@ -169,19 +168,11 @@ const (
 	RoleManager Role = "manager"
 )
 
-// Crypto is the form of encryption between an end and the relay, fixed for a
-// session by its offers and grants (wire §5).
-type Crypto string
-
-// CryptoNested is TLS in TLS: the end-to-end session inside the joined
-// connection (wire §5.2).
-const CryptoNested Crypto = "nested"
-
-// Service is what a stream asks the Runtime for (wire §6.3). A permission of
-// an offer has the same word.
+// Service is the kind of stream that a Manager asks for (session §4). Permissions of
+// an offer use the same words.
 type Service string
 
-// The services of wire §6.3.
+// The services of session §4 that this version has.
 const (
 	ServiceTCP  Service = "tcp"
 	ServicePing Service = "ping"

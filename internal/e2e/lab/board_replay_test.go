@@ -13,7 +13,7 @@ import (
 )
 
 // TestBoardKeepsIdentityInEveryStateOfItsDisk records, on the board, each write to the disk below an agent's state directory
-// while it enrols, renews and stores its anchor. Then it puts every state that the disk had onto another disk, has the kernel
+// while it enrolls, renews and stores its anchor. Then it puts every state that the disk had onto another disk, has the kernel
 // mount it and asks for the identity. The answer is the old or the new one, and always that once there was one.
 func TestBoardKeepsIdentityInEveryStateOfItsDisk(t *testing.T) {
 	t.Attr("id", "Q4")
@@ -61,7 +61,7 @@ func TestBoardKeepsIdentityInEveryStateOfItsDisk(t *testing.T) {
 	if len(steps) != 4 {
 		t.Errorf("the identity went through %q", steps)
 	}
-	for _, mark := range []string{"enrol", "renew", "anchor"} {
+	for _, mark := range []string{"enroll", "renew", "anchor"} {
 		t.Attr("count", fmt.Sprintf("states of the disk in %s=%d", mark, states[mark]))
 		if states[mark] == 0 {
 			t.Errorf("nothing was written in %s", mark)
@@ -79,7 +79,7 @@ func (g *gateway) record(t *testing.T, b *board) {
 	agent := "hawser-agent --data /run/disk/state "
 	b.put(t, "/run/disk/state/root.pem.given", contents(t, g.root))
 	b.put(t, "/run/disk/state/agent.yaml", fmt.Appendf(nil, "access: [%s]\nroot: root.pem.given\n", accessName))
-	run("guest mark disk enrol && " + agent + "enroll --code " + g.code + " && sync && guest mark disk old-dates")
+	run("guest mark disk enroll && " + agent + "enroll --code " + g.code + " && sync && guest mark disk old-dates")
 	b.put(t, "/run/disk/state/identity.pem", g.aged(t, run("cat /run/disk/state/identity.pem")))
 	online := func(mark string) {
 		t.Helper()

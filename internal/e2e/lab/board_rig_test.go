@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/e2e/pace"
 )
 
 // The boards of scripts/image that are tested.
@@ -140,9 +141,10 @@ func install(from, to string, perm os.FileMode) error {
 type board struct {
 	*gateway
 	image, card string
-	process     *process // QEMU; its output is the board's console
-	console     *console // nil without the test variant
-	levers      string   // socket on which QEMU takes what is done to the board from outside
+	process     *process    // QEMU; its output is the board's console
+	console     *console    // nil without the test variant
+	levers      string      // socket on which QEMU takes what is done to the board from outside
+	watch       *pace.Watch // since it was switched on
 }
 
 // newBoard makes a card and takes the lab's own gateway off the wires. The site has a DHCP server meanwhile.
@@ -207,6 +209,7 @@ func (b *board) boot(t *testing.T, args ...string) {
 	}
 	cmd := exec.Command(filepath.Join(moduleRoot, "scripts/qemu"), append([]string{b.image}, args...)...)
 	cmd.Env = append(os.Environ(), "CARD="+b.card, "INITRD="+initrd)
+	b.watch = watchLab()
 	b.process, b.console = startCommand(t, cmd), nil
 	if filepath.Base(initrd) == "test.gz" {
 		b.console = openConsole(t, socket)

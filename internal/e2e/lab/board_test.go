@@ -56,8 +56,8 @@ func TestBoardOf64Bits(t *testing.T) {
 	b.boot(t)
 	b.awaitOnline(0)
 	b.readPLC(t)
-	if n := b.enrolments(t); n != 1 {
-		t.Errorf("%d enrolments", n)
+	if n := b.enrollments(t); n != 1 {
+		t.Errorf("%d enrollments", n)
 	}
 }
 
@@ -73,21 +73,24 @@ func (b *board) firstBoot(t *testing.T) {
 	t.Attr("id", "Q1")
 	const most = 20 * time.Second
 	took := b.awaitOnline(0)
+	b.watch.Within(t, "online after the boot,", took, most)
 	t.Attr("count", fmt.Sprintf("guest ms from boot to online=%d", took.Milliseconds()))
-	if took > most {
-		t.Errorf("online %v after the boot, want at most %v", took, most)
-	}
 	armed := b.process.await(0, "hardware watchdog armed").text
 	if !strings.Contains(armed, "time=1970-01-01T00:00:") {
 		t.Errorf("it has not begun in 1970: %s", armed)
 	}
 	stepped := b.process.await(0, "system clock follows").text
-	if !strings.Contains(b.process.String(), "clock state=plausible source=sntp") || !strings.Contains(stepped, "does=step") {
-		t.Errorf("the clock was not set by SNTP: %s", stepped)
+	// On a board that gets little of the processor, signed time may come before the answers of the time servers.
+	if log := b.process.String(); !strings.Contains(stepped, "does=step") ||
+		!strings.Contains(log, "clock state=plausible source=sntp") && !strings.Contains(log, "clock state=authentic") {
+		t.Errorf("the clock was not set: %s", stepped)
 	}
+	const off = 30 * time.Second // an emulated board that gets little of the processor loses seconds
 	var seconds int64
-	if _, err := fmt.Sscan(b.console.run(t, "date +%s"), &seconds); err != nil || time.Since(time.Unix(seconds, 0)).Abs() > 2*time.Second {
-		t.Errorf("the board's clock says %v: %v", time.Unix(seconds, 0), err)
+	asked := time.Now()
+	_, err := fmt.Sscan(b.console.run(t, "date +%s"), &seconds)
+	if says := time.Unix(seconds, 0); err != nil || says.Before(asked.Add(-off)) || says.After(time.Now().Add(off)) {
+		t.Errorf("the board's clock says %v: %v", says, err)
 	}
 	for command, want := range map[string]string{
 		"cat /etc/resolv.conf":                       "nameserver " + describe(t).Hosts["dns"][0].String(),
@@ -127,7 +130,7 @@ func (b *board) awaitLight(t *testing.T, want string) {
 	poll := time.NewTicker(200 * time.Millisecond)
 	defer poll.Stop()
 	got := ""
-	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); <-poll.C {
+	for until := time.Now().Add(outer); time.Now().Before(until); <-poll.C {
 		if got = b.light(t); got == want {
 			return
 		}
@@ -191,23 +194,23 @@ func (b *board) reboot(t *testing.T) {
 	}
 	lines, _ := b.process.since(mark)
 	for _, l := range lines {
-		if strings.Contains(l.text, "enrol") {
+		if strings.Contains(l.text, "enroll") {
 			t.Errorf("the second boot says %q", l.text)
 		}
 	}
 	b.console.run(t, "test ! -e /data/provision")
-	if n := b.enrolments(t); n != 1 {
-		t.Errorf("the infrastructure has %d enrolments of it", n)
+	if n := b.enrollments(t); n != 1 {
+		t.Errorf("the infrastructure has %d enrollments of it", n)
 	}
 }
 
-// enrolments counts those of the board in the infrastructure's journal.
-func (b *board) enrolments(t *testing.T) (n int) {
+// enrollments counts those of the board in the infrastructure's journal.
+func (b *board) enrollments(t *testing.T) (n int) {
 	t.Helper()
 	var entries []struct{ Action, Object, Result string }
 	must(t, &entries, "tech", hawser("hawser"), "--home", b.home, "audit", "--json")
 	for _, e := range entries {
-		if e.Action == "enrol" && strings.Contains(e.Object, b.uid) && e.Result == "ok" {
+		if e.Action == "enroll" && strings.Contains(e.Object, b.uid) && e.Result == "ok" {
 			n++
 		}
 	}
@@ -222,8 +225,7 @@ func (b *board) watchdog(t *testing.T) {
 	stopped := time.Now()
 	b.console.awaitUp(t, up)
 	t.Logf("up again %v after it was stopped", time.Since(stopped))
-	took := b.awaitOnline(mark)
-	if took > 30*time.Second {
+	if took := b.awaitOnline(mark); took > time.Since(stopped) {
 		t.Errorf("the board runs since %v: it was not reset", took)
 	}
 	t.Attr("count", fmt.Sprintf("s until the watchdog had the board up again=%d", int(time.Since(stopped).Seconds())))

@@ -34,8 +34,8 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{rig: &rig{t: t, dir: t.TempDir()}, nodes: map[string]*node{}}
 	c.home = c.path("home")
-	url := serveNATS(t)
-	args := []string{"--nats", url, "--host", accessName, "--host", secondName, "--json"}
+	url := servePostgres(t)
+	args := []string{"--store", url, "--host", accessName, "--host", secondName, "--json"}
 	var made struct {
 		RootFile string `json:"root_file"`
 		Code     string `json:"admin_code"`
@@ -55,20 +55,28 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// serveNATS runs the NATS server of the module that the programs are built with, and returns where.
-func serveNATS(t *testing.T) (url string) {
+// servePostgres runs a PostgreSQL in the lab, behind TLS as any that is not on the server's own machine, and returns the
+// URL of its database.
+func servePostgres(t *testing.T) (url string) {
 	t.Helper()
 	dir := t.TempDir()
-	run(t, "go", "build", "-o", dir+"/", "github.com/nats-io/nats-server/v2")
-	address := net.JoinHostPort(describe(t).Hosts["time"][0].String(), "4222")
-	config := filepath.Join(dir, "nats.conf")
-	text := fmt.Appendf(nil, "listen: %q\njetstream: {store_dir: %q, sync_interval: always}\n", address, dir)
-	if err := os.WriteFile(config, text, 0o600); err != nil {
+	address := describe(t).Hosts["time"][0]
+	must(t, nil, "time", "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+		"-subj", "/CN=db", "-addext", "subjectAltName=IP:"+address.String(), "-keyout", dir+"/key.pem", "-out", dir+"/cert.pem")
+	bin := strings.TrimSpace(run(t, "../../../scripts/postgres"))
+	data := filepath.Join(dir, "data")
+	// PostgreSQL refuses to be root, which everybody is in the lab: one more namespace has another name for it.
+	mapped := []string{"--user", "--map-user=1000", "--map-group=1000"}
+	must(t, nil, "time", "unshare", append(mapped, bin+"/initdb", "-D", data, "-U", "hawser", "--auth=trust", "--no-sync")...)
+	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte("hostssl all all all trust\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := startCommand(t, exec.Command("lab", "exec", "time", filepath.Join(dir, "nats-server"), "-c", config))
-	p.await(0, "Server is ready")
-	return "nats://" + address
+	command := append([]string{"exec", "time", "unshare"}, mapped...)
+	command = append(command, bin+"/postgres", "-D", data, "-k", "", "-c", "listen_addresses="+address.String(),
+		"-c", "ssl=on", "-c", "ssl_cert_file="+dir+"/cert.pem", "-c", "ssl_key_file="+dir+"/key.pem")
+	p := startCommand(t, exec.Command("lab", command...))
+	p.await(0, "ready to accept connections")
+	return fmt.Sprintf("postgres://hawser@%s/postgres?sslrootcert=%s/cert.pem", net.JoinHostPort(address.String(), "5432"), dir)
 }
 
 // run starts the Access Server, and returns when it answers.

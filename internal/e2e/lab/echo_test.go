@@ -65,11 +65,12 @@ func (t *tool) trip(limit time.Duration) (time.Duration, error) {
 // after since that was.
 func awaitForward(t *testing.T, address string, since time.Time) time.Duration {
 	t.Helper()
-	const limit = time.Second // of one try: the session under it may be dead without anybody's knowing yet
-	poll := time.NewTicker(10 * time.Millisecond)
+	// The session under a try may be dead without anybody's knowing yet, so no try takes long at first.
+	limit, poll := time.Second, time.NewTicker(10*time.Millisecond)
 	defer poll.Stop()
 	for ; ; <-poll.C {
 		tool, err := useForward(address, limit)
+		limit += limit / 4
 		took := time.Since(since)
 		if err == nil {
 			tool.Close()

@@ -12,7 +12,7 @@ import (
 // A session does not need the Access Server that has made it, and whoever lost that comes back to it without help.
 func TestSessionGoesOnWhenTheAccessServerDies(t *testing.T) {
 	t.Attr("id", "A2-access")
-	const away, limit = 11 * time.Second, 5 * time.Second // longer than anybody takes to notice (wire §4.6, §6.2); of one trip
+	const away, limit = 11 * time.Second, outer // longer than anybody takes to notice (wire §4.6, session §3.6); of one trip
 	p := newPool(t)
 	for _, r := range p.relays {
 		r.run(t)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fresh Debian on the gateway with the package, a configuration, a code and nothing else: it installs, enrols, is online, and
+// A fresh Debian on the gateway with the package, a configuration, a code and nothing else: it installs, enrolls, is online, and
 // a session through it carries bytes.
 func TestPackageOnAFreshSystemReachesTheInfrastructure(t *testing.T) {
 	t.Attr("id", "I4")

@@ -17,11 +17,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hawser/internal/e2e/pace"
 )
 
-// outer bounds every wait, on a machine that is busy with other tests. What a test asserts it takes from the times at
-// which lines were printed.
-const outer = 60 * time.Second
+// outer bounds every wait. What a test asserts it takes from the times at which lines were printed.
+const outer = pace.Patience
+
+// watchLab tells how much of the machine others have, from now on: what belongs to the lab is all that can be seen in it.
+func watchLab() *pace.Watch { return pace.Start(1) }
 
 // process is a program that runs on a host of the lab.
 type process struct {

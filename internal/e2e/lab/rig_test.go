@@ -89,6 +89,28 @@ func (r *rig) addDevice(name string) *gateway {
 	return g
 }
 
+// set gives a key of the gateway's configuration another value.
+func (g *gateway) set(key, value string) {
+	g.t.Helper()
+	file := filepath.Join(g.data, "agent.yaml")
+	var kept []string
+	for line := range strings.Lines(string(contents(g.t, file))) {
+		if !strings.HasPrefix(line, key+":") {
+			kept = append(kept, line)
+		}
+	}
+	kept = append(kept, key+": "+value+"\n")
+	if err := os.WriteFile(file, []byte(strings.Join(kept, "")), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// reach makes the gateway look for its Access Server under another name.
+func (g *gateway) reach(name string) {
+	g.t.Helper()
+	g.set("access", `["`+name+`"]`)
+}
+
 // agent runs a command of the agent's to its end.
 func (g *gateway) agent(args ...string) result {
 	g.t.Helper()
@@ -137,7 +159,7 @@ func (g *gateway) awaitOffline(mark int) time.Time {
 	return l.at
 }
 
-// connect opens a session with these forwards (LOCALPORT:TARGET), and returns the addresses on tech at which a Tool
+// connect opens a session with these forwards (LOCALPORT:TARGET), and returns the addresses on tech at which a tool
 // reaches the targets.
 func (g *gateway) connect(t *testing.T, forwards ...string) (*process, []string) {
 	t.Helper()

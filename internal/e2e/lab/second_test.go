@@ -20,30 +20,33 @@ func TestSecondAccessServerTakesOver(t *testing.T) {
 	g.enroll()
 	agent, _ := g.run(t)
 	first := c.attached(agent.await(0, "online "+g.uid).text)
+	c.awaitOnline(g.name, c.relay.name, accessName, secondName) // the other one hears of both a moment later
 	forward := echoMachine(t)
 	tech, addrs := g.connect(t, forward)
 	kept := mustUse(t, addrs[0])
 	agentMark, techMark := agent.mark(), tech.mark()
 	online := func() []line { return agent.holding(agentMark, "online "+g.uid) }
 
+	watch := watchLab()
 	c.nodes[first].kill()
 	gone := time.Now()
-	trips := kept.goOn(t, gone.Add(limit), func() bool { return len(online()) > 0 })
+	trips := kept.goOn(t, gone.Add(outer), func() bool { return len(online()) > 0 })
 	moved := agent.await(agentMark, "online "+g.uid)
 	second := c.attached(moved.text)
 	if second == first {
 		t.Errorf("online at %s, which is dead", first)
 	}
-	book(t, "Access Server killed, online at the other", moved.at.Sub(gone), limit)
+	book(t, watch, "Access Server killed, online at the other", moved.at.Sub(gone), limit)
 	c.wantOnline(g.name, second)
 	g.manager(nil, "ping", g.name, "--count", "1")
 	_, fresh := g.connect(t, forward)
 	made := mustUse(t, fresh[0])
 
+	watch = watchLab()
 	back := time.Now()
 	c.nodes[first].run(t)
 	c.wantOnline(g.name, first)
-	book(t, "killed Access Server started again, answers", time.Since(back), lease+late)
+	book(t, watch, "killed Access Server started again, answers", time.Since(back), lease+late)
 	trips += kept.goOn(t, time.Now().Add(settle), func() bool { return false })
 	c.wantOnline(g.name, first, second)
 	if lines := online(); len(lines) != 1 {
@@ -51,13 +54,14 @@ func TestSecondAccessServerTakesOver(t *testing.T) {
 	}
 
 	mark, relayMark := agent.mark(), c.relay.mark()
+	watch = watchLab()
 	c.nodes[second].kill()
 	gone = time.Now()
 	c.nodes[second].run(t) // at once, as a service manager does
 	moved = agent.await(mark, "online "+g.uid)
-	book(t, "Access Server killed and started at once, online", moved.at.Sub(gone), limit)
+	book(t, watch, "Access Server killed and started at once, online", moved.at.Sub(gone), limit)
 	again := c.relay.await(relayMark, registered)
-	book(t, "Access Server killed and started at once, relay registered", again.at.Sub(gone), limit)
+	book(t, watch, "Access Server killed and started at once, relay registered", again.at.Sub(gone), limit)
 	t.Logf("online at %s, then %s, then %s", first, second, c.attached(moved.text))
 	g.manager(nil, "ping", g.name, "--count", "1")
 	for _, tool := range []*tool{kept, made} {
@@ -80,6 +84,26 @@ func mustUse(t *testing.T, address string) *tool {
 	return tool
 }
 
+// awaitOnline waits until each of the Access Servers knows that a gateway is online, and chooses that relay for it.
+func (c *cluster) awaitOnline(gateway, relay string, names ...string) {
+	c.t.Helper()
+	for _, name := range names {
+		at, end := c.at(name), time.Now().Add(outer)
+		for {
+			var device struct{ Online bool }
+			var decision struct{ Chosen string }
+			at.manager(&device, "device", "show", gateway, "--json")
+			at.manager(&decision, "relays", gateway, "--json")
+			if device.Online && decision.Chosen == relay {
+				break
+			}
+			if time.Now().After(end) {
+				c.t.Fatalf("%s does not know of the gateway or of relay %s", name, relay)
+			}
+		}
+	}
+}
+
 // wantOnline asks each of the Access Servers for a gateway.
 func (c *cluster) wantOnline(gateway string, names ...string) {
 	c.t.Helper()
@@ -94,7 +118,7 @@ func (c *cluster) wantOnline(gateway string, names ...string) {
 // goOn makes trips until done or the end, and returns how many.
 func (t *tool) goOn(test *testing.T, end time.Time, done func() bool) (trips int) {
 	test.Helper()
-	const limit = 5 * time.Second // of one trip
+	const limit = outer // of one trip
 	pace := time.NewTicker(500 * time.Millisecond)
 	defer pace.Stop()
 	for ; time.Now().Before(end); <-pace.C {

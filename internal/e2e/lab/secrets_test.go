@@ -46,7 +46,7 @@ func (g *gateway) secrets() map[string][]byte {
 	return secrets
 }
 
-// publicKey is made with the device's own key, which is there from the first try to enrol on.
+// publicKey is made with the device's own key, which is there from the first try to enroll on.
 func (g *gateway) publicKey() []byte {
 	g.t.Helper()
 	text, err := os.ReadFile(filepath.Join(g.data, "device.key"))

@@ -36,7 +36,7 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			before := running(t)
 			cmd := exec.Command("lab", "-relays", "1", "--", "sh", "-c", "sleep 600 & echo built; read end")
-			stdin := startBuilt(t, cmd)
+			stdin := startSaying(t, cmd, "built\n")
 			awaitRunning(t, before+11) // 10 servers, and sleep
 			if tt.signal == 0 {
 				stdin.Close()
@@ -52,7 +52,7 @@ func TestNothingOutlivesTheLab(t *testing.T) {
 // awaitRunning returns when that many are running.
 func awaitRunning(t *testing.T, want int) {
 	t.Helper()
-	deadline, poll := time.After(5*time.Second), time.NewTicker(5*time.Millisecond)
+	deadline, poll := time.After(outer), time.NewTicker(5*time.Millisecond)
 	defer poll.Stop()
 	for running(t) != want {
 		select {
@@ -63,8 +63,8 @@ func awaitRunning(t *testing.T, want int) {
 	}
 }
 
-// startBuilt starts a lab whose command prints that it runs, and returns the command's input.
-func startBuilt(t *testing.T, cmd *exec.Cmd) io.Closer {
+// startSaying starts a command, waits for the line in which it says that it is there, and returns its input.
+func startSaying(t *testing.T, cmd *exec.Cmd, want string) io.Closer {
 	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -77,8 +77,9 @@ func startBuilt(t *testing.T, cmd *exec.Cmd) io.Closer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "built\n" {
-		t.Fatalf("%q, %v", line, err)
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != want {
+		cmd.Process.Kill()
+		t.Fatalf("%s says %q, %v; want %q", cmd, line, err, want)
 	}
 	return stdin
 }

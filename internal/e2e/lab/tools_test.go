@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// The technician's own Tools reach the machine's own servers through a session as if they stood beside them.
+// The technician's own tools reach the machine's own servers through a session as if they stood beside them.
 func TestToolsWorkThroughASession(t *testing.T) {
 	g := newRig(t).addDevice("press-4")
 	g.enroll()

@@ -1,0 +1,130 @@
+package access
+
+import (
+	"crypto"
+	"errors"
+	"net/http"
+	"time"
+
+	"hawser/identity"
+	"hawser/server/store"
+	"hawser/transport"
+	"hawser/transport/api"
+)
+
+// postLogin gives a user a certificate for a login code (access §6). That the code was used is committed before the
+// answer is sent, so that no crash makes it usable twice.
+func (s *Server) postLogin(r request) (int, any, error) {
+	var body api.LoginRequest
+	if err := r.read(&body); err != nil {
+		return 0, nil, err
+	}
+	pub, spki, err := parseCSR(body.CSR)
+	if err != nil {
+		return 0, nil, err
+	}
+	var name identity.Name
+	var chain string
+	err = s.withCode(r.Context(), r.caller.from, body.Code, func(tx *store.Tx, _ identity.Code, c store.Code) (err error) {
+		name = identity.UserName(c.Domain, body.User)
+		// A code is good for one user's name alone: whoever has found a code must know whose it is.
+		if c.Kind != identity.KindUser || c.Subject != body.User {
+			return errBadCode
+		}
+		if err := s.useLogin(tx, r.caller, c, name, spki); err != nil {
+			return err
+		}
+		chain, err = s.certifyUser(tx, name, pub, spki, true)
+		return errors.Join(err, tx.Append(s.record(actionLogin, r.caller.from.String(), name, nil, "key "+spki.String())))
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, api.LoginAnswer{Chain: chain, Domain: name.Domain, User: name.ID, Hosts: s.cfg.Hosts, Ports: s.cfg.Ports}, nil
+}
+
+// useLogin marks a code as used by a key. The same key may repeat it, because the answer may have been lost.
+func (s *Server) useLogin(tx *store.Tx, from caller, c store.Code, name identity.Name, spki identity.SPKI) error {
+	now := s.now()
+	switch judgeLogin(c, spki, now) {
+	case codeFresh:
+		c.Used, c.UsedAt = spki, now.UTC()
+		return tx.Put(&c)
+	case codeRepeated:
+		return nil
+	case codeReused:
+		return recordReuse(tx, s.record(actionLogin, from.from.String(), name, errBadCode, "a used code with another key "+spki.String()))
+	}
+	return errBadCode
+}
+
+// certifyUser issues a certificate for a user's key and enters the key in the registry, without which every request is
+// refused. A renewal keeps the time of the login, so that it cannot extend a login for ever. User and keys are read in
+// the same transaction, so that a revocation in the same moment is seen or comes after.
+func (s *Server) certifyUser(tx *store.Tx, name identity.Name, pub crypto.PublicKey, spki identity.SPKI, login bool) (string, error) {
+	u := store.User{Domain: name.Domain, Name: name.ID}
+	if err := tx.Get(&u); errors.Is(err, store.ErrNotFound) {
+		return "", refuse(api.NotLoggedIn, "no such user")
+	} else if err != nil {
+		return "", err
+	}
+	if !u.Revoked.IsZero() {
+		return "", refuse(transport.Revoked, "the user was revoked")
+	}
+	chain, err := s.issue(name, pub, userLife)
+	if err != nil {
+		return "", err
+	}
+	keys, err := tx.UserKeys(u.Domain, u.Name)
+	if err != nil {
+		return "", err
+	}
+	now := s.now().UTC()
+	k := store.UserKey{Domain: u.Domain, User: u.Name, SPKI: spki, Login: now, NotAfter: chain[0].NotAfter.UTC()}
+	if !login {
+		if k.Login = loginOf(keys, spki); k.Login.IsZero() {
+			return "", refuse(api.NotLoggedIn, "the key was logged out")
+		}
+	}
+	for _, old := range keysBeside(keys, k, now) {
+		// In this transaction: a key that is one too many is gone when the new one counts.
+		if err := tx.Delete(&old); err != nil {
+			return "", err
+		}
+	}
+	return string(identity.MarshalChain(chain)), tx.Put(&k)
+}
+
+// loginOf returns when a key was logged in; zero: it is not.
+func loginOf(keys []store.UserKey, spki identity.SPKI) (login time.Time) {
+	for _, k := range keys {
+		if k.SPKI == spki {
+			login = k.Login
+		}
+	}
+	return login
+}
+
+// postRenew gives a user a new certificate for the key of the present one.
+func (s *Server) postRenew(r request) (int, any, error) {
+	var body api.RenewRequest
+	if err := r.read(&body); err != nil {
+		return 0, nil, err
+	}
+	pub, spki, err := parseCSR(body.CSR)
+	if err != nil {
+		return 0, nil, err
+	}
+	peer := r.caller.peer
+	if spki != peer.SPKI {
+		return 0, nil, refuse(transport.WrongKey, "the CSR has another key than the client certificate")
+	}
+	var chain string
+	err = s.store.Update(r.Context(), func(tx *store.Tx) (err error) {
+		if chain, err = s.certifyUser(tx, peer.Name, pub, spki, false); err != nil {
+			return err
+		}
+		return tx.Append(s.record(actionUserRenew, peer.Name.String(), peer.Name, nil, ""))
+	})
+	return http.StatusOK, api.RenewAnswer{Chain: chain}, err
+}
