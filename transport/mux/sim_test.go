@@ -64,6 +64,8 @@ type simLink struct {
 
 	jitter time.Duration // up to so much more of the way, in order: what comes late holds up what follows
 	last   time.Time     // when the newest arrives
+
+	loses time.Duration // so often a packet is lost: what follows it arrives a round trip later, with its repetition
 }
 
 // send queues n bytes and returns how long they wait before their first byte goes.
@@ -76,6 +78,11 @@ func (s *sim) send(l *simLink, n int, arrived func()) (queued time.Duration) {
 	at := l.free.Add(l.delay)
 	if l.jitter > 0 {
 		at = at.Add(time.Duration(s.rnd.Int64N(int64(l.jitter))))
+	}
+	if l.loses > 0 {
+		if since := at.Sub(simBegin) % l.loses; since < 2*l.delay {
+			at = at.Add(2*l.delay - since)
+		}
 	}
 	if at.Before(l.last) {
 		at = l.last

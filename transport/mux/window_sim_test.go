@@ -144,6 +144,19 @@ func TestJitterOfTheWay(t *testing.T) {
 	})
 }
 
+// A lost packet holds up what follows for a round trip, and then all of it comes at once. The round after it sees a queue
+// that is none.
+func TestLossesOfPackets(t *testing.T) {
+	eachLine(t, func(t *testing.T, rate float64, rtt time.Duration) {
+		s := newSim(rate, rate, rtt)
+		s.ends[0].out.loses = 3100 * ms
+		s.ends[0].send()
+		s.run(10 * time.Second)
+		r := s.measure(rtt, time.Minute)[0]
+		r.want(t, "up", 0.85, 2*queueTarget)
+	})
+}
+
 // Others use three tenths of the line, in bursts that take it for 20 ms each.
 func TestCrossTraffic(t *testing.T) {
 	eachLine(t, func(t *testing.T, rate float64, rtt time.Duration) {
