@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"slices"
 	"time"
 
 	"hawser/transport"
@@ -353,11 +354,13 @@ func (m *Mux) ponged(number uint64, now time.Time) {
 	o.ping.at = time.Time{}
 }
 
-// fifo is a queue without an allocation for each element.
+// fifo is a queue without an allocation for each element. It gives back what much has needed when little is left.
 type fifo[T any] struct {
 	list []T
 	head int
 }
+
+const fifoKeeps = 16 // elements
 
 func (f *fifo[T]) first() *T { return &f.list[f.head] }
 
@@ -365,11 +368,14 @@ func (f *fifo[T]) push(v T) { f.list = append(f.list, v) }
 
 func (f *fifo[T]) pop() T {
 	v := f.list[f.head]
-	if f.head++; f.head == len(f.list) {
+	f.head++
+	switch left := len(f.list) - f.head; {
+	case left <= fifoKeeps && cap(f.list) > 4*fifoKeeps:
+		f.list, f.head = slices.Clone(f.list[f.head:]), 0
+	case left == 0:
 		f.list, f.head = f.list[:0], 0
-	} else if f.head >= 64 && f.head*2 >= len(f.list) {
-		f.list = f.list[:copy(f.list, f.list[f.head:])]
-		f.head = 0
+	case f.head >= 64 && f.head*2 >= len(f.list):
+		f.list, f.head = f.list[:copy(f.list, f.list[f.head:])], 0
 	}
 	return v
 }

@@ -7,15 +7,11 @@
 package record
 
 import (
-	"encoding/binary"
 	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 )
-
-// headerBytes begin each record: type, version, length (RFC 8446 §5.1).
-const headerBytes = 5
 
 // Conn is a connection under a tls.Conn. One goroutine may read while another one writes, as with any tls.Conn. Close
 // and Shut may be called by anybody at any time.
@@ -23,10 +19,7 @@ type Conn struct {
 	net.Conn
 	through atomic.Bool
 
-	// Of Read alone.
-	header [headerBytes]byte
-	n      int // of header that were read
-	left   int // of the record's body that were not
+	border Border // of Read alone
 
 	write struct {
 		sync.Mutex
@@ -47,24 +40,16 @@ func (c *Conn) Through() { c.through.Store(true) }
 // Read reads from one record only: its header, and then what there is of its body. What is no TLS is read as a record
 // as well; tls.Conn refuses it.
 func (c *Conn) Read(b []byte) (int, error) {
-	if c.left == 0 && c.n == 0 && c.through.Load() {
+	if c.border.Between() && c.through.Load() {
 		return c.Conn.Read(b)
 	}
-	if c.left > 0 {
-		n, err := c.Conn.Read(b[:min(len(b), c.left)])
-		c.left -= n
-		return n, err
-	}
-	n, err := c.Conn.Read(b[:min(len(b), headerBytes-c.n)])
-	copy(c.header[c.n:], b[:n])
-	if c.n += n; c.n == headerBytes {
-		c.n, c.left = 0, int(binary.BigEndian.Uint16(c.header[3:]))
-	}
+	n, err := c.Conn.Read(b[:min(len(b), c.border.part())])
+	c.border.pass(b[:n])
 	return n, err
 }
 
 // Between reports whether Read has returned whole records only. It is for the reader.
-func (c *Conn) Between() bool { return c.n == 0 && c.left == 0 }
+func (c *Conn) Between() bool { return c.border.Between() }
 
 // Write writes, unless Shut was called: then it does nothing, and says that it has written. An error would make
 // tls.Conn's reader fail, which may still have something to read.

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	gatherSmall = 4 << 10  // of what is gathered, before it takes a large buffer
+	gatherSmall = 1 << 10  // of what is gathered, before it takes a large buffer
 	frameBuffer = 16 << 10 // one record of the outer connection
 )
 
