@@ -193,6 +193,20 @@ func (w *world) gateway() agent.Options {
 	}
 }
 
+// enrolled is the options of the agent of a gateway that the technician has added and that has enrolled.
+func (w *world) enrolled(tech *manager.Account, name string) agent.Options {
+	w.t.Helper()
+	device, err := tech.AddDevice(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	o := w.gateway()
+	if _, err := agent.Enroll(w.t.Context(), o, agent.EnrollOptions{Code: parsed(w.t, device.Code)}); err != nil {
+		w.t.Fatal(err)
+	}
+	return o
+}
+
 func (w *world) technician() *manager.Account {
 	w.t.Helper()
 	host := w.net.Host(techAddr)

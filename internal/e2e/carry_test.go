@@ -35,14 +35,7 @@ func TestCarryingAllocatesLittle(t *testing.T) {
 		stops := []func(){w.accessServer(), w.relayServer(), w.resolver(), w.echo()}
 		tech := w.technician()
 		defer tech.Close()
-		device, err := tech.AddDevice(t.Context(), "press 4")
-		if err != nil {
-			t.Fatal(err)
-		}
-		o := w.gateway()
-		if _, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: parsed(t, device.Code)}); err != nil {
-			t.Fatal(err)
-		}
+		o := w.enrolled(tech, "press 4")
 		a, err := agent.New(o)
 		if err != nil {
 			t.Fatal(err)

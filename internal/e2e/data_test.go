@@ -118,14 +118,7 @@ func TestIdleDayCostsLittle(t *testing.T) {
 		stopAccess, stopRelay, stopDNS, stopTime := w.accessServer(), w.relayServer(), w.resolver(), w.sntp(accessAddr)
 		tech := w.technician()
 		defer tech.Close()
-		device, err := tech.AddDevice(t.Context(), "press 4")
-		if err != nil {
-			t.Fatal(err)
-		}
-		o := w.gateway()
-		if _, err := agent.Enroll(t.Context(), o, agent.EnrollOptions{Code: parsed(t, device.Code)}); err != nil {
-			t.Fatal(err)
-		}
+		o := w.enrolled(tech, "press 4")
 		var all line
 		o.DialContext = all.dial(o.DialContext)
 		a, err := agent.New(o)
