@@ -15,7 +15,7 @@ var mayStart = map[string]bool{
 	"agent": true, "manager": true, "probe": true, "cmd": true, "board/service": true,
 	"server": true, "server/grant": false,
 	"transport": true, "transport/api": false, "transport/wire": false,
-	"internal/memnet": true,
+	"internal/memnet": true, "internal/cli": true,
 }
 
 // checkGoroutines finds go statements, and calls of a method Go, where nobody is there to wait.

@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	"identity":            {}, // and nothing but the standard library: it is what everything else trusts
 	"internal/credential": {"identity"},
 	"internal/answer":     {"identity", "transport"},
-	"internal/cli":        {"internal/answer", "internal/version"},
+	"internal/cli":        {"internal/answer", "internal/durable", "internal/version"},
 	"internal/cli/netcheckcmd": {"identity", "probe", "transport", "internal/answer", "internal/cli", "internal/credential",
 		"internal/provision", "internal/version"},
 	"internal/provision":  {"identity", "transport", "internal/strictyaml"},

@@ -28,7 +28,7 @@ func WriteInfo(w io.Writer, i Info) error {
 func (a *Account) WriteNewDevice(w io.Writer, d api.NewDevice) error {
 	return writeFields(w, [][2]string{
 		{"name", d.Name}, {"uid", d.UID.String()}, {"code", d.Code}, {"valid until", stamp(d.Expires)},
-		{"on the gateway", fmt.Sprintf("hawser-agent enroll --access %s --code %s --pin %s", a.state.config.Hosts[0], d.Code, a.rootPin())},
+		{"on the gateway", fmt.Sprintf("hawser-agent enroll --access %s --pin %s (it asks for the code)", a.state.config.Hosts[0], a.rootPin())},
 	})
 }
 
@@ -131,8 +131,8 @@ func yesNo(b bool) string {
 func (a *Account) WriteNewRelay(w io.Writer, r api.NewRelay) error {
 	return writeFields(w, [][2]string{
 		{"name", r.Name}, {"code", r.Code}, {"valid until", stamp(r.Expires)},
-		{"on its machine", fmt.Sprintf("hawser-server enroll --dir DIR --host NAME --access %s --code %s --pin %s",
-			a.state.config.Hosts[0], r.Code, a.rootPin())},
+		{"on its machine", fmt.Sprintf("hawser-server enroll --dir DIR --host NAME --access %s --pin %s (it asks for the code)",
+			a.state.config.Hosts[0], a.rootPin())},
 	})
 }
 

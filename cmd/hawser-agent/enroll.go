@@ -18,15 +18,19 @@ import (
 // with it.
 func enrollCommand(p *places) *cobra.Command {
 	var f agent.FirstContact
+	var code cli.Code
 	var json bool
 	c := &cobra.Command{
 		Use: "enroll", Short: "fetch this gateway's identity with an activation code",
-		Example: "  hawser-agent enroll --access hawser.example.com --code XXXX-… --pin 5f3c…\n" +
-			"  hawser-agent enroll --access 192.0.2.10 --code XXXX-… --root root.pem",
+		Example: "  hawser-agent enroll --access hawser.example.com --pin 5f3c…\n" +
+			"  hawser-agent enroll --access 192.0.2.10 --code-file code.txt --root root.pem",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, paths, err := p.load(true)
 			if err != nil {
+				return err
+			}
+			if f.Code, err = code.Read(c); err != nil {
 				return err
 			}
 			o := p.options(c, cfg)
@@ -52,12 +56,11 @@ func enrollCommand(p *places) *cobra.Command {
 	}
 	c.Flags().StringArrayVar(&f.Access, "access", nil, "`HOST[:PORT]` of an Access Server; may be repeated")
 	c.Flags().UintSliceVar(&f.Ports, "ports", nil, "`PORTS` on which the servers answer (default 443,5935,80)")
-	c.Flags().StringVar(&f.Code, "code", "", "activation `CODE`, from hawser device add")
+	code.Flags(c, "the activation code of hawser device add")
 	c.Flags().StringVar(&f.RootFile, "root", "", "root certificate `FILE`")
 	c.Flags().StringVar(&f.Pin, "pin", "", "`SHA256` of the root's public key, instead of --root")
 	c.Flags().StringArrayVar(&f.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; may be repeated; goes into the configuration (default auto)")
 	cli.JSONFlag(c, &json)
-	c.MarkFlagRequired("code")
 	c.MarkFlagsMutuallyExclusive("root", "pin")
 	return c
 }

@@ -17,11 +17,11 @@ import (
 func enrollCommand() *cobra.Command {
 	var o server.EnrollOptions
 	var ports, accessPorts []uint
-	var code string
+	var code cli.Code
 	var json bool
 	c := &cobra.Command{
 		Use: "enroll", Short: "make a relay on a machine of its own, with a code of hawser relay add",
-		Example: "  hawser-server enroll --dir /etc/hawser --host relay2.example.com --access hawser.example.com --code XXXX-… --pin 5f3c…",
+		Example: "  hawser-server enroll --dir /etc/hawser --host relay2.example.com --access hawser.example.com --pin 5f3c…",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var err error
@@ -31,9 +31,13 @@ func enrollCommand() *cobra.Command {
 			if o.AccessPorts, err = server.ParsePorts(accessPorts); err != nil {
 				return err
 			}
+			word, err := code.Read(c)
+			if err != nil {
+				return err
+			}
 			// A code with a typing error is found here, by its check character, and not after a way to a server was
 			// searched.
-			if o.Code, err = server.ParseCode(code); err != nil {
+			if o.Code, err = server.ParseCode(word); err != nil {
 				return err
 			}
 			made, err := server.Enroll(c.Context(), o)
@@ -46,13 +50,13 @@ func enrollCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Dir, "dir", "", "`DIR` to put it in; made if it is not there")
 	c.Flags().StringArrayVar(&o.Hosts, "host", nil, "`NAME|IP` at which clients reach the relay; may be repeated")
 	c.Flags().StringArrayVar(&o.Access, "access", nil, "`HOST[:PORT]` of an Access Server; may be repeated")
-	c.Flags().StringVar(&code, "code", "", "activation `CODE`, from hawser relay add")
+	code.Flags(c, "the activation code of hawser relay add")
 	c.Flags().StringVar(&o.RootFile, "root", "", "root certificate `FILE`")
 	c.Flags().StringVar(&o.Pin, "pin", "", "`SHA256` of the root's public key, instead of --root")
 	c.Flags().UintSliceVar(&ports, "ports", []uint{80, 443, 5935}, "`PORTS` to answer on")
 	c.Flags().UintSliceVar(&accessPorts, "access-ports", nil, "`PORTS` on which the Access Servers answer (default 443,5935,80)")
 	cli.JSONFlag(c, &json)
-	mustHave(c, "dir", "host", "access", "code")
+	mustHave(c, "dir", "host", "access")
 	c.MarkFlagsOneRequired("root", "pin")
 	c.MarkFlagsMutuallyExclusive("root", "pin")
 	return c

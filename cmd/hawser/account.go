@@ -6,15 +6,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hawser/internal/cli"
 	"hawser/manager"
 )
 
-// login is the only command that works without an account. The code is a flag and not asked for: it is good once, so
-// that others who read the command line gain nothing by it afterwards.
+// login is the only command that works without an account.
 func (a *app) login() *cobra.Command {
 	var l manager.Login
+	var code cli.Code
 	cmd := &cobra.Command{
-		Use:   "login SERVER --code CODE (--root FILE | --pin SHA256)",
+		Use:   "login SERVER (--root FILE | --pin SHA256)",
 		Short: "Log in with a code",
 		Long: `Log in at SERVER (HOST, HOST:PORT or https://HOST[:PORT]) with a login code.
 
@@ -22,6 +23,10 @@ The server must prove itself: by the root certificate in FILE, or by a root whos
 --pin. Without both, the root of the earlier login is used.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if l.Code, err = code.Read(cmd); err != nil {
+				return err
+			}
 			l.Server = args[0]
 			m, err := a.manager()
 			if err != nil {
@@ -34,7 +39,7 @@ The server must prove itself: by the root certificate in FILE, or by a root whos
 			return a.print(cmd, info, func() error { return manager.WriteInfo(cmd.OutOrStdout(), info) })
 		},
 	}
-	cmd.Flags().StringVar(&l.Code, "code", "", "login code")
+	code.Flags(cmd, "the login code")
 	cmd.Flags().StringVar(&l.User, "user", "admin", "user name")
 	cmd.Flags().StringVar(&l.RootFile, "root", "", "file with the root certificate")
 	cmd.Flags().StringVar(&l.Pin, "pin", "", "SHA-256 of the root's public key, in hex")

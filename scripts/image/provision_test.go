@@ -41,7 +41,7 @@ func TestProvisioningFileBecomesConfigurationAndIdentity(t *testing.T) {
 	for _, name := range []string{"ip", "sync", "usleep"} {
 		put("bin/"+name, "#!/bin/sh\n")
 	}
-	put("bin/hawser-agent", "#!/bin/sh\necho \"$@\" >"+in("enrolled")+"\n")
+	put("bin/hawser-agent", "#!/bin/sh\necho \"$@ <$(cat)\" >"+in("enrolled")+"\n")
 	put("provision", strings.NewReplacer("/etc/board", in("etc/board"), "/data", in("data"), "/run/", in("run")+"/",
 		"/var/lib/hawser", in("var/lib/hawser"), "/dev/console", in("console")).Replace(string(script)))
 
@@ -54,7 +54,7 @@ func TestProvisioningFileBecomesConfigurationAndIdentity(t *testing.T) {
 		"data/config/agent.yaml": "access: [hawser.example.com,192.0.2.10:8443]\n" +
 			"time: {servers: [ntp.example.com], set_system_clock: always}\nallow: [\"192.168.20.20:502\"]\n",
 		"data/config/lan": "192.168.20.1/24\n",
-		"enrolled":        "enroll --code XXXX-YYYY --pin " + pin + "\n",
+		"enrolled":        "enroll --code - --pin " + pin + " <XXXX-YYYY\n",
 	} {
 		if got, err := os.ReadFile(in(name)); err != nil || string(got) != want {
 			t.Errorf("%s has %q (%v), want %q", name, got, err, want)

@@ -33,7 +33,7 @@ goto done
 :enroll
 echo Installed in %TARGET%. Give the agent its identity, then start it:
 echo   cd /d "%TARGET%"
-echo   hawser-agent enroll --access HOST --code CODE --pin SHA256
+echo   hawser-agent enroll --access HOST --pin SHA256
 echo   hawser-agent service start
 exit /b 0
 
