@@ -15,6 +15,7 @@ import (
 	"hawser/agent/clock"
 	"hawser/identity"
 	"hawser/internal/credential"
+	"hawser/internal/durable"
 	"hawser/internal/strictyaml"
 	"hawser/transport"
 )
@@ -77,7 +78,7 @@ func loadConfig(file string, roots func(string) (*identity.Roots, error)) (Confi
 	if err != nil {
 		return Config{}, err
 	}
-	b, err := strictyaml.ReadFile(file)
+	b, err := durable.ReadTrusted(file, strictyaml.MaxBytes)
 	if err != nil {
 		return Config{}, fmt.Errorf("read config: %w", err)
 	}

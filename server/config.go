@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"hawser/identity"
+	"hawser/internal/durable"
 	"hawser/internal/strictyaml"
 	"hawser/server/relay"
 	"hawser/server/store"
@@ -129,7 +130,7 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return Config{}, configError("%w", err)
 	}
-	b, err := strictyaml.ReadFile(path)
+	b, err := durable.ReadTrusted(path, strictyaml.MaxBytes)
 	if err != nil {
 		return Config{}, configError("read config: %w", err)
 	}

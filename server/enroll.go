@@ -154,7 +154,7 @@ func (p plan) madeBefore() (name string, err error) {
 			return "", errors.Join(err, taken(name))
 		}
 	}
-	b, err := strictyaml.ReadFile(filepath.Join(p.dir, configFile))
+	b, err := durable.ReadTrusted(filepath.Join(p.dir, configFile), strictyaml.MaxBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

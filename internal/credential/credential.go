@@ -14,9 +14,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -96,15 +94,7 @@ func Load[T any](path string, parse func([]byte) (T, error)) (value T, err error
 
 // LoadPublic is Load for a file that is no secret, wherever it lies and whoever may read it.
 func LoadPublic[T any](path string, parse func([]byte) (T, error)) (value T, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return value, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
-	if err == nil && len(b) > MaxFileBytes {
-		err = fmt.Errorf("read %s: %w", path, durable.ErrTooLarge)
-	}
+	b, err := durable.ReadPublic(path, MaxFileBytes)
 	if err != nil {
 		return value, err
 	}

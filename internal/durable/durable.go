@@ -45,7 +45,7 @@ import (
 
 // Errors that callers branch on, with errors.Is.
 var (
-	// ErrExposed: a directory or file can be read or written by somebody other than its owner.
+	// ErrExposed: a directory or file can be read or written by somebody who must not.
 	ErrExposed = errors.New("open to other users")
 	// ErrTooLarge: a file, or a slot's payload, is over its limit.
 	ErrTooLarge = errors.New("too large")
@@ -156,7 +156,7 @@ func changeDir(path string, change func() error) error {
 }
 
 // OpenDir makes path ready for private files: it creates what is missing with mode 0700, and refuses with ErrExposed a
-// directory that group or others may enter. On Windows, where every user may look into a new directory of %ProgramData%,
+// directory that group or others may enter, or that belongs to another person. On Windows, where every user may look into a new directory of %ProgramData%,
 // it instead closes the directory to all but its owner, Administrators and SYSTEM, and refuses one whose owner is another
 // user. It touches no file in it, so a command may open the directory of a running service.
 func OpenDir(path string) error {
@@ -188,31 +188,48 @@ func makeDir(path string) error {
 }
 
 // ReadPrivate returns the bytes of the file path. It refuses with ErrExposed a file that group or others may read or
-// write, and with ErrTooLarge one of more than limit bytes; a missing file is fs.ErrNotExist. On Windows it
-// refuses what belongs, or whose access list gives anything, to others than OpenDir lets in. It looks at the file that it
-// opened, so a file swapped in between gains nothing.
+// write, or that belongs to another person, and with ErrTooLarge one of more than limit bytes; a missing file is
+// fs.ErrNotExist. On Windows it refuses what belongs, or whose access list gives anything, to others than OpenDir lets in.
+// It looks at the file that it opened, so a file swapped in between gains nothing.
 func ReadPrivate(path string, limit int64) ([]byte, error) {
+	b, err := read(path, limit, private)
+	if err != nil {
+		err = fmt.Errorf("read private file: %w", err)
+	}
+	return b, err
+}
+
+// ReadTrusted is ReadPrivate for a file that others may read but not write: who can write a configuration decides who
+// gets in.
+func ReadTrusted(path string, limit int64) ([]byte, error) { return read(path, limit, trusted) }
+
+// ReadPublic is ReadPrivate for a file that anybody may read and write: what is in it proves itself, or is good for nothing.
+func ReadPublic(path string, limit int64) ([]byte, error) {
+	return read(path, limit, func(*os.File, fs.FileInfo) error { return nil })
+}
+
+func read(path string, limit int64, judge func(*os.File, fs.FileInfo) error) ([]byte, error) {
 	f, err := os.OpenFile(path, openFlags, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read private file: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("read private file: %w", err)
+		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("read private file %s: not a regular file", path)
+	if !info.Mode().IsRegular() { // reading from a pipe might never return
+		return nil, fmt.Errorf("%s: not a regular file", path)
 	}
-	if err := private(f, info); err != nil {
-		return nil, fmt.Errorf("read private file %s: %w", path, err)
+	if err := judge(f, info); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read private file: %w", err)
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s: over %d bytes: %w", path, limit, ErrTooLarge)
 	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("read private file %s: over %d bytes: %w", path, limit, ErrTooLarge)
+	if err != nil {
+		return nil, err
 	}
 	return b, nil
 }

@@ -53,6 +53,40 @@ func TestFileBelongsToTheOwnerOfItsDirectory(t *testing.T) {
 	}
 }
 
+func TestOwners(t *testing.T) {
+	for _, tt := range []struct {
+		owner, self uint32
+		want        bool
+	}{
+		{0, 0, true}, {0, 998, true}, {0, 1000, true}, // what root owns, everybody may use
+		{998, 998, true}, {1000, 1000, true},
+		{998, 0, true}, {999, 0, true}, // root looks after a service
+		{1000, 0, false}, {65534, 0, false}, // a person, and nobody
+		{998, 1000, false}, {1000, 998, false}, {1000, 1001, false},
+	} {
+		if got := mayOwn(tt.owner, tt.self); got != tt.want {
+			t.Errorf("file of %d, read by %d: %v", tt.owner, tt.self, got)
+		}
+	}
+}
+
+func TestWhatOthersMayWriteIsNotTrusted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	for mode, want := range map[fs.FileMode]error{
+		0o600: nil, 0o640: nil, 0o644: nil, 0o400: nil, 0o664: ErrExposed, 0o646: ErrExposed, 0o666: ErrExposed, 0o620: ErrExposed,
+	} {
+		if err := errors.Join(os.WriteFile(path, []byte("x"), mode), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadTrusted(path, 10); !errors.Is(err, want) {
+			t.Errorf("mode %04o: %v, want %v", mode, err, want)
+		}
+		if b, err := ReadPublic(path, 10); err != nil || string(b) != "x" {
+			t.Errorf("mode %04o, public: %q, %v", mode, b, err)
+		}
+	}
+}
+
 // A command beside the service opens its directory, and writes the same file, at any moment of a write: it waits for the
 // rename, and then its bytes are there.
 func TestASecondWriterWaitsForTheFirst(t *testing.T) {

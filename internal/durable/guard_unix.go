@@ -31,12 +31,37 @@ func guardDir(path string) error {
 // private refuses an open file that others may read or write.
 func private(_ *os.File, info fs.FileInfo) error { return closed(info, 0o600) }
 
+// trusted refuses an open file that others may write.
+func trusted(_ *os.File, info fs.FileInfo) error {
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("mode %04o, change it to %04o: %w", mode, mode&^0o022, ErrExposed)
+	}
+	return owned(info)
+}
+
 // closed refuses a mode with any bit for group or others; want is named in the advice.
 func closed(info fs.FileInfo, want fs.FileMode) error {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return fmt.Errorf("mode %04o, change it to %04o: %w", mode, want, ErrExposed)
 	}
+	return owned(info)
+}
+
+// firstPerson is the first number of a user who is a person: below are those of services (login.defs, UID_MIN).
+const firstPerson = 1000
+
+// owned refuses what belongs to another person, who may change it, and its mode, at any time. What a service's user owns
+// is taken by root alone, who enrolls for it and looks at its files.
+func owned(info fs.FileInfo) error {
+	owner, self := info.Sys().(*syscall.Stat_t).Uid, uint32(os.Geteuid())
+	if !mayOwn(owner, self) {
+		return fmt.Errorf("it belongs to user %d, give it to root or to user %d: %w", owner, self, ErrExposed)
+	}
 	return nil
+}
+
+func mayOwn(owner, self uint32) bool {
+	return owner == 0 || owner == self || self == 0 && owner < firstPerson
 }
 
 func setMode(f *os.File, perm fs.FileMode) error { return f.Chmod(perm) }

@@ -96,17 +96,30 @@ func setMode(f *os.File, perm fs.FileMode) error {
 
 // private refuses a file that belongs to another user, or whose access list has an entry for others than SYSTEM,
 // Administrators and the owner. Files that an elevated administrator makes belong to Administrators.
-func private(f *os.File, _ fs.FileInfo) error {
+func private(f *os.File, _ fs.FileInfo) error { return judge(f, anyRight) }
+
+// trusted refuses a file that belongs to another user, or that others may change.
+func trusted(f *os.File, _ fs.FileInfo) error { return judge(f, toChange) }
+
+// Rights of an entry of an access list, as a mask.
+const (
+	anyRight = ^windows.ACCESS_MASK(0)
+	toChange = windows.FILE_WRITE_DATA | windows.FILE_APPEND_DATA | windows.DELETE | windows.WRITE_DAC | windows.WRITE_OWNER |
+		windows.GENERIC_WRITE | windows.GENERIC_ALL
+)
+
+func judge(f *os.File, rights windows.ACCESS_MASK) error {
 	sd, err := windows.GetSecurityInfo(windows.Handle(f.Fd()), windows.SE_FILE_OBJECT,
 		windows.OWNER_SECURITY_INFORMATION|windows.DACL_SECURITY_INFORMATION)
 	if err != nil {
 		return fmt.Errorf("read access list: %w", err)
 	}
-	return privateSD(sd)
+	return judgeSD(sd, rights)
 }
 
-// privateSD takes a missing list for what Windows does: everybody has full access.
-func privateSD(sd *windows.SECURITY_DESCRIPTOR) error {
+// judgeSD refuses a descriptor that gives one of the rights to others. It takes a missing list for what Windows does:
+// everybody has full access.
+func judgeSD(sd *windows.SECURITY_DESCRIPTOR, rights windows.ACCESS_MASK) error {
 	owner, err := trustedOwner(sd)
 	if err != nil {
 		return err
@@ -123,18 +136,18 @@ func privateSD(sd *windows.SECURITY_DESCRIPTOR) error {
 		if err := windows.GetAce(dacl, i, &ace); err != nil {
 			return fmt.Errorf("read access list: %w", err)
 		}
-		if err := harmless(ace, owner); err != nil {
+		if err := harmless(ace, owner, rights); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// harmless accepts entries that deny, entries that are only inherited, and those for the accounts of fileDACL. It refuses
-// kinds of entries that it does not know, such as conditional ones.
-func harmless(ace *windows.ACCESS_ALLOWED_ACE, owner *windows.SID) error {
+// harmless accepts entries that deny, entries that are only inherited, those that give none of the rights, and those for
+// the accounts of fileDACL. It refuses kinds of entries that it does not know, such as conditional ones.
+func harmless(ace *windows.ACCESS_ALLOWED_ACE, owner *windows.SID, rights windows.ACCESS_MASK) error {
 	switch {
-	case ace.Header.AceType == windows.ACCESS_DENIED_ACE_TYPE, ace.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0, ace.Mask == 0:
+	case ace.Header.AceType == windows.ACCESS_DENIED_ACE_TYPE, ace.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0, ace.Mask&rights == 0:
 		return nil
 	case ace.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE:
 		return fmt.Errorf("access list has an entry of kind %d: %w", ace.Header.AceType, ErrExposed)

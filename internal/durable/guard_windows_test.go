@@ -37,9 +37,35 @@ func TestAnAccessListIsJudgedByWhomItLetsIn(t *testing.T) {
 			t.Errorf("%s: %v", sddl, err)
 			continue
 		}
-		err = privateSD(sd)
+		err = judgeSD(sd, anyRight)
 		if want == "" && err != nil || want != "" && (!errors.Is(err, ErrExposed) || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v, want %q", sddl, err, want)
+		}
+	}
+}
+
+// Others may read a configuration, and no more.
+func TestWhatOthersMayChangeIsNotTrusted(t *testing.T) {
+	for sddl, want := range map[string]error{
+		"O:BAD:P(A;;FA;;;BA)(A;;FR;;;WD)":       nil,
+		"O:BAD:P(A;;FA;;;BA)(A;;FRFX;;;BU)":     nil,
+		"O:BAD:P(A;;FA;;;BA)(A;;FW;;;BU)":       ErrExposed,
+		"O:BAD:P(A;;FA;;;BA)(A;;0x2;;;AU)":      ErrExposed,
+		"O:BAD:P(A;;FA;;;BA)(A;;SD;;;AU)":       ErrExposed,
+		"O:BAD:P(A;;FA;;;BA)(A;;WDWO;;;AU)":     ErrExposed,
+		"O:BAD:P(A;;FA;;;BA)(A;;FA;;;WD)":       ErrExposed,
+		"O:BUD:P(A;;FA;;;BA)":                   ErrExposed,
+		"O:BAD:P(A;;FA;;;BA)(A;;GA;;;WD)":       ErrExposed,
+		"O:BAD:P(D;;FW;;;WD)(A;;FR;;;WD)":       nil,
+		"O:BAD:P(A;OICIIO;FA;;;CO)(A;;FR;;;WD)": nil,
+	} {
+		sd, err := windows.SecurityDescriptorFromString(sddl)
+		if err != nil {
+			t.Errorf("%s: %v", sddl, err)
+			continue
+		}
+		if err := judgeSD(sd, toChange); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", sddl, err, want)
 		}
 	}
 }
@@ -130,7 +156,7 @@ func TestOpenDirClosesADirectoryThatWasOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := privateSD(sd); err != nil {
+	if err := judgeSD(sd, anyRight); err != nil {
 		t.Errorf("%v: %v", sd, err)
 	}
 }

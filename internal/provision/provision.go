@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 
 	"hawser/identity"
-	"hawser/internal/strictyaml"
+	"hawser/internal/durable"
 	"hawser/transport"
 )
 
@@ -59,7 +59,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Load reads a file. An error is one line that names it. The error begins with FILE:LINE, which editors open.
 func Load(path string) (File, error) {
-	b, err := strictyaml.ReadFile(path) // it knows nothing of YAML
+	b, err := durable.ReadPublic(path, maxBytes)
 	if err != nil {
 		return File{}, fmt.Errorf("read provisioning file: %w", err)
 	}

@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -111,27 +110,6 @@ func (d *Doc) Locate(file string, err error) error {
 		}
 	}
 	return &e
-}
-
-// ReadFile reads a configuration file of at most MaxBytes, which others may read as well.
-func ReadFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // reading from a pipe might never return
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err == nil && len(b) > MaxBytes {
-		err = fmt.Errorf("%s: over %d KiB", path, MaxBytes>>10)
-	}
-	return b, err
 }
 
 // Decode fills into, a pointer to a struct whose fields are strings, numbers, time.Durations, slices, structs and

@@ -103,10 +103,11 @@ func TestGuidesDoWhatTheySay(t *testing.T) {
 	follow(blocks(t, "server.md", "## 3. The root"))
 	d.wantGone("/var/lib/hawser-server/root")
 	// A program asks a person at a terminal for the code.
-	typed := func(code string) string { return pin + " --code - <<<" + code }
-	follow(blocks(t, "technician.md", "**1. Log in**"), "ROOT-SHA256", typed(value(t, made, "admin code")))
+	login, enroll := "hawser login ", "hawser-agent enroll "
+	typed := func(code string) string { return "--code - <<<" + code + " " }
+	follow(blocks(t, "technician.md", "**1. Log in**"), login, login+typed(value(t, made, "admin code")), "ROOT-SHA256", pin)
 	added := follow(blocks(t, "technician.md", "**2. Add"))
-	status := follow(blocks(t, "technician.md", "**3. Enroll"), "ROOT-SHA256", typed(value(t, added, "code")))
+	status := follow(blocks(t, "technician.md", "**3. Enroll"), enroll, enroll+typed(value(t, added, "code")), "ROOT-SHA256", pin)
 	if !strings.Contains(status, "state     attached") {
 		t.Errorf("status of the gateway: %s", status)
 	}
