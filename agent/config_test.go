@@ -206,7 +206,7 @@ func TestConfigFilesThatAreNotRead(t *testing.T) {
 	if _, err := LoadConfig(configFile(t, full)); err != nil {
 		t.Errorf("64 KiB: %v", err)
 	}
-	if _, err := LoadConfig(configFile(t, full+"#")); err == nil || !strings.Contains(err.Error(), "over 64 KiB") {
+	if _, err := LoadConfig(configFile(t, full+"#")); err == nil || !strings.Contains(err.Error(), "over 65536 bytes") {
 		t.Errorf("64 KiB + 1: %v", err)
 	}
 	if _, err := LoadConfig(t.TempDir()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
