@@ -73,6 +73,7 @@ type Agent struct {
 	self     atomic.Pointer[Self] // nil until enrolled
 	status   statusBoard
 	liveness liveness
+	uplinks  uplinkMemory
 	alive    func(time.Duration) // the state machine promises liveness, and Options.Alive, to move again within this time
 }
 
@@ -171,6 +172,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	var tasks sync.WaitGroup
 	a.sessions.ctx = ctx
+	a.surroundings() // the uplinks of the start are remembered
 	dog := a.openWatchdog()
 	if w := a.config.Warning(); w != "" {
 		a.log.Warn("configuration should be changed", "why", w)

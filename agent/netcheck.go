@@ -66,11 +66,11 @@ func reach(o Options) *netcheck.Reach {
 	if rules := o.Config.Allow; rules != nil {
 		return &netcheck.Reach{To: texts(rules)}
 	}
-	lan, err := o.Board.LANPrefixes()
+	around, err := read(o.Board)
 	if o.Config.File == "" || err != nil { // without the file there may be rules
 		return nil
 	}
-	return &netcheck.Reach{To: texts(lan), LAN: true}
+	return &netcheck.Reach{To: texts(NewPolicy(nil, around).LAN()), LAN: true}
 }
 
 func texts[S fmt.Stringer](all []S) (texts []string) {

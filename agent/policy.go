@@ -3,8 +3,11 @@ package agent
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+
+	"hawser/board"
 )
 
 // Rule is one line of the owner's policy: a network and a range of ports that sessions may reach, as CIDR:PORT,
@@ -89,41 +92,137 @@ func (r Rule) matches(a netip.AddrPort) bool {
 	return r.Prefix.Contains(a.Addr()) && a.Port() >= r.From && a.Port() <= r.To
 }
 
-// Policy is what the owner lets sessions reach: the targets of the rules, none for an
-// empty list, and without a list the networks of the LAN side, on every port. No
+// names reports whether a rule means these very addresses: a rule for a network that the gateway is a part of was
+// written for the machines in it.
+func (r Rule) names(a netip.Addr) bool {
+	return r.Prefix.Contains(a) && (r.Prefix.IsSingleIP() || r.Prefix.Addr().IsLoopback() && r.Prefix.Bits() >= 8)
+}
+
+// Policy is what the owner lets sessions reach (session §5): the targets of the rules, none for an empty list, and
+// without a list the networks of the LAN side, on every port. The gateway's own addresses need a rule that names them. No
 // server can widen it. It is a value: a stream is judged by what the owner and the LAN say at its beginning, and keeps
 // its connection.
 type Policy struct {
-	Rules []Rule // nil: LAN counts
-	LAN   []netip.Prefix
+	Rules    []Rule    // nil: the LAN counts
+	Networks []Network // attached to the gateway; without any the LAN is empty
+	// Own are the gateway's addresses, with the interface that has each.
+	Own map[netip.Addr]string
+	// Blind: the addresses could not be read, and any may be the gateway's.
+	Blind bool
+	// routes lead to parts of these networks by other interfaces than those of the LAN side.
+	routes []board.Route
 }
 
-// Allows reports whether sessions may reach target. Loopback, link-local (such as the metadata address of clouds),
-// multicast and unspecified addresses need a rule even if they are of a LAN network. Those reach the gateway itself,
-// whose own services nobody meant to open by plugging in a cable. It is pure and asked for each stream. Addresses with
-// a zone are refused: a zone names an interface of the gateway, and would choose a network that no rule names.
-func (p Policy) Allows(target netip.AddrPort) bool {
-	a := target.Addr()
-	if !target.IsValid() || target.Port() == 0 || a.Zone() != "" {
-		return false
+// NewPolicy judges everything that is attached. It is pure.
+func NewPolicy(rules []Rule, s Surroundings) Policy {
+	p := Policy{Rules: rules, Networks: s.networks(), Own: map[netip.Addr]string{}, Blind: len(s.Interfaces) == 0}
+	for _, i := range s.Interfaces {
+		for _, a := range i.Addrs() {
+			p.Own[a.Unmap()] = i.Name
+		}
 	}
-	target = netip.AddrPortFrom(a.Unmap(), target.Port()) // ::ffff:127.0.0.1 is 127.0.0.1
-	if p.Rules != nil {
-		for _, r := range p.Rules {
-			if r.matches(target) {
-				return true
+	for _, r := range s.Routes {
+		if i, ok := s.find(r.Interface); !r.IsDefault() && (!ok || s.side(i) != "") {
+			p.routes = append(p.routes, r)
+		}
+	}
+	return p
+}
+
+// LAN lists the networks on the LAN side, sorted.
+func (p Policy) LAN() (lan []netip.Prefix) {
+	for _, n := range p.Networks {
+		if n.LAN {
+			lan = append(lan, n.Network)
+		}
+	}
+	return slices.Compact(lan)
+}
+
+// Allows reports whether sessions may reach target.
+func (p Policy) Allows(target netip.AddrPort) bool {
+	ok, _ := p.Judge(target)
+	return ok
+}
+
+// Judge reports whether sessions may reach target, and why, for the owner. It is pure and asked for each stream. Addresses
+// with a zone are refused: a zone names an interface of the gateway, and would choose a network that no rule names.
+func (p Policy) Judge(target netip.AddrPort) (ok bool, why string) {
+	if a := target.Addr(); !target.IsValid() || target.Port() == 0 || a.Zone() != "" {
+		return false, "it is no address and port"
+	}
+	target = netip.AddrPortFrom(target.Addr().Unmap(), target.Port()) // ::ffff:127.0.0.1 is 127.0.0.1
+	if p.Rules == nil {
+		return p.byDefault(target.Addr())
+	}
+	own := p.gateway(target.Addr())
+	for _, r := range p.Rules {
+		if r.matches(target) && (own == "" || r.names(target.Addr())) {
+			return true, fmt.Sprintf("the rule %s allows it", r)
+		}
+	}
+	if own != "" {
+		return false, own + ", and no rule names this address"
+	}
+	return false, "no rule allows it"
+}
+
+// gateway says that an address leads to the gateway itself; empty: it does not.
+func (p Policy) gateway(a netip.Addr) string {
+	name, own := p.Own[a]
+	switch {
+	case own:
+		return "the gateway itself has it, on " + name
+	case a.IsLoopback(), a.IsUnspecified():
+		return "it is the gateway itself"
+	case p.Blind:
+		return "the gateway's own addresses cannot be read"
+	}
+	return ""
+}
+
+// special reports whether an address needs a rule even if it is of a LAN network: nobody meant to open these by plugging in
+// a cable.
+func special(a netip.Addr) bool {
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified()
+}
+
+// byDefault judges without rules. The narrowest network with the address decides, as it does for the kernel: that of an
+// uplink may be a part of that of the LAN. Of two that are alike nobody can say by which one a packet goes.
+func (p Policy) byDefault(a netip.Addr) (ok bool, why string) {
+	if own := p.gateway(a); own != "" {
+		return false, own
+	}
+	if special(a) {
+		return false, "it is loopback, link-local, multicast or no address"
+	}
+	why, bits := "it is in no network on the LAN side", -1
+	for _, n := range p.Networks {
+		if at := n.Network.Bits(); n.Network.Contains(a) && (at > bits || at == bits && !n.LAN) {
+			bits, ok = at, n.LAN
+			why = fmt.Sprintf("%s on %s: %s", n.Network, n.Interface, n.Why)
+			if ok && edge(n.Network, a) {
+				ok, why = false, fmt.Sprintf("it is the network or broadcast address of %s", n.Network)
 			}
 		}
-		return false
 	}
-	a = target.Addr()
-	if a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
-		return false
-	}
-	for _, lan := range p.LAN {
-		if lan.Contains(a) {
-			return true
+	for _, r := range p.routes {
+		if r.To.Contains(a) && r.To.Bits() >= bits {
+			bits, ok, why = r.To.Bits(), false, fmt.Sprintf("a route to %s leads by %s, which is not on the LAN side", r.To, r.Interface)
 		}
 	}
-	return false
+	return ok, why
+}
+
+// edge reports whether an address is a network's first one or, of IPv4, its last. In IPv6 the first one is a router's: the
+// gateway's, if it forwards. A network of two addresses has neither (RFC 3021).
+func edge(n netip.Prefix, a netip.Addr) bool {
+	if n.Bits() >= a.BitLen()-1 {
+		return false
+	}
+	if a == n.Masked().Addr() {
+		return true
+	}
+	next := a.Next()
+	return a.Is4() && !n.Contains(next)
 }

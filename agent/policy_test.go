@@ -3,6 +3,8 @@ package agent
 import (
 	"net/netip"
 	"testing"
+
+	"hawser/board"
 )
 
 func TestParseRule(t *testing.T) {
@@ -86,38 +88,37 @@ func rules(t *testing.T, list ...string) []Rule {
 	return all
 }
 
-func TestPolicyAllows(t *testing.T) {
-	lan := []netip.Prefix{netip.MustParsePrefix("192.168.10.0/24"), netip.MustParsePrefix("2001:db8:10::/64")}
-	odd := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")} // a board that reports nonsense
-	byDefault := Policy{LAN: lan}
+func TestPolicyOfRules(t *testing.T) {
+	gateway := Surroundings{Routed: true, Interfaces: []board.Interface{
+		{Name: "lan0", Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.1/24"), netip.MustParsePrefix("2001:db8:10::1/64")}},
+		{Name: "wan0", Prefixes: []netip.Prefix{netip.MustParsePrefix("198.51.100.7/24")}}}}
 	for name, tt := range map[string]struct {
 		p       Policy
 		yes, no []string
 	}{
-		"the LAN by default": {byDefault,
-			[]string{"192.168.10.20:502", "192.168.10.20:1", "192.168.10.255:65535", "[2001:db8:10::20]:502", "[::ffff:192.168.10.20]:502"},
-			[]string{"192.168.10.20:0", "192.168.11.1:502", "198.51.100.1:80", "127.0.0.1:80", "127.8.8.8:80", "[::1]:80", "[::ffff:127.0.0.1]:80",
-				"169.254.169.254:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80", "[fe80::1%lan0]:80", "[2001:db8:10::20%lan0]:80", "224.0.0.1:80",
-				"[ff02::1]:80", "0.0.0.0:80", "[::]:80", "[2001:db8:11::1]:80", "255.255.255.255:80"}},
-		"never by default, whatever the LAN": {Policy{LAN: odd},
-			[]string{"192.0.2.1:80"},
-			[]string{"127.0.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80", "169.254.169.254:80", "[fe80::1]:80", "224.0.0.1:80", "239.1.1.1:80",
-				"[ff02::1]:80", "0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80"}},
-		"no LAN": {Policy{}, nil, []string{"192.168.10.20:502", "127.0.0.1:80"}},
-		"rules replace the default": {Policy{rules(t, "10.0.0.0/24:80-90", "[2001:db8:20::/64]:*"), lan},
+		"rules replace the default": {NewPolicy(rules(t, "10.0.0.0/24:80-90", "[2001:db8:20::/64]:*"), gateway),
 			[]string{"10.0.0.1:80", "10.0.0.255:90", "[::ffff:10.0.0.1]:85", "[2001:db8:20::1]:1", "[2001:db8:20::1]:65535"},
 			[]string{"10.0.0.1:79", "10.0.0.1:91", "10.0.1.1:80", "192.168.10.20:502", "[2001:db8:10::20]:502", "[2001:db8:20::1]:0", "10.0.0.1:0"}},
-		"an empty list allows nothing": {Policy{[]Rule{}, lan}, nil, []string{"192.168.10.20:502", "127.0.0.1:80"}},
-		"a rule opens what is closed by default": {Policy{rules(t, "127.0.0.1:8080", "[::1]:8080", "169.254.169.254:80", "[fe80::/10]:80"), lan},
+		"an empty list allows nothing": {NewPolicy([]Rule{}, gateway), nil, []string{"192.168.10.20:502", "127.0.0.1:80", "192.168.10.1:80"}},
+		"a rule opens what is closed by default": {NewPolicy(rules(t, "127.0.0.1:8080", "[::1]:8080", "169.254.169.254:80", "[fe80::/10]:80"), gateway),
 			[]string{"127.0.0.1:8080", "[::ffff:127.0.0.1]:8080", "[::1]:8080", "169.254.169.254:80", "[fe80::1]:80"},
 			[]string{"127.0.0.1:8081", "127.0.0.2:8080", "[fe80::1%lan0]:80"}},
-		"every IPv6 address is no IPv4 address": {Policy{rules(t, "[::/0]:*"), lan}, []string{"[2001:db8::1]:1", "[::1]:1"},
-			[]string{"10.0.0.1:80", "[::ffff:10.0.0.1]:80"}},
+		"every IPv6 address is no IPv4 address": {NewPolicy(rules(t, "[::/0]:*"), gateway), []string{"[2001:db8::1]:1"},
+			[]string{"10.0.0.1:80", "[::ffff:10.0.0.1]:80", "[::1]:1", "[2001:db8:10::1]:1", "[::]:1"}},
+		"a rule for a network is none for the gateway in it": {NewPolicy(rules(t, "0.0.0.0/0:*", "[2001:db8:10::/64]:*"), gateway),
+			[]string{"192.168.10.20:502", "192.168.10.255:502", "198.51.100.8:80", "[2001:db8:10::2]:80", "169.254.169.254:80"},
+			[]string{"192.168.10.1:80", "198.51.100.7:80", "[2001:db8:10::1]:80", "[::ffff:192.168.10.1]:80", "127.0.0.1:80", "127.9.9.9:80", "0.0.0.0:80"}},
+		"a rule that names the gateway": {NewPolicy(rules(t, "192.168.10.0/24:*", "192.168.10.1:443", "127.0.0.0/8:81", "0.0.0.0/32:82"), gateway),
+			[]string{"192.168.10.1:443", "192.168.10.2:80", "127.0.0.1:81", "127.9.9.9:81", "0.0.0.0:82"},
+			[]string{"192.168.10.1:80", "127.0.0.1:80", "0.0.0.0:81"}},
+		"where the addresses are not known any may be the gateway's": {NewPolicy(rules(t, "192.168.10.0/24:*", "192.168.11.1:443"), Surroundings{}),
+			[]string{"192.168.11.1:443"}, []string{"192.168.10.20:502"}},
+		"nothing is known": {NewPolicy(nil, Surroundings{}), nil, []string{"192.168.10.20:502", "127.0.0.1:80"}},
 	} {
 		for want, list := range map[bool][]string{true: tt.yes, false: tt.no} {
 			for _, s := range list {
-				if got := tt.p.Allows(netip.MustParseAddrPort(s)); got != want {
-					t.Errorf("%s: %s allowed: %v", name, s, got)
+				if got, why := tt.p.Judge(netip.MustParseAddrPort(s)); got != want || why == "" {
+					t.Errorf("%s: %s allowed: %v, %s", name, s, got, why)
 				}
 			}
 		}

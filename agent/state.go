@@ -210,7 +210,7 @@ func (a *Agent) fail(ctx context.Context, s State, failures int, err error) {
 		case <-timer.C:
 		// Without jitter: what has changed is this gateway's network, and the others know nothing of it.
 		case <-a.linkUp:
-			a.resolver.Forget() // names that failed for want of a network
+			a.networkUp()
 		case <-ctx.Done():
 		}
 		return

@@ -240,12 +240,19 @@ func (a *Agent) untilLinkUp(ctx context.Context) (watched context.Context, stop 
 		defer close(done)
 		select {
 		case <-a.linkUp:
-			a.resolver.Forget() // names that failed for want of a network
+			a.networkUp()
 			cancel(errLinkUp)
 		case <-watched.Done():
 		}
 	}()
 	return watched, func() { cancel(nil); <-done }
+}
+
+// networkUp notes what has come with a network: uplinks, which stay uplinks. Names that failed for want of it are asked
+// again.
+func (a *Agent) networkUp() {
+	a.surroundings() // an error leaves less to remember, and the next stream meets it again
+	a.resolver.Forget()
 }
 
 // eachLinkUp calls f each time that a network comes up, until ctx ends. Only the state that is current reads linkUp, so
@@ -254,7 +261,7 @@ func (a *Agent) eachLinkUp(ctx context.Context, f func()) {
 	for {
 		select {
 		case <-a.linkUp:
-			a.resolver.Forget()
+			a.networkUp()
 			f()
 		case <-ctx.Done():
 			return

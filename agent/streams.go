@@ -48,9 +48,9 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 		s.Refuse(transport.Protocol, "the target is not IP:PORT")
 		return
 	}
-	if !a.policy().Allows(addr) {
+	if ok, why := a.policy().Judge(addr); !ok {
 		// The owner learns of it, and who tried.
-		a.log.Warn("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", transport.Policy)
+		a.log.Warn("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", transport.Policy, "why", why)
 		s.Refuse(transport.Policy, fmt.Sprintf("the owner of the device does not allow %s", addr))
 		return
 	}
@@ -88,16 +88,12 @@ func unreached(addr netip.AddrPort, reason transport.Reason, err error) string {
 	return fmt.Sprintf("the device cannot reach %s", addr)
 }
 
-// policy returns the owner's policy. It is made for each stream, because LAN interfaces come and go. On an error there
-// is no LAN: nothing is reached rather than too much.
+// policy returns the owner's policy. It is made for each stream, because interfaces come and go. On an error nothing is
+// on the LAN side, and only rules that name an address count: nothing is reached rather than too much.
 func (a *Agent) policy() Policy {
-	p := Policy{Rules: a.config.Allow}
-	if p.Rules == nil {
-		lan, err := a.board.LANPrefixes()
-		if err != nil {
-			a.log.Warn("read LAN networks", "err", err)
-		}
-		p.LAN = lan
+	s, err := a.surroundings()
+	if err != nil {
+		a.log.Warn("read networks", "err", err)
 	}
-	return p
+	return NewPolicy(a.config.Allow, s)
 }

@@ -37,7 +37,8 @@ type Board struct {
 	ClockKept func() (bool, error)
 	// Interfaces lists the network interfaces.
 	Interfaces func() ([]Interface, error)
-	// Routes lists the default routes of all routing tables, on Linux.
+	// Routes lists the routes of all routing tables that lead everywhere, or to a part of a network of an interface, on
+	// Linux.
 	Routes func() ([]Route, error)
 	// OpenWatchdog arms the hardware watchdog behind a device file and sets its timeout, in whole seconds. From then on
 	// the caller must feed it. The error is fs.ErrNotExist if there is none, ErrNoDevice if this build has no driver.
@@ -64,6 +65,9 @@ type Interface struct {
 	Up           bool
 	Loopback     bool
 	PointToPoint bool           // a tunnel or modem: there is no network behind it, only a peer
+	Kind         string         // the kernel's word for a virtual one, such as bridge or veth; empty: hardware. Linux only
+	Master       string         // the bridge or bond whose port it is; empty: none
+	Lower        string         // what a vlan or macvlan is stacked on; empty: none, or another network namespace has it
 	Prefixes     []netip.Prefix // address and length, as assigned; not masked
 }
 
@@ -85,7 +89,7 @@ func New() *Board {
 		SlewClock:  slewClock,
 		ClockKept:  clockKept,
 		Interfaces: interfaces,
-		Routes:     defaultRoutes,
+		Routes:     routesNow,
 
 		OpenWatchdog: openWatchdog,
 		SetLED:       setLED,

@@ -151,7 +151,7 @@ type ways []Route
 // changed takes the routes as they are now, and reports whether there is another way out than before. Whoever has lost
 // his only one has to wait, so that is no such change.
 func (w *ways) changed(now []Route) bool {
-	live := slices.DeleteFunc(slices.Clone(now), func(r Route) bool { return !r.Live })
+	live := slices.DeleteFunc(slices.Clone(now), func(r Route) bool { return !r.Live || !r.IsDefault() })
 	slices.SortFunc(live, func(a, b Route) int {
 		return cmp.Or(cmp.Compare(a.Interface, b.Interface), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Metric, b.Metric),
 			a.Gateway.Compare(b.Gateway), cmp.Compare(a.family(), b.family()))

@@ -13,9 +13,10 @@ func setLED(string, time.Duration, time.Duration) error    { return ErrNoDevice 
 func watchLine(context.Context, Line, func(bool)) error    { return ErrNoDevice }
 func openWatchdog(string, time.Duration) (Watchdog, error) { return nil, ErrNoDevice }
 
-// Routes are read on Linux only. LANPrefixes does not rely on them elsewhere: without routes every network would be a
-// LAN.
-func defaultRoutes() ([]Route, error) { return nil, nil }
+// Routes and kinds are read on Linux only.
+func routesNow() ([]Route, error) { return nil, nil }
+
+func readLinks() (map[int]link, error) { return nil, nil }
 
 // LinkUp blocks until ctx ends: there is no implementation for this platform.
 func (b *Board) LinkUp(ctx context.Context, _ func()) error {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,20 +20,19 @@ const dumpTries = 5
 // errInterrupted: the tables changed while they were read, so something may be missing.
 var errInterrupted = errors.New("routing tables keep changing")
 
-// defaultRoutes is Board.Routes on the real machine. It asks the kernel (RFC 3549 §3), which tells the routes of all
-// tables and families; /proc/net/route has those of the main table only. Other routes are dropped as they come, so that a
-// router's million of them takes no memory.
-func defaultRoutes() (routes []Route, err error) {
-	var hops []hop
-	for range dumpTries {
-		if hops, err = dumpHops(); !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
+// routesNow is Board.Routes on the real machine. It asks the kernel (RFC 3549 §3), which tells the routes of all tables
+// and families; /proc/net/route has those of the main table only. Routes that nobody needs are dropped as they come, so
+// that a router's million of them takes no memory.
+func routesNow() (routes []Route, err error) {
+	interfaces, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
-	interfaces, err := net.Interfaces()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	hops, err := dumpHops(within(prefixesOf(addrs)))
 	if err != nil {
 		return nil, err
 	}
@@ -44,33 +44,64 @@ func defaultRoutes() (routes []Route, err error) {
 		r, ok := h.route, false
 		if r.Interface, ok = names[h.index]; !ok {
 			// Not skipped: without its name the interface could come back as a LAN, which sessions may reach.
-			return nil, fmt.Errorf("a default route leads to interface %d, which is gone", h.index)
+			return nil, fmt.Errorf("a route leads to interface %d, which has just come or gone", h.index)
 		}
 		routes = append(routes, r)
 	}
 	return routes, nil
 }
 
-// hop is a route whose interface has its number only. The kernel tells numbers; names are looked up once for all, after
-// the dump.
+// within tells whether a route leads to a part of one of these networks: it takes that part away from their interface.
+func within(networks []netip.Prefix) func(netip.Prefix) bool {
+	return func(to netip.Prefix) bool {
+		return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Bits() <= to.Bits() && n.Contains(to.Addr()) })
+	}
+}
+
+// hop is a route whose interface has its number only. The kernel tells numbers; names are looked up once for all.
 type hop struct {
 	index int32
 	route Route
 }
 
-// A socket of its own for each dump: on that of LinkUp the answers would come among the news.
-func dumpHops() (hops []hop, err error) {
+// dumpHops returns the default routes of all tables, and those to what wanted asks for.
+func dumpHops(wanted func(netip.Prefix) bool) (hops []hop, err error) {
+	// A family of 0 is all of them.
+	err = dump(unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), func() { hops = nil }, func(m syscall.NetlinkMessage) error {
+		if m.Header.Type != unix.RTM_NEWROUTE {
+			return nil
+		}
+		of, err := readHops(m.Data, wanted)
+		hops = append(hops, of...)
+		return err
+	})
+	return hops, err
+}
+
+// dump asks the kernel for all it has of a kind, and hands each message to each. When the kernel's table changes
+// meanwhile it begins again, after a call of again.
+func dump(kind uint16, head []byte, again func(), each func(syscall.NetlinkMessage) error) (err error) {
+	for range dumpTries {
+		again()
+		if err = dumpOnce(kind, head, each); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	return err
+}
+
+func dumpOnce(kind uint16, head []byte, each func(syscall.NetlinkMessage) error) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	request := binary.NativeEndian.AppendUint32(nil, unix.SizeofNlMsghdr+unix.SizeofRtMsg)
-	request = binary.NativeEndian.AppendUint16(request, unix.RTM_GETROUTE)
+	request := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(head)))
+	request = binary.NativeEndian.AppendUint16(request, kind)
 	request = binary.NativeEndian.AppendUint16(request, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	request = append(request, make([]byte, 8+unix.SizeofRtMsg)...) // sequence, sender; a family of 0 is all of them
+	request = append(append(request, make([]byte, 8)...), head...) // sequence, sender
 	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, os.NewSyscallError("sendto", err)
+		return os.NewSyscallError("sendto", err)
 	}
 	buf := make([]byte, 64<<10)
 	for {
@@ -79,42 +110,35 @@ func dumpHops() (hops []hop, err error) {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return nil, os.NewSyscallError("recvfrom", err)
+			return os.NewSyscallError("recvfrom", err)
 		}
-		found, done, err := readDump(buf[:n])
-		if err != nil {
-			return nil, err
-		}
-		if hops = append(hops, found...); done {
-			return hops, nil
+		if done, err := readDump(buf[:n], each); done || err != nil {
+			return err
 		}
 	}
 }
 
-// readDump returns the default routes of one batch of messages, and whether it was the last one.
-func readDump(b []byte) (hops []hop, done bool, err error) {
+// readDump hands on one batch of messages, and tells whether it was the last one.
+func readDump(b []byte, each func(syscall.NetlinkMessage) error) (done bool, err error) {
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
-		return nil, false, fmt.Errorf("parse routes: %w", err)
+		return false, fmt.Errorf("parse netlink: %w", err)
 	}
 	for _, m := range messages {
 		if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
-			return nil, false, errInterrupted
+			return false, errInterrupted
 		}
 		switch m.Header.Type {
 		case unix.NLMSG_DONE:
-			return hops, true, nil
+			return true, nil
 		case unix.NLMSG_ERROR:
-			return nil, false, errors.New("the kernel does not tell its routes")
-		case unix.RTM_NEWROUTE:
-			of, err := defaultHops(m.Data)
-			if err != nil {
-				return nil, false, err
-			}
-			hops = append(hops, of...)
+			return false, errors.New("the kernel does not tell its tables")
+		}
+		if err := each(m); err != nil {
+			return false, err
 		}
 	}
-	return hops, false, nil
+	return false, nil
 }
 
 // isDefault reads the head of a route message: family, lengths of destination and source, type of service, table,
@@ -124,13 +148,31 @@ func isDefault(b []byte) bool {
 	return len(b) >= unix.SizeofRtMsg && (b[0] == unix.AF_INET || b[0] == unix.AF_INET6) && b[1] <= 1 && b[7] == unix.RTN_UNICAST
 }
 
-// defaultHops reads a route message: none for a route that is no default route, several for one with several next hops.
-// A default route that names no interface is an error: its uplink would be taken for a LAN.
-func defaultHops(b []byte) (hops []hop, err error) {
-	if !isDefault(b) {
+// destination reads where a route leads to: the zero value for a default route. It is false for a message that is no
+// route to another machine, such as those to the machine's own addresses.
+func destination(b []byte) (to netip.Prefix, ok bool) {
+	if isDefault(b) {
+		return to, true
+	}
+	if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET && b[0] != unix.AF_INET6 || b[7] != unix.RTN_UNICAST {
+		return to, false
+	}
+	for kind, value := range attributes(b[unix.SizeofRtMsg:]) {
+		if a, valid := netip.AddrFromSlice(value); kind == unix.RTA_DST && valid {
+			to = netip.PrefixFrom(a, int(b[1])).Masked()
+		}
+	}
+	return to, to.IsValid()
+}
+
+// readHops reads a route message: none for a route that nobody wants, several for one with several next hops. A default
+// route that names no interface is an error: its uplink would be taken for a LAN.
+func readHops(b []byte, wanted func(netip.Prefix) bool) (hops []hop, err error) {
+	to, ok := destination(b)
+	if !ok || to.IsValid() && !wanted(to) {
 		return nil, nil
 	}
-	common := hop{route: Route{Table: uint32(b[4]), IPv6: b[0] == unix.AF_INET6}}
+	common := hop{route: Route{To: to, Table: uint32(b[4]), IPv6: b[0] == unix.AF_INET6, Advertised: b[5] == unix.RTPROT_RA}}
 	flags := binary.NativeEndian.Uint32(b[8:])
 	var several []byte
 	for kind, value := range attributes(b[unix.SizeofRtMsg:]) {
@@ -164,7 +206,7 @@ func defaultHops(b []byte) (hops []hop, err error) {
 	}
 	for _, h := range hops {
 		if h.index == 0 {
-			return nil, errors.New("a default route names no interface")
+			return nil, errors.New("a route names no interface")
 		}
 	}
 	return hops, nil

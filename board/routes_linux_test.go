@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,19 @@ func routeMessage(head unix.RtMsg, more ...[]byte) []byte {
 	return message(unix.RTM_NEWROUTE, head, bytes.Join(more, nil))
 }
 
+// readRoutes reads one batch of a dump as dumpHops does.
+func readRoutes(b []byte, attached ...netip.Prefix) (hops []hop, done bool, err error) {
+	done, err = readDump(b, func(m syscall.NetlinkMessage) error {
+		if m.Header.Type != unix.RTM_NEWROUTE {
+			return nil
+		}
+		of, err := readHops(m.Data, within(attached))
+		hops = append(hops, of...)
+		return err
+	})
+	return hops, done, err
+}
+
 func TestDefaultRoutesOfAllTables(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("10.20.0.1"), netip.MustParseAddr("fe80::1")
 	unicast := unix.RtMsg{Family: unix.AF_INET, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}
@@ -44,6 +58,11 @@ func TestDefaultRoutesOfAllTables(t *testing.T) {
 		return head
 	}
 	out, gateway := attribute(unix.RTA_OIF, int32(2)), attribute(unix.RTA_GATEWAY, v4.AsSlice())
+	network, attached := netip.MustParsePrefix("10.20.7.0/24"), netip.MustParsePrefix("10.20.0.9/16")
+	to := func(head unix.RtMsg, n netip.Prefix, more ...[]byte) []byte {
+		head.Dst_len = uint8(n.Bits())
+		return routeMessage(head, append(more, attribute(unix.RTA_DST, n.Addr().AsSlice()))...)
+	}
 	plain := hop{2, Route{Table: 254, Gateway: v4, Live: true}}
 	for name, c := range map[string]struct {
 		message []byte
@@ -60,13 +79,20 @@ func TestDefaultRoutesOfAllTables(t *testing.T) {
 		"its cable is out": {routeMessage(with(func(h *unix.RtMsg) { h.Flags = unix.RTNH_F_LINKDOWN }), out), []hop{{2, Route{Table: 254}}}},
 		"two next hops": {routeMessage(unicast, attribute(unix.RTA_MULTIPATH, nextHop(2, 0, gateway), nextHop(3, unix.RTNH_F_DEAD))),
 			[]hop{plain, {3, Route{Table: 254}}}},
-		"a network":                {routeMessage(with(func(h *unix.RtMsg) { h.Dst_len = 24 }), attribute(unix.RTA_DST, v4.AsSlice()), out), nil},
-		"unreachable":              {routeMessage(with(func(h *unix.RtMsg) { h.Type = unix.RTN_UNREACHABLE })), nil},
-		"another family":           {routeMessage(with(func(h *unix.RtMsg) { h.Family = unix.AF_MPLS }), out), nil},
-		"head cut off":             {message(unix.RTM_NEWROUTE, uint32(0)), nil},
-		"no message about a route": {linkMessage(unix.RTM_NEWLINK, 2, carrier), nil},
+		"by an advertisement": {routeMessage(with(func(h *unix.RtMsg) { h.Family, h.Protocol = unix.AF_INET6, unix.RTPROT_RA }), attribute(unix.RTA_GATEWAY, v6.AsSlice()), out),
+			[]hop{{2, Route{Table: 254, IPv6: true, Gateway: v6, Live: true, Advertised: true}}}},
+		"a part of what is attached": {to(unicast, network, gateway, out), []hop{{2, Route{To: network, Table: 254, Gateway: v4, Live: true}}}},
+		"what is attached":           {to(unicast, attached.Masked(), out), []hop{{2, Route{To: attached.Masked(), Table: 254, Live: true}}}},
+		"more than what is attached": {to(unicast, netip.MustParsePrefix("10.0.0.0/8"), gateway, out), nil},
+		"another network":            {to(unicast, netip.MustParsePrefix("10.21.0.0/24"), gateway, out), nil},
+		"an address of its own":      {to(with(func(h *unix.RtMsg) { h.Type = unix.RTN_LOCAL }), network, out), nil},
+		"a network without a number": {routeMessage(with(func(h *unix.RtMsg) { h.Dst_len = 24 }), out), nil},
+		"unreachable":                {routeMessage(with(func(h *unix.RtMsg) { h.Type = unix.RTN_UNREACHABLE })), nil},
+		"another family":             {routeMessage(with(func(h *unix.RtMsg) { h.Family = unix.AF_MPLS }), out), nil},
+		"head cut off":               {message(unix.RTM_NEWROUTE, uint32(0)), nil},
+		"no message about a route":   {linkMessage(unix.RTM_NEWLINK, 2, carrier), nil},
 	} {
-		got, done, err := readDump(c.message)
+		got, done, err := readRoutes(c.message, attached)
 		if err != nil || done || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v, %v; want %v", name, got, done, err, c.want)
 		}
@@ -81,11 +107,11 @@ func TestDefaultRoutesOfAllTables(t *testing.T) {
 		"the tables have changed":   interrupted(routeMessage(unicast, gateway, out)),
 		"they have changed, at end": interrupted(message(unix.NLMSG_DONE, uint32(0))),
 	} {
-		if got, done, err := readDump(b); err == nil || done || got != nil {
+		if got, done, err := readRoutes(b); err == nil || done || got != nil {
 			t.Errorf("%s: %v, %v, %v; want an error", name, got, done, err)
 		}
 	}
-	got, done, err := readDump(append(routeMessage(unicast, gateway, out), message(unix.NLMSG_DONE, uint32(0))...))
+	got, done, err := readRoutes(append(routeMessage(unicast, gateway, out), message(unix.NLMSG_DONE, uint32(0))...))
 	if err != nil || !done || !slices.Equal(got, []hop{plain}) {
 		t.Errorf("with the end: %v, %v, %v", got, done, err)
 	}
@@ -165,7 +191,7 @@ func FuzzRouteMessage(f *testing.F) {
 	f.Add(routeMessage(head, attribute(unix.RTA_MULTIPATH, nextHop(2, 0), nextHop(3, 1))))
 	f.Add(message(unix.NLMSG_DONE, uint32(0)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		hops, _, err := readDump(b)
+		hops, _, err := readRoutes(b, netip.MustParsePrefix("10.20.0.0/16"))
 		if err != nil && hops != nil || len(hops) > len(b) {
 			t.Fatalf("%d routes of %d bytes, %v", len(hops), len(b), err)
 		}

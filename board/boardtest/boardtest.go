@@ -67,8 +67,7 @@ func (c *Clock) slew(by time.Duration) error {
 
 // New returns a gateway that boots at this moment with its wall clock at wall; both its clocks then run with time.Now,
 // which in a synctest bubble is fake. It has an uplink wan0, whose networks are not LAN, and a LAN of 192.168.10.0/24
-// and 2001:db8:10::/64 on lan0, and no other devices. Fields may be replaced before use. LANPrefixes works on Linux
-// only, as always.
+// and 2001:db8:10::/64 on lan0, and no other devices. Fields may be replaced before use.
 func New(wall time.Time) *board.Board {
 	boot := time.Now()
 	uptime := func() time.Duration { return time.Since(boot) }
