@@ -42,6 +42,8 @@ type Options struct {
 	// LinkUp tells that a network has come up: waiting and dialling states try
 	// again at once; an attached one asks the server for a sign of life. Nil: never.
 	LinkUp <-chan struct{}
+	// Unsaid lists what the caller could not say, such as lost lines of the log, for status; nil: nothing.
+	Unsaid func() []string
 	// DialContext is how everything leaves the machine; nil: transport.SystemDial.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -56,6 +58,7 @@ type Agent struct {
 	out     io.Writer
 	socket  string
 	service Feeder
+	unsaid  func() []string
 	linkUp  <-chan struct{}
 	dialOut dialFunc
 	idleOut dialFunc // dialOut, counted unless it is for a session: what it costs to be reachable
@@ -95,7 +98,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, socket: o.Socket, service: o.Service,
-		linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
+		unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
 	// The resolver, SNTP and the dialer all go through the meter: an idle month once cost 36 MB, most of it unseen
 	// keepalives, and status can only show what is counted here.
 	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}
@@ -159,7 +162,7 @@ func (a *Agent) trace(t transport.Attempt) {
 }
 
 // Run runs the state machine until ctx ends; then it ends all sessions, waits for every goroutine that it started and
-// returns nil. The only error is that of opening the status socket, before anything else was started. The order of the
+// returns nil. The only error is that another agent has the status socket, before anything else was started. The order of the
 // end: the state machine says goodbye first, then the sessions end, then what only serves them; the watchdog is
 // disarmed last, so that an end that hangs resets the machine.
 func (a *Agent) Run(ctx context.Context) error {

@@ -90,6 +90,9 @@ func loadConfig(file string, roots func(string) (*identity.Roots, error)) (Confi
 	return c, nil
 }
 
+// CheckData returns what New would refuse of the state directory. It changes nothing.
+func (c Config) CheckData() error { return durable.CheckDir(c.Data) }
+
 // LoadRoots reads pinned roots (PEM) from a file of at most 64 KiB. Roots are public: the file may lie
 // anywhere, and others may read it.
 func LoadRoots(file string) (*identity.Roots, error) {

@@ -171,10 +171,13 @@ func virtual(i board.Interface) string {
 }
 
 // surroundings reads what the policy is judged by, and remembers the uplinks.
-func (a *Agent) surroundings() (Surroundings, error) {
-	s, err := read(a.board)
+func (a *Agent) surroundings() Surroundings {
+	s, err := Around(a.board)
+	if a.status.trouble("read networks", err) {
+		a.log.Warn("read networks", "err", err)
+	}
 	s.Uplinks = a.uplinks.remember(s)
-	return s, err
+	return s
 }
 
 // uplinkMemory has the names of all interfaces that had a default route since the start. Names, since a modem comes back
@@ -207,8 +210,9 @@ func everUplinks(before map[string]bool, s Surroundings) map[string]bool {
 	return names
 }
 
-// read says after an error what it has; without routes nothing is on the LAN side. They are read on Linux only.
-func read(b *board.Board) (s Surroundings, err error) {
+// Around reads what the policy of this machine is judged by, without the uplinks of before. After an error it is what could
+// be read: without routes nothing is on the LAN side. They are read on Linux only.
+func Around(b *board.Board) (s Surroundings, err error) {
 	if s.Interfaces, err = b.Interfaces(); err != nil {
 		return Surroundings{}, fmt.Errorf("list interfaces: %w", err)
 	}

@@ -155,7 +155,7 @@ func TestWhatCannotBeReadIsNotOpened(t *testing.T) {
 	} {
 		b := boardtest.New(time.Now())
 		fail(b)
-		s, err := read(b)
+		s, err := Around(b)
 		if !errors.Is(err, broken) || NewPolicy(nil, s).Allows(target) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -66,7 +66,7 @@ func reach(o Options) *netcheck.Reach {
 	if rules := o.Config.Allow; rules != nil {
 		return &netcheck.Reach{To: texts(rules)}
 	}
-	around, err := read(o.Board)
+	around, err := Around(o.Board)
 	if o.Config.File == "" || err != nil { // without the file there may be rules
 		return nil
 	}

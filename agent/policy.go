@@ -129,6 +129,28 @@ func NewPolicy(rules []Rule, s Surroundings) Policy {
 	return p
 }
 
+// Reach is what sessions may reach now, and why, as status and config check show it.
+type Reach struct {
+	// Rules are those of allow; null: the default counts.
+	Rules []string `json:"rules"`
+	// Networks are all that are attached, and whether the default opens them. With rules they only explain.
+	Networks []Network `json:"networks"`
+}
+
+// Reach describes the policy. Loopback is left out: it is never opened by a network.
+func (p Policy) Reach() Reach {
+	r := Reach{Networks: []Network{}}
+	if p.Rules != nil {
+		r.Rules = append([]string{}, texts(p.Rules)...)
+	}
+	for _, n := range p.Networks {
+		if !n.Network.Addr().IsLoopback() {
+			r.Networks = append(r.Networks, n)
+		}
+	}
+	return r
+}
+
 // LAN lists the networks on the LAN side, sorted.
 func (p Policy) LAN() (lan []netip.Prefix) {
 	for _, n := range p.Networks {

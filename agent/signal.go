@@ -139,7 +139,6 @@ type lamp struct {
 	name  string // empty: there is none
 	shown bool   // light was set
 	light Light
-	sick  bool // an error was logged; the next ones are the same
 }
 
 func (l *lamp) show(a *Agent, light Light) {
@@ -148,8 +147,7 @@ func (l *lamp) show(a *Agent, light Light) {
 		return
 	}
 	l.shown, l.light = true, light
-	if err := a.board.SetLED(l.name, light.On, light.Off); err != nil && !l.sick {
+	if err := a.board.SetLED(l.name, light.On, light.Off); a.status.trouble("LED "+l.name, err) {
 		a.log.Warn("LED cannot be used", "err", err)
-		l.sick = true
 	}
 }

@@ -118,7 +118,7 @@ func outdated(leaf *x509.Certificate, now time.Time) bool {
 // saveState stores the newest signed time and the addresses that worked last. A
 // full or broken flash must not keep a gateway offline, so errors are only logged.
 func (a *Agent) saveState() {
-	if err := a.store.save(a.clock.Anchor()); err != nil {
+	if err := a.store.save(a.clock.Anchor()); a.status.trouble("save state", err) {
 		a.log.Error("save state", "err", err)
 	}
 }
@@ -251,7 +251,7 @@ func (a *Agent) untilLinkUp(ctx context.Context) (watched context.Context, stop 
 // networkUp notes what has come with a network: uplinks, which stay uplinks. Names that failed for want of it are asked
 // again.
 func (a *Agent) networkUp() {
-	a.surroundings() // an error leaves less to remember, and the next stream meets it again
+	a.surroundings()
 	a.resolver.Forget()
 }
 

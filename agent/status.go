@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,8 @@ type Status struct {
 	Signal   Signal          `json:"signal"`
 	Data     DataStatus      `json:"data"`
 	Key      string          `json:"key_switch,omitempty"` // locked or unlocked; empty: there is none
+	Reach    Reach           `json:"reach"`                // what sessions may reach now
+	Troubles []string        `json:"troubles"`             // what does not work, and stops nothing
 }
 
 // AccessStatus is the way that the control connection takes.
@@ -57,6 +60,25 @@ type statusBoard struct {
 	access *AccessStatus
 	err    string
 	pace   pace
+	// What explains or protects and does not work: the socket, the LEDs, a watchdog. It is told and never stops what
+	// connects.
+	troubles map[string]string
+}
+
+// trouble notes that something does not work, or works again (nil). It reports whether that is news and should be logged.
+func (b *statusBoard) trouble(what string, err error) (news bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, known := b.troubles[what]
+	if err == nil {
+		delete(b.troubles, what)
+		return false
+	}
+	if b.troubles == nil {
+		b.troubles = map[string]string{}
+	}
+	b.troubles[what] = err.Error()
+	return !known
 }
 
 // pace is how an idle link pings: of the newest one.
@@ -133,6 +155,8 @@ func (a *Agent) Status() Status {
 		st.Relay = st.Sessions[n-1].Relay
 	}
 	st.Data = a.data()
+	st.Reach = a.policy().Reach()
+	st.Troubles = a.troubles()
 	b := &a.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,35 +178,76 @@ func (a *Agent) data() DataStatus {
 // The socket serves one after the other: a client that does not read must not shut the others out for longer.
 const statusTimeout = 5 * time.Second
 
+const socketRetry = time.Minute
+
 // serveStatus answers on the status socket until ctx ends: each connection gets one
 // JSON object, and nothing is read from it. Stop closes the socket and waits. So nothing has to be parsed: the
-// socket can be asked and not told.
+// socket can be asked and not told. Without a socket the agent serves all the same, and tries again: a full disk may have
+// room later. The only error is that another agent runs here.
 func (a *Agent) serveStatus(ctx context.Context) (stop func(), err error) {
 	if a.socket == "" {
 		return func() {}, nil
 	}
-	l, err := local.Listen(a.socket)
-	if err != nil {
-		return nil, fmt.Errorf("open status socket %s: %w", a.socket, err)
+	l, err := a.listen()
+	if errors.Is(err, local.ErrTaken) {
+		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
-	closed := context.AfterFunc(ctx, func() { l.Close() })
 	tasks.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil {
-				wait.Sleep(ctx, time.Second) // out of descriptors
-				continue
-			}
-			conn.SetDeadline(time.Now().Add(statusTimeout))
-			json.NewEncoder(conn).Encode(a.Status())
-			conn.Close()
+		for l == nil && wait.Sleep(ctx, socketRetry) {
+			l, _ = a.listen()
+		}
+		if l != nil {
+			a.answer(ctx, l)
 		}
 	})
-	return func() { closed(); l.Close(); tasks.Wait() }, nil
+	return func() { cancel(); tasks.Wait() }, nil
+}
+
+func (a *Agent) listen() (net.Listener, error) {
+	l, err := local.Listen(a.socket)
+	if err != nil {
+		err = fmt.Errorf("open status socket %s: %w", a.socket, err)
+	}
+	if a.status.trouble("status socket", err) && !errors.Is(err, local.ErrTaken) {
+		a.log.Warn("no status socket", "err", err)
+	}
+	return l, err
+}
+
+// answer serves a listener until ctx ends, and closes it.
+func (a *Agent) answer(ctx context.Context, l net.Listener) {
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			wait.Sleep(ctx, time.Second) // out of descriptors
+			continue
+		}
+		conn.SetDeadline(time.Now().Add(statusTimeout))
+		json.NewEncoder(conn).Encode(a.Status())
+		conn.Close()
+	}
+}
+
+// troubles lists what does not work, sorted.
+func (a *Agent) troubles() []string {
+	list := []string{} // not null: scripts go through it
+	if a.unsaid != nil {
+		list = append(list, a.unsaid()...)
+	}
+	b := &a.status
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for what, err := range b.troubles {
+		list = append(list, what+": "+err)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // ErrNotRunning: nothing answers on the status socket.
@@ -196,7 +261,7 @@ func ReadStatus(ctx context.Context, socket string) (Status, error) {
 	if errors.Is(err, fs.ErrPermission) {
 		return Status{}, fmt.Errorf("ask %s: %w: run it as the agent's user, on Windows as administrator", socket, err)
 	}
-	if errors.Is(err, local.ErrStranger) {
+	if errors.Is(err, local.ErrStranger) || errors.Is(err, local.ErrTooLong) {
 		return Status{}, fmt.Errorf("ask %s: %w", socket, err)
 	}
 	if err != nil {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hawser/agent/clock"
@@ -23,7 +26,8 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 		Access:   &AccessStatus{Host: "hawser.example.com", Addr: "192.0.2.1", Port: 443, Way: "direct"},
 		Clock:    clock.Status{State: clock.Authentic, OffsetMS: -12, Source: "signed", FloorReset: &since},
 		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}, Signal: SignalSession,
-		Data: DataStatus{190000, 5700000, 5000000, 700000, 120}, Key: "unlocked"}
+		Data: DataStatus{190000, 5700000, 5000000, 700000, 120}, Key: "unlocked", Troubles: []string{"save state: no space left on device"},
+		Reach: Reach{Rules: []string{"192.168.10.20/32:502"}, Networks: []Network{{"lan0", netip.MustParsePrefix("192.168.10.0/24"), true, "it is so"}}}}
 	for _, tt := range []struct {
 		st   Status
 		want string
@@ -31,11 +35,14 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 		{full, `{"state":"attached","uid":"u","domain":"plant","access":{"host":"hawser.example.com","addr":"192.0.2.1","port":443,"way":"direct","proxy":"","small":false},` +
 			`"relay":"r1","clock":{"state":"authentic","offset_ms":-12,"source":"signed","floor_reset":"2026-11-23T10:00:00Z"},` +
 			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":"","signal":"session",` +
-			`"data":{"day_bytes":190000,"month_bytes":5700000,"budget_bytes":5000000,"over_bytes":700000,"interval_s":120},"key_switch":"unlocked"}`},
-		{Status{State: StateEnroll, Clock: clock.Status{State: clock.Unknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling},
+			`"data":{"day_bytes":190000,"month_bytes":5700000,"budget_bytes":5000000,"over_bytes":700000,"interval_s":120},"key_switch":"unlocked",` +
+			`"reach":{"rules":["192.168.10.20/32:502"],"networks":[{"interface":"lan0","network":"192.168.10.0/24","lan":true,"why":"it is so"}]},` +
+			`"troubles":["save state: no space left on device"]}`},
+		{Status{State: StateEnroll, Clock: clock.Status{State: clock.Unknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling,
+			Reach: Policy{}.Reach(), Troubles: []string{}},
 			`{"state":"enroll","uid":"","domain":"","access":null,"relay":"","clock":{"state":"unknown","offset_ms":0,"source":"","floor_reset":null},` +
 				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way","signal":"enrolling",` +
-				`"data":{"day_bytes":0,"month_bytes":0,"budget_bytes":0,"over_bytes":0,"interval_s":0}}`},
+				`"data":{"day_bytes":0,"month_bytes":0,"budget_bytes":0,"over_bytes":0,"interval_s":0},"reach":{"rules":null,"networks":[]},"troubles":[]}`},
 	} {
 		if got := string(must(json.Marshal(tt.st))(t)); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
@@ -155,9 +162,7 @@ func TestAFileInThePlaceOfTheSocketIsNotRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, socket, "precious", 0o600)
-	if err := must(New(o))(t).Run(t.Context()); err == nil || !strings.Contains(err.Error(), socket) {
-		t.Errorf("Run = %v", err)
-	}
+	live(t, o)()
 	if b := must(os.ReadFile(socket))(t); string(b) != "precious" {
 		t.Errorf("it is now %q", b)
 	}
@@ -183,12 +188,67 @@ func TestAnAnswerThatIsNoStatusIsAnError(t *testing.T) {
 	}
 }
 
-func TestRunWithoutASocketDirectoryFails(t *testing.T) {
-	o, _ := socketAgent(t)
+func TestWithoutASocketTheAgentServesAndSaysSoOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "", 0o600)
-	o.Socket = filepath.Join(file, "agent.sock")
-	if err := must(New(o))(t).Run(t.Context()); err == nil {
-		t.Error("Run began")
+	for _, socket := range []string{filepath.Join(file, "agent.sock"), filepath.Join(t.TempDir(), strings.Repeat("s", 108))} {
+		o, _ := socketAgent(t)
+		o.Socket = socket
+		log := new(notes)
+		o.Log = slog.New(log)
+		live(t, o)()
+		if n := log.count("no status socket"); n != 1 {
+			t.Errorf("%s: said %d times", socket, n)
+		}
 	}
+}
+
+func TestTroublesAreToldOnce(t *testing.T) {
+	var b statusBoard
+	broken := errors.New("broken")
+	for i, step := range []struct {
+		err  error
+		news bool
+	}{{nil, false}, {broken, true}, {broken, false}, {nil, false}, {broken, true}} {
+		if got := b.trouble("LED", step.err); got != step.news {
+			t.Errorf("step %d: news %v", i, got)
+		}
+	}
+	if b.trouble("watchdog", broken); len(b.troubles) != 2 {
+		t.Errorf("%v", b.troubles)
+	}
+}
+
+// A disk that was full may have room later.
+func TestTheSocketIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "run"), "", 0o600)
+		a := &Agent{socket: filepath.Join(dir, "run", "agent.sock"), log: slog.New(slog.DiscardHandler)}
+		trouble := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := strings.Join(a.troubles(), "; "); !strings.Contains(got, want) || got == "" {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		stop := must(a.serveStatus(t.Context()))(t)
+		trouble("not a directory")
+		if err := errors.Join(os.Remove(filepath.Join(dir, "run")), os.MkdirAll(a.socket, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(socketRetry - time.Second)
+		trouble("not a directory")
+		time.Sleep(2 * time.Second)
+		trouble("no socket")
+		stop()
+		// Without the bubble's clock: a real socket that waits would stop it.
+		if err := os.Remove(a.socket); err != nil {
+			t.Fatal(err)
+		}
+		must(a.listen())(t).Close()
+		if got := a.troubles(); len(got) > 0 {
+			t.Errorf("when there is a socket: %q", got)
+		}
+	})
 }

@@ -90,10 +90,4 @@ func unreached(addr netip.AddrPort, reason transport.Reason, err error) string {
 
 // policy returns the owner's policy. It is made for each stream, because interfaces come and go. On an error nothing is
 // on the LAN side, and only rules that name an address count: nothing is reached rather than too much.
-func (a *Agent) policy() Policy {
-	s, err := a.surroundings()
-	if err != nil {
-		a.log.Warn("read networks", "err", err)
-	}
-	return NewPolicy(a.config.Allow, s)
-}
+func (a *Agent) policy() Policy { return NewPolicy(a.config.Allow, a.surroundings()) }

@@ -80,6 +80,7 @@ func (a *Agent) openWatchdog() board.Watchdog {
 	a.alive(time.Minute)
 	dog, err := a.board.OpenWatchdog(a.config.Watchdog, watchdogTimeout)
 	if err != nil {
+		a.status.trouble("hardware watchdog", err)
 		a.log.Warn("no hardware watchdog", "err", err)
 		return nil
 	}
@@ -138,7 +139,7 @@ func (a *Agent) feedOnce(dog board.Watchdog) {
 	if dog == nil {
 		return
 	}
-	if err := dog.Feed(); err != nil {
+	if err := dog.Feed(); a.status.trouble("feed hardware watchdog", err) {
 		a.log.Error("feed hardware watchdog", "err", err)
 	}
 }

@@ -10,6 +10,8 @@ import "errors"
 var (
 	// ErrTaken: another process serves the address.
 	ErrTaken = errors.New("another hawser-agent is running")
+	// ErrTooLong: no socket can have this address.
+	ErrTooLong = errors.New("address is too long")
 	// ErrStranger: the process of another ordinary user serves the address. With Unix sockets their directory prevents it.
 	ErrStranger = errors.New("served by another user, who is no administrator")
 )

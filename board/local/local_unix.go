@@ -5,16 +5,21 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
 // Listen opens the socket address, a path, with mode 0600. It makes the directory if it is missing. A socket whose
 // server died is still there as a file: only a connection tells whether somebody serves it.
 func Listen(address string) (net.Listener, error) {
+	if err := fits(address); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(address), 0o755); err != nil {
 		return nil, err
 	}
@@ -42,7 +47,18 @@ func Listen(address string) (net.Listener, error) {
 
 // Dial connects to the server at address. The error is fs.ErrPermission if this user may not.
 func Dial(ctx context.Context, address string) (net.Conn, error) {
+	if err := fits(address); err != nil {
+		return nil, err
+	}
 	return new(net.Dialer).DialContext(ctx, "unix", address)
+}
+
+// fits refuses in words what the system refuses as an invalid argument. The path ends with a NUL.
+func fits(address string) error {
+	if most := len(syscall.RawSockaddrUnix{}.Path) - 1; len(address) > most {
+		return fmt.Errorf("%w: the path has %d bytes, and that of a socket %d at most", ErrTooLong, len(address), most)
+	}
+	return nil
 }
 
 // In is the address that belongs to the state directory dir.

@@ -33,7 +33,7 @@ func enrollCommand(p *places) *cobra.Command {
 			if f.Code, err = code.Read(c); err != nil {
 				return err
 			}
-			o := p.options(c, cfg)
+			o := p.options(c.ErrOrStderr(), cfg)
 			e, err := f.Prepare(&o.Config)
 			if err != nil {
 				return &answer.UsageError{Err: err}

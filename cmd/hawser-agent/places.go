@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -77,7 +78,7 @@ func (p *places) known(c *cobra.Command) (netcheck.Known, error) {
 		}
 		return cfg, err
 	}, true)
-	return agent.Known(p.options(c, cfg)), err
+	return agent.Known(p.options(c.ErrOrStderr(), cfg)), err
 }
 
 func (p *places) loadBy(read func(string) (agent.Config, error), missingOK bool) (agent.Config, board.Paths, error) {
@@ -104,10 +105,10 @@ func (p *places) loadBy(read func(string) (agent.Config, error), missingOK bool)
 }
 
 // options are the agent's options for every command that uses the network.
-func (p *places) options(c *cobra.Command, cfg agent.Config) agent.Options {
+func (p *places) options(log io.Writer, cfg agent.Config) agent.Options {
 	v := thisVersion()
 	return agent.Options{
 		Config: cfg, Board: board.New(), Version: v.Version, Build: v.BuildTime(),
-		Log: slog.New(service.Log(c.ErrOrStderr(), cfg.Log)),
+		Log: slog.New(service.Log(log, cfg.Log)),
 	}
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,8 +37,16 @@ func runCommand(p *places) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := p.options(c, cfg)
-			o.Out, o.Socket = c.OutOrStdout(), paths.Socket
+			// What explains must not kill what connects: a reader of the log that is gone, or does not read, costs lines.
+			ignoreBrokenPipes()
+			out, log := newLines("output", c.OutOrStdout()), newLines("log", c.ErrOrStderr())
+			defer out.close()
+			defer log.close()
+			o := p.options(log, cfg)
+			o.Out, o.Socket = out, paths.Socket
+			o.Unsaid = func() []string {
+				return slices.DeleteFunc([]string{out.trouble(), log.trouble()}, func(s string) bool { return s == "" })
+			}
 			return service.Run(c.Context(), func(ctx context.Context) error { return serve(ctx, o, notify) })
 		},
 	}
@@ -51,7 +62,7 @@ func serve(ctx context.Context, o agent.Options, notify *board.Notifier) error {
 		return err
 	}
 	if err := notify.Ready(); err != nil {
-		return err
+		o.Log.Warn("service manager cannot be told", "err", err)
 	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -148,11 +159,34 @@ func printStatus(w io.Writer, st agent.Status) error {
 	}
 	fmt.Fprintln(w)
 	printData(w, st.Data)
+	printReach(w, st.Reach)
 	for _, s := range st.Sessions {
 		fmt.Fprintf(w, "session   %s by %s via relay %s, %d streams, since %s\n", s.ID, s.User, s.Relay, s.Streams, s.Since.Format(time.RFC3339))
+	}
+	for _, trouble := range st.Troubles {
+		fmt.Fprintf(w, "trouble   %s\n", trouble)
 	}
 	if st.Error != "" {
 		fmt.Fprintf(w, "error     %s\n", st.Error)
 	}
 	return nil
+}
+
+// printReach says what sessions may reach now. The networks explain the default; with rules they decide nothing.
+func printReach(w io.Writer, r agent.Reach) {
+	if r.Rules != nil {
+		fmt.Fprintf(w, "reach     %s\n", cmp.Or(strings.Join(r.Rules, ", "), "nothing: allow is empty"))
+		return
+	}
+	open := false
+	for _, n := range r.Networks {
+		word := "closed"
+		if n.LAN {
+			word, open = "reach", true
+		}
+		fmt.Fprintf(w, "%-9s %s on %s: %s\n", word, n.Network, n.Interface, n.Why)
+	}
+	if !open {
+		fmt.Fprintln(w, "reach     nothing: no network is on the LAN side; name the machines with allow")
+	}
 }

@@ -11,39 +11,6 @@ import (
 	"hawser/internal/cli"
 )
 
-// configCommand is what an init script and an operator ask before a restart: it stops where side effects would begin.
-func configCommand(p *places) *cobra.Command {
-	c := &cobra.Command{
-		Use: "config", Short: "check the configuration", Args: cobra.NoArgs,
-	}
-	var json bool
-	check := &cobra.Command{
-		Use: "check", Short: "read the configuration and change nothing", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, _, err := p.loadToRun()
-			if err != nil {
-				return err
-			}
-			warning := cfg.Warning()
-			if json {
-				return answer.JSON(c.OutOrStdout(), struct {
-					OK      bool   `json:"ok"`
-					Config  string `json:"config"`
-					Warning string `json:"warning"`
-				}{true, cfg.File, warning})
-			}
-			if warning != "" {
-				fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: %s\n", warning)
-			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is good\n", cfg.File)
-			return err
-		},
-	}
-	cli.JSONFlag(check, &json)
-	c.AddCommand(check)
-	return c
-}
-
 // serviceCommand passes the flags on, so that the service reads the same files as the commands of its operator.
 // Packages bring their own unit and do not use it.
 func serviceCommand(p *places) *cobra.Command {

@@ -169,6 +169,18 @@ func OpenDir(path string) error {
 	return nil
 }
 
+// CheckDir returns what OpenDir would refuse, and changes nothing. A directory that is missing is no error: OpenDir makes it.
+func CheckDir(path string) error {
+	err := lookDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open directory %s: %w", path, err)
+	}
+	return nil
+}
+
 // makeDir creates path and its missing parents, each synced into its own parent: a synced file in a directory that a
 // cut forgot is lost all the same.
 func makeDir(path string) error {

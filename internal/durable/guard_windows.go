@@ -39,6 +39,15 @@ func guardDir(path string) error {
 	return setList(d, dirDACL)
 }
 
+// lookDir looks at what it is. Its access list OpenDir sets, whatever it was.
+func lookDir(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	return err
+}
+
 // openGuarded returns a directory with the right to change its access list.
 func openGuarded(path string) (windows.Handle, error) {
 	d, err := openForList(path)

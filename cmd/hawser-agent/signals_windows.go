@@ -4,3 +4,6 @@ import "context"
 
 // onHangup returns at once: Windows has no such signal.
 func onHangup(context.Context, func()) {}
+
+// ignoreBrokenPipes does nothing: Windows has no such signal.
+func ignoreBrokenPipes() {}

@@ -24,3 +24,7 @@ func onHangup(ctx context.Context, f func()) {
 		}
 	}
 }
+
+// ignoreBrokenPipes makes a write to an output without a reader an error like any other. Without it such a write ends the
+// program, as it does when journald restarts.
+func ignoreBrokenPipes() { signal.Ignore(syscall.SIGPIPE) }

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"hawser/agent"
+	"hawser/board"
+	"hawser/internal/answer"
+	"hawser/internal/cli"
+)
+
+// checked is the answer of config check.
+type checked struct {
+	OK      bool        `json:"ok"`
+	Config  string      `json:"config"`
+	Warning string      `json:"warning"`
+	Reach   agent.Reach `json:"reach"`
+	Targets []target    `json:"targets"`
+}
+
+// target is one address of --to.
+type target struct {
+	Target  netip.AddrPort `json:"target"`
+	Allowed bool           `json:"allowed"`
+	Why     string         `json:"why"`
+}
+
+// configCommand is what an init script and an operator ask before a restart: it stops where side effects would begin.
+func configCommand(p *places) *cobra.Command {
+	c := &cobra.Command{
+		Use: "config", Short: "check the configuration", Args: cobra.NoArgs,
+	}
+	var json bool
+	var to []string
+	check := &cobra.Command{
+		Use: "check", Short: "read the configuration, say what sessions may reach now, and change nothing", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, _, err := p.loadToRun()
+			if err == nil {
+				err = cfg.CheckData()
+			}
+			if err != nil {
+				return err
+			}
+			// The uplinks of before are known to the agent that runs, and not here.
+			around, err := agent.Around(board.New())
+			if err != nil {
+				fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: what sessions may reach is not known: %v\n", err)
+			}
+			policy := agent.NewPolicy(cfg.Allow, around)
+			got := checked{true, cfg.File, cfg.Warning(), policy.Reach(), []target{}}
+			for _, text := range to {
+				a, err := netip.ParseAddrPort(text)
+				if err != nil {
+					return answer.Usage("--to %q: want IP:PORT", text)
+				}
+				ok, why := policy.Judge(a)
+				got.Targets = append(got.Targets, target{a, ok, why})
+			}
+			return cli.Print(c, json, got, func(w io.Writer) error { return got.print(w, c.ErrOrStderr()) })
+		},
+	}
+	check.Flags().StringArrayVar(&to, "to", nil, "say whether sessions may reach `IP:PORT`, and why; may be repeated")
+	cli.JSONFlag(check, &json)
+	c.AddCommand(check)
+	return c
+}
+
+func (c checked) print(stdout, stderr io.Writer) error {
+	if c.Warning != "" {
+		fmt.Fprintf(stderr, "hawser-agent: %s\n", c.Warning)
+	}
+	fmt.Fprintf(stdout, "%s is good\n", c.Config)
+	if len(c.Targets) == 0 {
+		printReach(stdout, c.Reach)
+	}
+	for _, t := range c.Targets {
+		word := "refused"
+		if t.Allowed {
+			word = "allowed"
+		}
+		fmt.Fprintf(stdout, "%-9s %s: %s\n", word, t.Target, t.Why)
+	}
+	return nil
+}
