@@ -14,6 +14,11 @@ const (
 	smallCredit  = 8 << 10
 	manyStreams  = 32 // from so many on, the first credit is small
 	leastGranted = 4 << 10
+
+	// Each session is sure of 1/64 of the streams of a process, and a quarter is kept for that: a Runtime has 16 sessions
+	// at most. Who opens all that there are leaves the others theirs.
+	sureStreams = 64
+	keptStreams = 4
 )
 
 // A Budget bounds what all sessions of a process hold together: frames that are kept until they are acknowledged, and
@@ -62,28 +67,6 @@ func (b *Budget) Streams() int {
 	return b.mu.streams
 }
 
-// openStream counts a stream and returns its first credit, for which the session's share then promises. It is false
-// when most streams are open; no positive most is no limit.
-func (b *Budget) openStream(most int) (first int, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if most > 0 && b.mu.streams >= most {
-		return 0, false
-	}
-	b.mu.streams++
-	if b.mu.streams > manyStreams {
-		return smallCredit, true
-	}
-	return firstCredit, true
-}
-
-// closeStream ends a stream of openStream.
-func (b *Budget) closeStream() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.mu.streams--
-}
-
 // A share is what one session holds of a Budget. Of what it keeps, the sure part cannot be taken by others. Credit
 // never counts against that part: streams that nobody reads would else stop the session's own data in the other
 // direction. Safe for concurrent use.
@@ -94,6 +77,7 @@ type share struct {
 
 	// Guarded by b.mu.
 	kept, promised int
+	streams        int // open
 	want           int // the least that was refused, while it is in waiting
 	left           bool
 }
@@ -106,6 +90,30 @@ func (b *Budget) join() *share {
 	s := &share{b: b, bell: wait.NewBell(), sure: min(sureShare, max(leastSure, (b.total-b.mu.sure)/2))}
 	b.mu.sure += s.sure
 	return s
+}
+
+// openStream counts a stream and returns its first credit, for which the share then promises. It is false when most
+// streams are open in the process, or so many that the rest is for others; no positive most is no limit.
+func (s *share) openStream(most int) (first int, ok bool) {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	if all := s.b.mu.streams; most > 0 && (all >= most || all >= most-most/keptStreams && s.streams >= most/sureStreams) {
+		return 0, false
+	}
+	s.streams++
+	s.b.mu.streams++
+	if s.b.mu.streams > manyStreams {
+		return smallCredit, true
+	}
+	return firstCredit, true
+}
+
+// closeStream ends a stream of openStream.
+func (s *share) closeStream() {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.streams--
+	s.b.mu.streams--
 }
 
 // room returns what the pool has left, below zero when it is overdrawn.

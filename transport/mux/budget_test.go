@@ -163,26 +163,52 @@ func TestShareThatHasLeftTakesNothing(t *testing.T) {
 }
 
 func TestFirstCreditIsSmallWithManyStreams(t *testing.T) {
-	b := NewBudget(8 << 20)
+	s := NewBudget(8 << 20).join()
 	for i := range 512 {
 		want := 64 << 10
 		if i >= 32 {
 			want = 8 << 10
 		}
-		if first, ok := b.openStream(512); !ok || first != want {
+		if first, ok := s.openStream(0); !ok || first != want {
 			t.Fatalf("stream %d: %d, %v", i, first, ok)
 		}
 	}
-	if _, ok := b.openStream(512); ok || b.Streams() != 512 {
-		t.Errorf("one more than the limit, %d open", b.Streams())
+}
+
+func TestEachSessionIsSureOfStreams(t *testing.T) {
+	b := NewBudget(8 << 20)
+	all := func(s *share) (n int) {
+		for {
+			if _, ok := s.openStream(512); !ok {
+				return n
+			}
+			n++
+		}
 	}
-	if _, ok := b.openStream(0); !ok {
-		t.Error("refused without a limit")
+	greedy := b.join()
+	if n := all(greedy); n != 384 {
+		t.Errorf("one session gets %d", n)
 	}
-	b.closeStream()
-	b.closeStream()
-	if first, ok := b.openStream(512); !ok || first != 8<<10 {
-		t.Errorf("after one has ended: %d, %v", first, ok)
+	var others []*share
+	for n := range 15 {
+		others = append(others, b.join())
+		if got := all(others[n]); got != 8 {
+			t.Errorf("session %d after it gets %d", n, got)
+		}
+	}
+	others[0].closeStream()
+	if n := all(greedy); n != 0 {
+		t.Error("what one of them ends goes to the greedy session")
+	}
+	if n := all(others[0]); n != 1 || b.Streams() != 504 {
+		t.Errorf("what it has ended it gets again: %d; %d open", n, b.Streams())
+	}
+	last := b.join()
+	if n := all(last); n != 8 {
+		t.Errorf("one more gets %d", n)
+	}
+	if n := all(b.join()); n != 0 || b.Streams() != 512 {
+		t.Errorf("when there are none: %d of %d", n, b.Streams())
 	}
 }
 

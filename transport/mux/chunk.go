@@ -1,6 +1,8 @@
 package mux
 
-import "sync"
+import (
+	"sync"
+)
 
 const (
 	largeBytes = headerBytes + maxData // one full frame, one TLS record
@@ -36,12 +38,16 @@ func (c *chunk) slots(n int, into [][]byte) [][]byte {
 	return into
 }
 
-// pool keeps buffers that nobody uses. The zero value works; it is safe for concurrent use.
-type pool struct {
-	train, large, small sync.Pool // of *chunk
-}
+// parts are the sizes of buffers for less than a frame.
+var parts = [...]int{smallBytes, 2<<10 + headerBytes, 4<<10 + headerBytes, 8<<10 + headerBytes}
 
-// get returns an empty chunk with room for n bytes, at most trainBytes.
+// pool keeps buffers that nobody uses: of parts of a frame, and of 1 to trainFrames full ones. The zero value works; it is
+// safe for concurrent use.
+type pool [len(parts) + trainFrames]sync.Pool // of *chunk
+
+// get returns an empty chunk with room for n bytes, at most trainBytes. It is hardly larger than
+// that: the budget counts what is in it, and a hundred streams whose 64 KiB waited in buffers of 256 took a gateway's
+// memory.
 func (p *pool) get(n int) *chunk {
 	from, size := p.of(n)
 	if c, _ := from.Get().(*chunk); c != nil {
@@ -51,17 +57,29 @@ func (p *pool) get(n int) *chunk {
 	return &chunk{b: make([]byte, size)}
 }
 
+// fit moves the first n bytes of c to a smaller buffer, if one has room for them: a socket often has less than its buffer,
+// and what waits to be sent holds no more than the budget counts, or about twice that.
+func (p *pool) fit(c *chunk, n int) *chunk {
+	if _, size := p.of(n); size > len(c.b)/2 {
+		return c
+	}
+	smaller := p.get(n)
+	copy(smaller.b, c.b[:n])
+	p.put(c)
+	return smaller
+}
+
 func (p *pool) put(c *chunk) {
 	from, _ := p.of(len(c.b))
 	from.Put(c)
 }
 
 func (p *pool) of(n int) (from *sync.Pool, size int) {
-	switch {
-	case n <= smallBytes:
-		return &p.small, smallBytes
-	case n <= largeBytes:
-		return &p.large, largeBytes
+	for class, size := range parts {
+		if n <= size {
+			return &p[class], size
+		}
 	}
-	return &p.train, trainBytes
+	frames := (n + largeBytes - 1) / largeBytes
+	return &p[len(parts)+frames-1], frames * largeBytes
 }

@@ -244,7 +244,7 @@ func (m *Mux) ask(o Open) (*Stream, error) {
 	case len(m.streams) >= maxStreams:
 		return nil, &wire.Refusal{Reason: transport.Busy, Text: "the session has all its streams"}
 	}
-	first, ok := m.config.Budget.openStream(m.config.Streams)
+	first, ok := m.share.openStream(m.config.Streams)
 	if !ok {
 		return nil, &wire.Refusal{Reason: transport.Busy, Text: "this program has all its streams"}
 	}

@@ -330,7 +330,7 @@ func (m *Mux) openLocked(h header, payload []byte) error {
 	}
 	first, ok := 0, len(m.streams) < maxStreams
 	if ok {
-		first, ok = m.config.Budget.openStream(m.config.Streams)
+		first, ok = m.share.openStream(m.config.Streams)
 	}
 	if !ok {
 		m.sayLocked(typeRefused, h.stream, whyPayload{Reason: transport.Busy, Text: "the gateway has all its streams"}.encode())

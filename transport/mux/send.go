@@ -132,6 +132,7 @@ func (s *Stream) enqueue(c *chunk, n, k int) error {
 		return err
 	}
 	s.m.share.give(weightOf(n) - weightOf(k))
+	c = s.m.pool.fit(c, k+framesOf(k)*headerBytes)
 	c.weight = weightOf(k)
 	s.queueLocked(c, typeData, k)
 	return nil

@@ -217,7 +217,7 @@ func (s *Stream) doneLocked() {
 func (s *Stream) goneLocked() {
 	if s.m.streams[s.id] == s {
 		delete(s.m.streams, s.id)
-		s.m.config.Budget.closeStream()
+		s.m.share.closeStream()
 	}
 }
 
