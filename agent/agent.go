@@ -76,7 +76,7 @@ type Agent struct {
 	self     atomic.Pointer[Self] // nil until enrolled
 	status   statusBoard
 	liveness liveness
-	uplinks  uplinkMemory
+	around   lookout
 	alive    func(time.Duration) // the state machine promises liveness, and Options.Alive, to move again within this time
 }
 
@@ -112,8 +112,20 @@ func New(o Options) (*Agent, error) {
 		Resolve: a.resolver.Resolve, Dial: a.idleOut, Log: o.Log, Changed: a.status.told.Ring})
 	a.dialer = a.newDialer()
 	a.relays = newRelays()
-	a.sessions = &sessions{agent: a, memory: mux.NewBudget(streamMemory), running: map[string]*running{}, locked: o.Config.KeySwitch != nil}
+	if a.config.Limits.Streams == 0 {
+		a.config.Limits = DefaultLimits()
+	}
+	a.sessions = &sessions{agent: a, memory: mux.NewBudget(streamMemory), most: a.config.Limits.Streams, running: map[string]*running{},
+		locked: o.Config.KeySwitch != nil}
 	return a, nil
+}
+
+// fitDescriptors lets sessions have as many connections as the system lets the agent have. Before the first session.
+func (a *Agent) fitDescriptors() {
+	var err error
+	if a.sessions.most, err = a.config.Limits.streams(a.board.Descriptors()); a.status.trouble("file descriptors", err) {
+		a.log.Warn("few file descriptors", "err", err)
+	}
 }
 
 // timeSources are the SNTP sources of this gateway, as far as they are known now.
@@ -175,7 +187,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	var tasks sync.WaitGroup
 	a.sessions.ctx = ctx
-	a.surroundings() // the uplinks of the start are remembered
+	a.surroundings(0) // the uplinks of the start are remembered
+	a.fitDescriptors()
 	dog := a.openWatchdog()
 	if w := a.config.Warning(); w != "" {
 		a.log.Warn("configuration should be changed", "why", w)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"hawser/board"
 )
@@ -170,28 +171,41 @@ func virtual(i board.Interface) string {
 	return fmt.Sprintf("its interface is no hardware, but %s", i.Kind)
 }
 
-// surroundings reads what the policy is judged by, and remembers the uplinks.
-func (a *Agent) surroundings() Surroundings {
-	s, err := Around(a.board)
+// looksFresh is how long one look at the machine serves. To ask the kernel for each of two thousand streams costs a small
+// gateway its memory.
+const looksFresh = time.Second
+
+// lookout reads what the policy is judged by, and remembers the uplinks: the names of all interfaces that had a default
+// route since the start. Names, since a modem comes back with its name and another index. Safe for concurrent use.
+type lookout struct {
+	mu   sync.Mutex // guards all below; held while the machine is asked, so that it is asked once
+	at   time.Time  // monotonic; zero: never
+	last Surroundings
+}
+
+// look returns what is around now, or was a second ago; err is set by a look that failed.
+func (l *lookout) look(b *board.Board, fresh time.Duration) (s Surroundings, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.at.IsZero() && time.Since(l.at) < fresh {
+		return l.last, nil
+	}
+	s, err = Around(b)
+	s.Uplinks = everUplinks(l.last.Uplinks, s)
+	l.last, l.at = s, time.Now()
+	if err != nil {
+		l.at = time.Time{}
+	}
+	return s, err
+}
+
+// surroundings are what the policy is judged by.
+func (a *Agent) surroundings(fresh time.Duration) Surroundings {
+	s, err := a.around.look(a.board, fresh)
 	if a.status.trouble("read networks", err) {
 		a.log.Warn("read networks", "err", err)
 	}
-	s.Uplinks = a.uplinks.remember(s)
 	return s
-}
-
-// uplinkMemory has the names of all interfaces that had a default route since the start. Names, since a modem comes back
-// with its name and another index.
-type uplinkMemory struct {
-	mu    sync.Mutex // guards names, which is replaced and never changed
-	names map[string]bool
-}
-
-func (m *uplinkMemory) remember(s Surroundings) map[string]bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.names = everUplinks(m.names, s)
-	return m.names
 }
 
 // everUplinks adds to the uplinks of before those of now. Not those of which only an advertisement says so and another

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hawser/board"
@@ -123,7 +124,7 @@ func TestUplinksAreRemembered(t *testing.T) {
 	step := func(routes ...board.Route) Surroundings {
 		return Surroundings{Routed: true, Routes: routes, Interfaces: []board.Interface{up("wan0", "10.1.0.2/24"), up("wwan0", "10.2.0.2/24"), up("lan0", "10.3.0.1/24"), up("v6", "2001:db8::1/64")}}
 	}
-	var m uplinkMemory
+	var l lookout
 	for i, c := range []struct {
 		s    Surroundings
 		want string
@@ -140,10 +141,44 @@ func TestUplinksAreRemembered(t *testing.T) {
 		for name := range strings.FieldsSeq(c.want) {
 			want[name] = true
 		}
-		if got := m.remember(c.s); !maps.Equal(got, want) {
-			t.Errorf("step %d: %v, want %v", i, got, want)
+		b := boardtest.New(time.Now())
+		b.Interfaces = func() ([]board.Interface, error) { return c.s.Interfaces, nil }
+		b.Routes = func() ([]board.Route, error) { return c.s.Routes, nil }
+		if s, err := l.look(b, 0); !maps.Equal(s.Uplinks, want) || err != nil {
+			t.Errorf("step %d: %v, %v; want %v", i, s.Uplinks, err, want)
 		}
 	}
+}
+
+func TestTheMachineIsAskedOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := boardtest.New(time.Now())
+		asked, routes := 0, b.Routes
+		broken := error(nil)
+		b.Routes = func() ([]board.Route, error) {
+			asked++
+			if broken != nil {
+				return nil, broken
+			}
+			return routes()
+		}
+		var l lookout
+		for i, step := range []struct {
+			after, fresh time.Duration
+			broken       error
+			asked        int
+		}{
+			{0, time.Second, nil, 1}, {999 * time.Millisecond, time.Second, nil, 1}, {time.Millisecond, time.Second, nil, 2}, {0, 0, nil, 3},
+			{time.Second, time.Second, errors.New("no netlink"), 4}, {0, time.Second, nil, 5}, // an error is not kept
+		} {
+			time.Sleep(step.after)
+			broken = step.broken
+			s, err := l.look(b, step.fresh)
+			if asked != step.asked || !errors.Is(err, step.broken) || s.Routed != (err == nil) || !s.Uplinks["wan0"] {
+				t.Errorf("step %d: asked %d times, %+v, %v", i, asked, s, err)
+			}
+		}
+	})
 }
 
 func TestWhatCannotBeReadIsNotOpened(t *testing.T) {

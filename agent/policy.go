@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -35,27 +36,36 @@ func ParseRule(s string) (Rule, error) {
 	} else if strings.Contains(network, ":") {
 		return bad("IPv6 without brackets")
 	}
-	prefix, err := netip.ParsePrefix(network)
+	prefix, err := parseNetwork(network)
 	if err != nil {
-		a, err := netip.ParseAddr(network)
-		if err != nil || a.Zone() != "" {
-			return bad("not an address or network")
-		}
-		prefix = netip.PrefixFrom(a, a.BitLen())
-	}
-	// Targets are unmapped before they are compared, so such a rule would never match.
-	if prefix.Addr().Is4In6() {
-		return bad("IPv4 written as IPv6")
-	}
-	// 192.168.1.10/24 may mean the one machine or its whole network; what is open must not hang on a guess.
-	if prefix != prefix.Masked() {
-		return bad("bits set behind the prefix")
+		return bad(err.Error())
 	}
 	from, to, ok := parseRange(ports)
 	if !ok {
 		return bad("not a port, a range or *")
 	}
 	return Rule{prefix, from, to}, nil
+}
+
+// parseNetwork reads an address, or a network whose address has no bits behind its prefix.
+func parseNetwork(s string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return prefix, errors.New("not an address or network")
+		}
+		prefix = netip.PrefixFrom(a, a.BitLen())
+	}
+	switch {
+	// Targets are unmapped before they are compared, so such a rule would never match.
+	case prefix.Addr().Is4In6():
+		return prefix, errors.New("IPv4 written as IPv6")
+	// 192.168.1.10/24 may mean the one machine or its whole network; what is open must not hang on a guess.
+	case prefix != prefix.Masked():
+		return prefix, errors.New("bits set behind the prefix")
+	}
+	return prefix, nil
 }
 
 // parseRange has a word for all ports, "*": an owner who means all must say so. An empty port is an error for the same

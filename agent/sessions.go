@@ -17,10 +17,8 @@ import (
 
 const (
 	// Each has its TLS and its buffers: without a bound one Manager could take the memory of a gateway.
-	maxSessions = 16
-	// Of all sessions together (session §6): as many connections as a gateway can hold beside its other work.
-	maxStreams   = 512
-	streamMemory = 8 << 20
+	maxSessions  = 16
+	streamMemory = 8 << 20 // of all sessions together (session §6)
 )
 
 // sessions owns the running sessions. They outlive the control connection on which
@@ -30,6 +28,8 @@ type sessions struct {
 	ctx    context.Context // of Agent.Run
 	tasks  sync.WaitGroup
 	memory *mux.Budget // of all streams
+	most   int         // streams of all sessions together
+	open   connections // to machines
 
 	mu         sync.Mutex // guards all below
 	link       *control.Link
@@ -178,7 +178,7 @@ func (s *sessions) ended(r *running, reason transport.Reason) {
 func (s *sessions) serve(ctx context.Context, r *running) error {
 	a := s.agent
 	live, err := session.Join(uncounted(ctx), session.Config{Dialer: a.dialer, Certificate: r.self.Cert,
-		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now, Budget: s.memory, Streams: maxStreams})
+		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now, Budget: s.memory, Streams: s.most})
 	if err != nil {
 		return cause(ctx, err)
 	}

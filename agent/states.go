@@ -251,7 +251,7 @@ func (a *Agent) untilLinkUp(ctx context.Context) (watched context.Context, stop 
 // networkUp notes what has come with a network: uplinks, which stay uplinks. Names that failed for want of it are asked
 // again.
 func (a *Agent) networkUp() {
-	a.surroundings()
+	a.surroundings(0)
 	a.resolver.Forget()
 }
 

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"hawser/transport"
@@ -54,13 +56,20 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 		s.Refuse(transport.Policy, fmt.Sprintf("the owner of the device does not allow %s", addr))
 		return
 	}
+	host := addr.Addr().Unmap()
+	if most := a.config.Limits.of(host); !a.sessions.open.take(host, most) {
+		a.log.Info("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", transport.Busy)
+		s.Refuse(transport.Busy, fmt.Sprintf("the gateway has %d connections to %s: no more are allowed", most, host))
+		return
+	}
+	defer a.sessions.open.give(host)
 	dialing, cancel := context.WithTimeout(ctx, targetTimeout)
 	defer cancel()
 	s.OnFail(cancel) // or who opens and resets would have any number of dials
 	// dialOut and not idleOut: a session is not what being reachable costs.
 	conn, err := a.dialOut(dialing, "tcp", addr.String())
 	if err != nil {
-		reason := transport.ReasonOf(err)
+		reason := reasonOfDial(err)
 		a.log.Info("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", reason)
 		s.Refuse(reason, unreached(addr, reason, err))
 		return
@@ -79,10 +88,21 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 	session.Bridge(machine, s)
 }
 
+// reasonOfDial is busy for a gateway that has no descriptor left: it works again when somebody has closed something.
+func reasonOfDial(err error) transport.Reason {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return transport.Busy
+	}
+	return transport.ReasonOf(err)
+}
+
 // unreached says why a machine was not reached. What failed here, such as for lack of file descriptors, says nothing
 // about the machine. Else the error's own text is not passed on: it may name interfaces and addresses of the site.
 func unreached(addr netip.AddrPort, reason transport.Reason, err error) string {
-	if reason == transport.Internal {
+	switch reason {
+	case transport.Busy:
+		return "the gateway has no file descriptors left for more connections: its owner can raise their limit"
+	case transport.Internal:
 		return fmt.Sprintf("the gateway could not try: %v", err)
 	}
 	return fmt.Sprintf("the device cannot reach %s", addr)
@@ -90,4 +110,4 @@ func unreached(addr netip.AddrPort, reason transport.Reason, err error) string {
 
 // policy returns the owner's policy. It is made for each stream, because interfaces come and go. On an error nothing is
 // on the LAN side, and only rules that name an address count: nothing is reached rather than too much.
-func (a *Agent) policy() Policy { return NewPolicy(a.config.Allow, a.surroundings()) }
+func (a *Agent) policy() Policy { return NewPolicy(a.config.Allow, a.surroundings(looksFresh)) }

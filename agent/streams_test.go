@@ -7,8 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"hawser/transport"
 )
 
 // A gateway that has run out of something does not blame the machine.
@@ -18,10 +16,11 @@ func TestWhoIsToBlameForAMachineThatIsNotReached(t *testing.T) {
 		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError(call, errno)}
 	}
 	for want, err := range map[string]error{
-		"the gateway could not try: dial tcp: socket: too many open files": failed("socket", syscall.EMFILE),
-		"the device cannot reach 192.168.10.20:502":                        failed("connect", syscall.ECONNREFUSED),
+		"the gateway has no file descriptors left":                            failed("socket", syscall.EMFILE),
+		"the gateway could not try: dial tcp: socket: cannot allocate memory": failed("socket", syscall.ENOMEM),
+		"the device cannot reach 192.168.10.20:502":                           failed("connect", syscall.ECONNREFUSED),
 	} {
-		if got := unreached(addr, transport.ReasonOf(err), err); !strings.HasPrefix(got, want) {
+		if got := unreached(addr, reasonOfDial(err), err); !strings.HasPrefix(got, want) {
 			t.Errorf("%v: %q, want %q", err, got, want)
 		}
 	}

@@ -40,6 +40,8 @@ type Board struct {
 	// Routes lists the routes of all routing tables that lead everywhere, or to a part of a network of an interface, on
 	// Linux.
 	Routes func() ([]Route, error)
+	// Descriptors is how many files and sockets the program may have open; 0: no such limit.
+	Descriptors func() int
 	// OpenWatchdog arms the hardware watchdog behind a device file and sets its timeout, in whole seconds. From then on
 	// the caller must feed it. The error is fs.ErrNotExist if there is none, ErrNoDevice if this build has no driver.
 	OpenWatchdog func(device string, timeout time.Duration) (Watchdog, error)
@@ -90,6 +92,8 @@ func New() *Board {
 		ClockKept:  clockKept,
 		Interfaces: interfaces,
 		Routes:     routesNow,
+
+		Descriptors: descriptors,
 
 		OpenWatchdog: openWatchdog,
 		SetLED:       setLED,

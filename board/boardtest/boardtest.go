@@ -78,6 +78,8 @@ func New(wall time.Time) *board.Board {
 		Interfaces: interfaces,
 		Routes:     routes,
 
+		Descriptors: func() int { return 0 },
+
 		OpenWatchdog: noWatchdog,
 		SetLED:       noLED,
 		WatchLine:    noLine,

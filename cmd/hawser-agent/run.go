@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ func runCommand(p *places) *cobra.Command {
 			}
 			// What explains must not kill what connects: a reader of the log that is gone, or does not read, costs lines.
 			ignoreBrokenPipes()
+			debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), cfg.Limits.Memory)) // GOMEMLIMIT may say less
 			out, log := newLines("output", c.OutOrStdout()), newLines("log", c.ErrOrStderr())
 			defer out.close()
 			defer log.close()
