@@ -57,8 +57,13 @@ func TestStreamsFitIntoTheDescriptors(t *testing.T) {
 func TestConnectionsOfAMachineAreCounted(t *testing.T) {
 	var c connections
 	a, b := netip.MustParseAddr("192.168.10.20"), netip.MustParseAddr("192.168.10.21")
-	if !c.take(a, 2) || !c.take(a, 2) || c.take(a, 2) || !c.take(b, 1) || c.take(b, 1) {
-		t.Error("wrongly counted")
+	for i, want := range []bool{true, true, false, false} {
+		if got := c.take(a, 2); got != want {
+			t.Errorf("connection %d: %v", i, got)
+		}
+	}
+	if !c.take(b, 1) {
+		t.Error("another machine's connections count")
 	}
 	if c.give(a); !c.take(a, 2) || c.take(a, 2) {
 		t.Error("one that has ended is not given again")
@@ -114,5 +119,17 @@ func TestFewDescriptorsAreToldOnce(t *testing.T) {
 			t.Errorf("said %d times; %d streams", n, p.sessions.most)
 		}
 		p.stop(20 * time.Second)
+	})
+}
+
+func FuzzParseLimit(f *testing.F) {
+	for _, s := range []string{"192.168.10.20=8", "2001:db8::/64=3", "10.0.0.0/8 = 65535", "=", "::ffff:1.2.3.4=1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		l, err := parseLimit(s)
+		if err == nil && (l.Most < 1 || l.Most > 65535 || !l.Network.IsValid() || l.Network != l.Network.Masked()) {
+			t.Errorf("%q is %+v", s, l)
+		}
 	})
 }
