@@ -1,4 +1,5 @@
-// Package identity says who somebody is: names, keys, certificates, signed time and codes.
+// Package identity says who somebody is: names, keys, certificates, signed time, codes, and statements: what the owner of a
+// domain has signed.
 //
 // It is pure: bytes in, values out. It reads no clock, file or network, and starts no goroutine; whoever
 // judges dates passes now. Values are safe for concurrent use as long as nobody changes them. What it

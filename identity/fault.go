@@ -26,6 +26,13 @@ const (
 	FaultWrongUID     Fault = "wrong-uid"     // signed time or a floor reset for another device
 	FaultBadCode      Fault = "bad-code"      // not a code, or a mistyped one
 	FaultRefused      Fault = "refused"       // the authority does not sign this
+
+	FaultNotStated       Fault = "not-stated"        // the owner's statements do not say so
+	FaultListFull        Fault = "list-full"         // the lists did not fit; only what the domain key signed counts
+	FaultRevoked         Fault = "revoked"           // a list strikes it
+	FaultStale           Fault = "stale"             // older than what is known, or made by somebody who knew more
+	FaultInviteUsedTwice Fault = "invite-used-twice" // two keys came with one invite
+	FaultWrongDevice     Fault = "wrong-device"      // not the device that was asked for
 )
 
 // Error is a refusal. Test its Fault, with [FaultOf]; the rest is for people.

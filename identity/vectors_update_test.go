@@ -39,6 +39,8 @@ func TestUpdateVectors(t *testing.T) {
 	writeResets(t, s.infra)
 	grantKey := newKey(t)
 	writeAuditHeads(t, auditor{s.infra, grantKey, must(s.root.CertifyGrantKey(AccessName("a"), grantKey.Public(), testNow))(t)})
+	writeStatements(t)
+	writeDomainResets(t, s.infra)
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
