@@ -20,20 +20,23 @@ const (
 	maxCodeInput = 128 // bytes, with all that is ignored
 )
 
-// Code is an activation or login code: a lookup id and a secret (identity §7). String shows all of it; logs get only
+// Code is an activation or login code of a server: a lookup id and a secret (identity §7). String shows all of it; logs get only
 // the word redacted. The zero Code is none. It is a type of its own: what was parsed once is a code everywhere after
 // that.
 type Code struct {
 	chars string // codeChars characters of codeAlphabet
 }
 
-// NewCode returns a random code. Who stores it makes sure that its lookup id is unused. Only the lookup id is drawn
-// again: a secret is never thrown away for its check character, which would make it a little less random.
-func NewCode() Code {
+// NewCode returns a random code. Who stores it makes sure that its lookup id is unused.
+func NewCode() Code { return newCode(0) }
+
+// newCode draws only the lookup id again: a secret is never thrown away for its check character, which would make it a
+// little less random.
+func newCode(shift int) Code {
 	chars := randomChars()
 	for {
 		c := Code{randomChars()[:lookupChars] + chars[lookupChars:]}
-		if !strings.ContainsRune(shellSymbols, rune(c.check())) {
+		if !strings.ContainsRune(shellSymbols, rune(c.check(shift))) {
 			return c
 		}
 	}
@@ -45,15 +48,22 @@ func ParseCode(s string) (Code, error) {
 	if len(s) > maxCodeInput {
 		return Code{}, refuse(FaultBadCode, "parse code: too long")
 	}
-	typed := strings.Map(codeChar, s)
+	if IsOwnerCode(s) {
+		return Code{}, refuse(FaultBadCode, "parse code: an owner's code, for a device or a user, is of no use here")
+	}
+	return checkCode(strings.Map(codeChar, s), 0)
+}
+
+// checkCode wants the characters of a code and their check character, and nothing else.
+func checkCode(typed string, shift int) (Code, error) {
 	if len(typed) != codeChars+1 {
-		return Code{}, refuse(FaultBadCode, "parse code: not 33 characters")
+		return Code{}, refuse(FaultBadCode, "parse code: not 33 characters, or 34 with the U of an owner's code")
 	}
 	c := Code{typed[:codeChars]}
 	if strings.Trim(c.chars, codeAlphabet) != "" {
 		return Code{}, refuse(FaultBadCode, "parse code: a character that codes do not have")
 	}
-	if typed[codeChars] != c.check() {
+	if typed[codeChars] != c.check(shift) {
 		return Code{}, refuse(FaultBadCode, "parse code: mistyped")
 	}
 	return c, nil
@@ -64,6 +74,11 @@ func (c Code) String() string {
 	if c.chars == "" {
 		return ""
 	}
+	return c.text(0)
+}
+
+// text groups the characters, and ends with their check character.
+func (c Code) text(shift int) string {
 	var b strings.Builder
 	for i := 0; i < codeChars; i += 4 {
 		if i > 0 {
@@ -71,7 +86,7 @@ func (c Code) String() string {
 		}
 		b.WriteString(c.chars[i : i+4])
 	}
-	b.WriteByte(c.check())
+	b.WriteByte(c.check(shift))
 	return b.String()
 }
 
@@ -89,17 +104,20 @@ func (c Code) LookupID() string {
 // Hash returns what a server stores instead of the secret. A slow hash would protect nothing: 130 random bits cannot be
 // tried.
 func (c Code) Hash() [32]byte {
-	return sha256.Sum256([]byte(codeContext + strings.TrimPrefix(c.chars, c.LookupID())))
+	return sha256.Sum256([]byte(codeContext + c.secret()))
 }
 
-// check returns the check character: the number modulo 37. It finds each single wrong character and each swap of two
+// secret is the other 26 characters.
+func (c Code) secret() string { return strings.TrimPrefix(c.chars, c.LookupID()) }
+
+// check returns the check character: the number plus shift, modulo 37. It finds each single wrong character and each swap of two
 // neighbours, as 37 is a prime: people type codes from paper.
-func (c Code) check() byte {
+func (c Code) check(shift int) byte {
 	rest := 0
 	for i := range len(c.chars) {
 		rest = (rest*32 + strings.IndexByte(codeAlphabet, c.chars[i])) % len(checkSymbols)
 	}
-	return checkSymbols[rest]
+	return checkSymbols[(rest+shift)%len(checkSymbols)]
 }
 
 func randomChars() string {

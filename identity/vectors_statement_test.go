@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,9 +48,10 @@ func writeStatements(tb testing.TB) {
 			write("bad-"+vectorName(what), jws, FaultMalformed)
 		}
 	}
-	for what, jws := range outOfRange(tb) {
+	outside := outOfRange(tb)
+	for i, what := range slices.Sorted(maps.Keys(outside)) {
 		if !strings.HasPrefix(what, "operator") { // of which there are many of a kind
-			write("range-"+vectorName(what)[:min(40, len(vectorName(what)))], jws, FaultMalformed)
+			write(fmt.Sprintf("range-%03d-%s", i, strings.Fields(what)[0]), outside[what], FaultMalformed)
 		}
 	}
 }

@@ -41,6 +41,7 @@ func TestUpdateVectors(t *testing.T) {
 	writeAuditHeads(t, auditor{s.infra, grantKey, must(s.root.CertifyGrantKey(AccessName("a"), grantKey.Public(), testNow))(t)})
 	writeStatements(t)
 	writeDomainResets(t, s.infra)
+	writeOwnerCodes(t)
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
