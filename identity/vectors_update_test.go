@@ -42,6 +42,8 @@ func TestUpdateVectors(t *testing.T) {
 	writeStatements(t)
 	writeDomainResets(t, s.infra)
 	writeOwnerCodes(t)
+	writeStated(t)
+	writeUnions(t)
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {

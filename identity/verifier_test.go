@@ -44,7 +44,10 @@ var (
 		"hawser-domain": regexp.MustCompile(`^\{"domain":"(?P<domain>` + reLabel + `)","old":"(?P<old>` + reKey + `)","new":"(?P<new>` + reKey +
 			`)","serial":(?P<serial>` + reNumber + `)\}$`),
 	}
-	reEntry = regexp.MustCompile(`^\{(?:"spki":"(?P<spki>[0-9a-f]{64})"(?:,"until":(?P<end>` + reNumber + `))?|"user":"` + reLabel +
+	reHeader = regexp.MustCompile(`^\{"alg":"EdDSA","typ":"([a-z-]+)"\}$`)
+	rePart   = regexp.MustCompile("^(?:" + reName + ")$")
+	reDigits = regexp.MustCompile("^" + reUID + "$")
+	reEntry  = regexp.MustCompile(`^\{(?:"spki":"(?P<spki>[0-9a-f]{64})"(?:,"until":(?P<end>` + reNumber + `))?|"user":"` + reLabel +
 		`","(?:statements|all)":(?P<below>` + reNumber + `),"until":(?P<until>` + reNumber + `)|"uid":"` + reUID + `","(?:statements|all)":(?P<below2>` + reNumber + `))\}$`)
 	reRule = regexp.MustCompile(`^(?:(?:udp/)?(?P<net>[^:\[]+|\[[^\]]+\]):(?P<ports>\*|[1-9][0-9]{0,4}(?:-[1-9][0-9]{0,4})?)|icmp/(?P<echo>[^:\[]+|\[[^\]]+\])|serial/` +
 		reLabel + `|scan|broadcast)$`)
@@ -62,7 +65,7 @@ func independent(jws string) (typ string, said map[string]string, err error) {
 			return "", nil, err
 		}
 	}
-	header := regexp.MustCompile(`^\{"alg":"EdDSA","typ":"([a-z-]+)"\}$`).FindSubmatch(raw[0])
+	header := reHeader.FindSubmatch(raw[0])
 	if header == nil || patterns[string(header[1])] == nil || len(raw[2]) != 64 {
 		return "", nil, fmt.Errorf("header or signature")
 	}
@@ -155,7 +158,7 @@ func limits(typ string, said map[string]string) error {
 		return entriesLimits(said)
 	}
 	if !areItems(said["devices"], func(s string) bool {
-		return regexp.MustCompile("^"+reUID+"$").MatchString(s) && strings.Trim(s, "0") != "" || isFolder(s)
+		return reDigits.MatchString(s) && strings.Trim(s, "0") != "" || isFolder(s)
 	}) ||
 		!areItems(said["targets"], isTarget) {
 		return fmt.Errorf("not a scope")
@@ -180,8 +183,8 @@ func isFolder(s string) bool {
 		return true
 	}
 	parts := strings.Split(s, "/")
-	return len(s) <= 256 && len(parts) <= 8 && !regexp.MustCompile("^"+reUID+"$").MatchString(s) &&
-		!slices.ContainsFunc(parts, func(p string) bool { return !regexp.MustCompile("^(?:" + reName + ")$").MatchString(p) })
+	return len(s) <= 256 && len(parts) <= 8 && !reDigits.MatchString(s) &&
+		!slices.ContainsFunc(parts, func(p string) bool { return !rePart.MatchString(p) })
 }
 
 func areItems(array string, is func(string) bool) bool {
