@@ -23,7 +23,7 @@ func (v Verifier) Assemble(pool []Signed, peer Peer, now time.Time) ([]string, e
 	return nil, err
 }
 
-// Hanging lists whose keys have a chain now, and none any more when a list with these entries counts (identity §15.5): who
+// Hanging lists whose keys have a chain now, and none any more when a list with these entries counts (identity §15.6): who
 // ends a signer states these again first. They are in the order of the pool.
 func (v Verifier) Hanging(pool []Signed, entries []Entry, now time.Time) []Peer {
 	v.Pins = nil

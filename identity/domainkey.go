@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/binary"
 )
 
@@ -59,11 +58,7 @@ func VerifyDomainReset(b []byte, roots *Roots, domain string, last uint64) (Doma
 	if !ok || len(b) != DomainResetBytes {
 		return DomainReset{}, refuse(FaultMalformed, "verify domain reset: wrong length or context")
 	}
-	signer := roots.find(func(root *x509.Certificate) bool {
-		pub, ok := root.PublicKey.(ed25519.PublicKey)
-		return ok && ed25519.Verify(pub, b[:domainResetMessageBytes], b[domainResetMessageBytes:])
-	})
-	if signer == nil {
+	if !roots.signedMessage(b[:domainResetMessageBytes], b[domainResetMessageBytes:]) {
 		return DomainReset{}, refuse(FaultBadSignature, "verify domain reset: no pinned root has signed it")
 	}
 	r := DomainReset{Domain: domain, Sequence: binary.BigEndian.Uint64(rest[64:])}

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -56,11 +55,7 @@ func VerifyFloorReset(b []byte, roots *Roots, uid UID) (FloorReset, error) {
 	if !ok || len(b) != FloorResetBytes {
 		return FloorReset{}, refuse(FaultMalformed, "verify floor reset: wrong length or context")
 	}
-	signer := roots.find(func(root *x509.Certificate) bool {
-		pub, ok := root.PublicKey.(ed25519.PublicKey)
-		return ok && ed25519.Verify(pub, b[:resetMessageBytes], b[resetMessageBytes:])
-	})
-	if signer == nil {
+	if !roots.signedMessage(b[:resetMessageBytes], b[resetMessageBytes:]) {
 		return FloorReset{}, refuse(FaultBadSignature, "verify floor reset: no pinned root has signed it")
 	}
 	var r FloorReset

@@ -36,7 +36,7 @@ type Verdict struct {
 // the domain (identity §15). The faults are those of §15.3. With [FaultInviteUsedTwice] the Pins of the verdict know of the
 // second key, and are to be stored as well; else a refusal gives no verdict.
 func (v Verifier) Judge(chain []string, peer Peer, now time.Time) (Verdict, error) {
-	signed, err := parseStatements(chain)
+	signed, err := parseStatements(chain, 2)
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -62,6 +62,38 @@ func (v Verifier) Judge(chain []string, peer Peer, now time.Time) (Verdict, erro
 	return verdict, nil
 }
 
+// Stated judges what is stated about a device apart from its key, also that it is released: its statement, and behind it the
+// two statements about the admin's key that signed it, if one did (identity §15.5). A device reads so what its owner says of
+// it. The faults are those of Judge.
+func (v Verifier) Stated(chain []string, uid UID, now time.Time) (DeviceStatement, error) {
+	signed, err := parseStatements(chain, 1)
+	if err != nil {
+		return DeviceStatement{}, err
+	}
+	s, ok := signed[0].Statement.(DeviceStatement)
+	if !ok {
+		return DeviceStatement{}, refuse(FaultMalformed, "judge statement: not about a device")
+	}
+	if s.Domain != v.Domain || s.UID != uid {
+		return DeviceStatement{}, refuse(FaultNotStated, "judge statement: of another device or domain")
+	}
+	admins, err := v.admit(signed, 0, nil)
+	if err != nil {
+		return DeviceStatement{}, err
+	}
+	n, err := v.walkAdmins(signed, 1, admins)
+	if err != nil {
+		return DeviceStatement{}, err
+	}
+	if n != len(signed) {
+		return DeviceStatement{}, refuse(FaultMalformed, "judge statement: more than it needs")
+	}
+	if err := v.alive(walked{chain: signed, byAdmin: len(admins) > 0}, KindDevice, now); err != nil {
+		return DeviceStatement{}, err
+	}
+	return s, nil
+}
+
 // Answers refuses a device that is not the one which somebody asked for, by its UID, its name, or folder and name joined
 // by "/". The fault is [FaultWrongDevice].
 func (s DeviceStatement) Answers(typed string) error {
@@ -71,13 +103,13 @@ func (s DeviceStatement) Answers(typed string) error {
 	return refuse(FaultWrongDevice, "the device is not the one that was asked for, by its owner's statement")
 }
 
-func parseStatements(chain []string) ([]Signed, error) {
+func parseStatements(chain []string, least int) ([]Signed, error) {
 	size := 0
 	for _, jws := range chain {
 		size += len(jws)
 	}
-	if len(chain) < 2 || len(chain) > maxChainStatements || size > maxChainJWS {
-		return nil, refuse(FaultMalformed, "judge chain: not 2 to 8 statements of at most 16 KiB together")
+	if len(chain) < least || len(chain) > maxChainStatements || size > maxChainJWS {
+		return nil, refuse(FaultMalformed, "judge chain: too few or too many statements, or more than 16 KiB")
 	}
 	var signed []Signed
 	for _, jws := range chain {

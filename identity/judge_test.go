@@ -418,6 +418,52 @@ func TestTheRightDevice(t *testing.T) {
 	}
 }
 
+func TestWhatADeviceIsToldOfItself(t *testing.T) {
+	p := plant{t}
+	ann := []string{p.user("ann", RoleAdmin, 1, "domain"), p.key("ann", "ann-pc", 1, "domain")}
+	said := DeviceStatement{"plant", plantUID, "press 1", "", serialNow + 5, 0, true}
+	released := p.sign(said, "ann-pc")
+	later := said
+	later.Seen = serialNow + 51
+	other := said
+	other.UID[0]++
+	mill := said
+	mill.Domain = "mill"
+	struck := p.verifier(Entry{SPKI: pubOf(t, "ann-pc").SPKI(), Until: secondNow + 9})
+	newer := p.verifier()
+	newer.Device = serialNow + 6
+	full := p.verifier()
+	full.Lists = &Lists{lost: 1}
+	for what, c := range map[string]struct {
+		v     Verifier
+		chain []string
+		want  Fault
+	}{
+		"released by an admin":       {p.verifier(), append([]string{released}, ann...), ""},
+		"released by the domain key": {p.verifier(), []string{p.sign(said, "domain")}, ""},
+		"by the domain key, full":    {full, []string{p.sign(said, "domain")}, ""},
+		"by an admin, full":          {full, append([]string{released}, ann...), FaultListFull},
+		"by a stranger":              {p.verifier(), []string{p.sign(said, "thief")}, FaultNotStated},
+		"by himself":                 {p.verifier(), []string{p.sign(said, "press"), p.key("", "press", 1, "domain")}, FaultNotStated},
+		"by an operator":             {p.verifier(), []string{p.sign(said, "bob-pc"), p.user("bob", RoleOperator, 1, "domain"), p.key("bob", "bob-pc", 1, "domain")}, FaultNotStated},
+		"without the admin":          {p.verifier(), []string{released}, FaultNotStated},
+		"admin in another order":     {p.verifier(), []string{released, ann[1], ann[0]}, FaultNotStated},
+		"more than it needs":         {p.verifier(), append([]string{p.sign(said, "domain")}, ann...), FaultMalformed},
+		"of another device":          {p.verifier(), []string{p.sign(other, "domain")}, FaultNotStated},
+		"of another domain":          {p.verifier(), []string{p.sign(mill, "domain")}, FaultNotStated},
+		"of a user":                  {p.verifier(), ann[:1], FaultMalformed},
+		"nothing":                    {p.verifier(), nil, FaultMalformed},
+		"by an admin who is struck":  {struck, append([]string{released}, ann...), FaultRevoked},
+		"seen a newer list":          {p.verifier(), []string{p.sign(later, "domain")}, FaultStale},
+		"older than what is known":   {newer, append([]string{released}, ann...), FaultStale},
+	} {
+		got, err := c.v.Stated(c.chain, plantUID, testNow)
+		if FaultOf(err) != c.want || (err == nil) != got.Released {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+	}
+}
+
 func TestAssembleFindsEachSoundChain(t *testing.T) {
 	p := plant{t}
 	chains, peers := p.sound()

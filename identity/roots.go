@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/ed25519"
 	"crypto/x509"
 	"slices"
 )
@@ -84,6 +85,14 @@ func checkRoot(cert *x509.Certificate) error {
 		return refuse(FaultBadChain, "pin root: not a CA")
 	}
 	return signedBy(cert, cert)
+}
+
+// signedMessage tells whether a pinned root has signed a message itself. Its dates do not count: it is pinned by its key.
+func (r *Roots) signedMessage(message, signature []byte) bool {
+	return r.find(func(root *x509.Certificate) bool {
+		pub, ok := root.PublicKey.(ed25519.PublicKey)
+		return ok && ed25519.Verify(pub, message, signature)
+	}) != nil
 }
 
 // samePinned returns the pinned root with the key of cert, or nil.

@@ -14,14 +14,8 @@ type SPKI [sha256.Size]byte
 
 // SPKIOf hashes a public key. The fault is [FaultWrongKey] for a key that is neither Ed25519 nor P-256.
 func SPKIOf(pub crypto.PublicKey) (SPKI, error) {
-	if err := checkKey(pub); err != nil {
-		return SPKI{}, err
-	}
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return SPKI{}, refuse(FaultWrongKey, "hash key: no point of the curve")
-	}
-	return sha256.Sum256(der), nil
+	key, err := NewPublicKey(pub)
+	return key.SPKI(), err
 }
 
 // CertSPKI hashes the public key of a certificate, of whatever kind it is.
