@@ -74,6 +74,42 @@ func ExampleVerifySignedTime() {
 	// wrong-nonce
 }
 
+// An owner lets a person in: with the domain key, or by an invite that only the holder of a code can use. A gateway that
+// pinned the domain key judges the chain that the person shows, for the key of the TLS connection on which he shows it.
+func ExampleVerifier_Judge() {
+	now := time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
+	domainKey := must(identity.NewKey())
+	owner := identity.Pinned{Domain: "plant", Key: must(identity.NewPublicKey(domainKey.Public()))}
+	serial := must(identity.NextSerial(0, now))
+
+	// The owner's Manager: a statement about bob, an invite, and a code for him.
+	code := identity.NewOwnerCode()
+	bob := identity.Subject{User: "bob"}
+	user := must(identity.Sign(identity.UserStatement{Domain: "plant", User: "bob", Role: identity.RoleOperator,
+		Scope: &identity.Scope{Devices: []string{"north/hall"}, Targets: []string{"192.168.1.0/24:502"}},
+		Exp:   now.AddDate(1, 0, 0).Unix(), Serial: serial}, domainKey))
+	invite := must(identity.Sign(identity.InviteStatement{Domain: "plant", Subject: bob, Key: must(identity.NewPublicKey(code.InviteKey(0).Public())),
+		Exp: now.Add(identity.UserInviteLifetime).Unix(), Serial: serial}, domainKey))
+
+	// Bob's Manager: the code states his own key.
+	bobs := must(identity.NewPublicKey(must(identity.NewKey()).Public()))
+	key := must(identity.Sign(identity.KeyStatement{Domain: "plant", Subject: bob, Key: bobs, Label: "laptop"}, code.InviteKey(0)))
+
+	// The gateway: who is at the other end, and what may he do?
+	peer := identity.Peer{Name: identity.UserName("plant", "bob"), SPKI: bobs.SPKI()}
+	verdict, err := identity.Verifier{Pinned: owner}.Judge([]string{user.JWS, key.JWS, invite.JWS}, peer, now)
+	fmt.Println(verdict.User.Role, verdict.Confirmed, verdict.Until.Format(time.DateOnly), err)
+
+	// The owner shuts him out, and the gateway has heard of it.
+	list := must((*identity.Lists)(nil).Next(owner, []identity.Entry{{SPKI: bobs.SPKI(), Until: now.Add(identity.EntryLifetime).Unix()}}, now))
+	lists := must((*identity.Lists)(nil).Add(must(identity.Sign(list, domainKey)), nil, owner, identity.Holder{}, now))
+	_, err = identity.Verifier{Pinned: owner, Lists: lists}.Judge([]string{user.JWS, key.JWS, invite.JWS}, peer, now)
+	fmt.Println(identity.FaultOf(err))
+	// Output:
+	// operator false 2026-03-18 <nil>
+	// revoked
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
