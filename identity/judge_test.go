@@ -220,6 +220,8 @@ func TestWhoMayNotState(t *testing.T) {
 		"invited, with a serial":             {slices.Concat([]string{bob, p.key("bob", "bob-pc", 3, "invite"), p.invite("bob", "invite", 3, "ann-pc")}, ann), bobs, FaultNotStated},
 		"not invited, without a serial":      {slices.Concat([]string{bob, p.key("bob", "bob-pc", -1, "ann-pc")}, ann), bobs, FaultNotStated},
 		"admin's key without a serial":       {slices.Concat([]string{bob, p.key("bob", "bob-pc", 3, "ann-pc"), ann[0], p.key("ann", "ann-pc", -1, "domain")}), bobs, FaultNotStated},
+		"admin's other key by himself":       {[]string{bob, p.key("bob", "bob-pc", 3, "ann-2"), ann[0], ann[1], p.key("ann", "ann-2", 5, "ann-pc")}, bobs, FaultNotStated},
+		"admin's other key, without serial":  {[]string{bob, p.key("bob", "bob-pc", 3, "ann-2"), ann[0], ann[1], p.key("ann", "ann-2", -1, "domain")}, bobs, FaultNotStated},
 		"admin of another name":              {[]string{bob, p.key("bob", "bob-pc", 3, "ann-pc"), p.user("abe", RoleAdmin, 1, "domain"), ann[1]}, bobs, FaultNotStated},
 		"another key than the connection's":  {slices.Concat([]string{bob, p.key("bob", "bob-2", 3, "ann-pc")}, ann), bobs, FaultNotStated},
 		"another user than the certificate":  {slices.Concat([]string{bob, p.key("bob", "bob-pc", 3, "ann-pc")}, ann), p.peer("eve", "bob-pc"), FaultNotStated},
@@ -382,6 +384,18 @@ func TestTwoKeysOfOneInvite(t *testing.T) {
 			v.Pins = must(ParsePins(got.Pins.Bytes()))(t) // a power cut after each
 		}
 	}
+}
+
+func TestASettledPinStaysWhereItIs(t *testing.T) {
+	settled, open, bob, thief := SPKI{1}, SPKI{2}, SPKI{3}, SPKI{4}
+	pins := must((*Pins)(nil).see(settled, bob, testNow, testNow))(t)
+	pins, _ = pins.see(settled, thief, testNow, testNow)
+	pins = must(pins.confirm(bob).see(open, thief, testNow, testNow))(t)
+	pins = pins.confirm(thief) // settles the other invite only
+	_, err := pins.see(settled, thief, testNow, testNow)
+	wantFault(t, err, FaultInviteUsedTwice)
+	_, err = pins.see(open, thief, testNow, testNow)
+	wantFault(t, err, "")
 }
 
 func TestPinsAreBounded(t *testing.T) {
