@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/big"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -429,6 +430,16 @@ func TestPublicKeysHaveOneSpelling(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	// A bit string may leave bits over, and is then moved to the right: the same key, in other bytes.
+	shifted := slices.Clone(raw)
+	pub := new(big.Int).SetBytes(raw[12:])
+	if pub.BitLen() == 256 {
+		t.Fatal("this key has no other spelling; take one that begins with a zero bit")
+	}
+	shifted[11] = 1
+	pub.Lsh(pub, 1).FillBytes(shifted[12:])
+	_, err := ParsePublicKey(base64.RawURLEncoding.EncodeToString(shifted))
+	wantFault(t, err, FaultMalformed)
 	if _, err := NewPublicKey("no key"); FaultOf(err) != FaultWrongKey {
 		t.Error(err)
 	}
