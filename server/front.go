@@ -8,18 +8,26 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"hawser/internal/wait"
+	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/record"
 )
 
-// What a stranger gets before TLS has finished.
+// What a stranger gets before TLS has finished (wire §1.3).
 const (
-	handshakeTime = 10 * time.Second
-	maxHandshakes = 4096 // at once, about 16 KiB each; over it, new connections are closed
+	handshakeTime  = 10 * time.Second // from the first byte on
+	handshakeBytes = 16 << 10         // after the hello; a client's certificates are 2 or 3 KiB
+)
+
+// helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole, about 8 KiB
+// each, and with a whole one, up to 40 KiB each, for each role. Of the descriptors of the process they get an eighth, and
+// a sixteenth.
+var (
+	helloPlaces = gate.Limits{All: 2048, Source: 128, Net: 256}
+	rolePlaces  = gate.Limits{All: 256, Source: 64, Net: 128}
 )
 
 // How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
@@ -39,15 +47,26 @@ type role struct {
 // front serves TLS on every port, with every role on each of them. One TLS front for all roles: sites leave one port
 // open, and each role must be behind it (wire §1.2).
 type front struct {
-	roles []role
-	log   *slog.Logger
-	slots chan struct{} // one for each handshake that may run
+	roles  []counted
+	log    *slog.Logger
+	hellos *gate.Gate // of connections whose hello is not whole
 
-	proxied atomic.Pointer[time.Time] // when it was last said that a PROXY header came
+	proxied gate.Throttle
 }
 
-func newFront(log *slog.Logger, roles ...role) *front {
-	return &front{roles: roles, log: log, slots: make(chan struct{}, maxHandshakes)}
+// counted is a role with the places for its handshakes. Each has its own: a crowd of one role leaves room for the others.
+type counted struct {
+	role
+	places *gate.Gate
+}
+
+// newFront makes a front for a process that may open so many descriptors; 0 is any number.
+func newFront(log *slog.Logger, descriptors int, roles ...role) *front {
+	f := &front{log: log, hellos: gate.New("hellos", helloPlaces.Fit(descriptors, 8), log)}
+	for _, r := range roles {
+		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, rolePlaces.Fit(descriptors, 16), log)})
+	}
+	return f
 }
 
 // serve accepts until ctx is cancelled, closes ln, and returns when every connection that it accepted is over. It has
@@ -73,107 +92,133 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 			continue
 		}
 		pause = firstPause
-		select {
-		case f.slots <- struct{}{}:
-			conns.Go(func() { f.handle(ctx, conn) })
-		// Closed and not queued: its client tries another port or server at once.
-		default:
-			conn.Close()
+		place := f.hellos.Enter(conn.RemoteAddr(), func() { conn.Close() })
+		if place == nil {
+			conn.Close() // and not queued: its client tries another port or server at once
+			continue
 		}
+		conns.Go(func() { f.handle(ctx, conn, place) })
 	}
 }
 
-// handle does the handshake and hands the connection to its role.
-func (f *front) handle(ctx context.Context, conn net.Conn) {
-	// The slot is free before the role serves: control connections stay for months.
-	tlsConn, r, err := f.handshake(ctx, conn)
-	<-f.slots
+// handle does the handshake and hands the connection to its role. When the role serves, the connection has no place
+// here any more: control connections stay for months.
+func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
+	until := time.Now().Add(handshakeTime)
+	r, hello, err := f.receive(ctx, conn, place, until)
+	place.Leave()
+	var tlsConn *tls.Conn
+	if err == nil {
+		tlsConn, err = f.handshake(ctx, conn, r, hello, until)
+	}
 	if err != nil {
 		conn.Close()
 		f.log.Debug("handshake failed", "addr", conn.RemoteAddr().String(), "err", err)
-		if proxyHeader(err) {
-			f.warnOfProxy(conn)
-		}
 		return
 	}
 	r.serve(ctx, tlsConn)
 }
 
-// The protocol is looked up once more after the handshake: what was negotiated counts, and not what was asked for. Each
-// connection is read record by record until then, because one with a relay leaves its TLS later (session §2).
-func (f *front) handshake(ctx context.Context, conn net.Conn) (*tls.Conn, role, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
-	under := record.New(conn)
-	tlsConn := tls.Server(under, f.config())
-	if err := tlsConn.HandshakeContext(ctx); err != nil {
-		return nil, role{}, err
+// receive reads the hello, and finds the role for which it is. Who sends something else is told so where that helps.
+func (f *front) receive(ctx context.Context, conn net.Conn, place *gate.Place, until time.Time) (r counted, hello []byte, err error) {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	hello, err = readHello(conn, place, until)
+	if err != nil {
+		switch judgeFirst(hello) {
+		case balancer:
+			f.warnOfProxy(conn)
+		case webUser:
+			answerWeb(conn)
+		}
+		return counted{}, nil, err
 	}
-	r, ok := f.role([]string{tlsConn.ConnectionState().NegotiatedProtocol})
+	protocols, err := protocolsOf(hello)
+	if err != nil {
+		return counted{}, nil, err
+	}
+	r, ok := f.role(protocols)
 	if !ok {
-		return nil, role{}, errNoRole
+		return counted{}, nil, refuseProtocol(conn)
 	}
+	return r, hello, nil
+}
+
+var errNoPlace = errors.New("no place for one more handshake")
+
+// handshake finishes TLS, whose hello has been read. Each connection is read record by record until then, because one
+// with a relay leaves its TLS later (session §2).
+func (f *front) handshake(ctx context.Context, conn net.Conn, r counted, hello []byte, until time.Time) (*tls.Conn, error) {
+	place := r.places.Enter(conn.RemoteAddr(), func() { conn.Close() })
+	if place == nil {
+		return nil, errNoPlace
+	}
+	defer place.Leave()
+	cert, err := r.certificate() // for each hello: it may have been renewed since the last one
+	if err != nil {
+		return nil, errors.Join(err, alert(conn, internalError))
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	under := record.Replay(conn, hello)
+	under.Bound(handshakeBytes)
+	tlsConn := tls.Server(under, serverTLS(r.alpn, cert))
+	if err := tlsConn.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(time.Time{})
+	under.Bound(-1)
 	if r.alpn != transport.ALPNRelay {
 		under.Through()
 	}
-	return tlsConn, r, nil
+	return tlsConn, nil
 }
 
-// proxyHeader reports whether a client began with the PROXY protocol, version 1 or 2, and not with TLS.
-func proxyHeader(err error) bool {
-	record, ok := errors.AsType[tls.RecordHeaderError](err)
-	return ok && (string(record.RecordHeader[:]) == "PROXY" || string(record.RecordHeader[:]) == "\r\n\r\n\x00")
+// serverTLS asks for client certificates and has their keys proven, but who may come is for the role to judge (wire
+// §1.1): an enrolling client has none, and a renewing one's is expired.
+func serverTLS(alpn string, cert *tls.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+		NextProtos: []string{alpn}, Certificates: []tls.Certificate{*cert},
+		ClientAuth: tls.RequestClientCert, DynamicRecordSizingDisabled: true,
+	}
 }
 
 // warnOfProxy tells the operator why nobody gets in: clients see a connection that ends after their hello, and blame a
 // firewall. A load balancer comes with each client, and strangers must not fill the log, so it says so once a minute.
 func (f *front) warnOfProxy(conn net.Conn) {
-	now, said := time.Now(), f.proxied.Load()
-	if said != nil && now.Sub(*said) < time.Minute || !f.proxied.CompareAndSwap(said, &now) {
-		return
+	if f.proxied.Allow(time.Now()) {
+		f.log.Warn("a PROXY header came where TLS was expected: switch the PROXY protocol off in the load balancer", "addr", conn.RemoteAddr().String())
 	}
-	f.log.Warn("a PROXY header came where TLS was expected: switch the PROXY protocol off in the load balancer", "addr", conn.RemoteAddr().String())
 }
 
 // role returns the first role that is among the protocols of a hello.
-func (f *front) role(protocols []string) (role, bool) {
+func (f *front) role(protocols []string) (counted, bool) {
 	for _, p := range protocols {
-		if i := slices.IndexFunc(f.roles, func(r role) bool { return r.alpn == p }); i >= 0 {
+		if i := slices.IndexFunc(f.roles, func(r counted) bool { return r.alpn == p }); i >= 0 {
 			return f.roles[i], true
 		}
 	}
-	return role{}, false
+	return counted{}, false
 }
 
 var errNoRole = errors.New("hello asks for no role of this server")
 
-// config serves the hello with what its role needs. Client certificates are asked for and their keys proven, but who
-// may come is for the role to judge (wire §1.1): an enrolling client has none, and a renewing one's is expired.
-func (f *front) config() *tls.Config {
-	base := &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
-	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		r, ok := f.role(hello.SupportedProtos)
-		if !ok {
-			return nil, refuseProtocol(hello.Conn)
-		}
-		cert, err := r.certificate()
-		if err != nil {
-			return nil, err
-		}
-		// Made for each hello: the certificate may have been renewed since the last one.
-		return &tls.Config{
-			MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
-			NextProtos: []string{r.alpn}, Certificates: []tls.Certificate{*cert},
-			ClientAuth: tls.RequestClientCert, DynamicRecordSizingDisabled: true,
-		}, nil
-	}
-	return base
-}
+// Descriptions of TLS alerts (RFC 8446 §6.2).
+const (
+	internalError         = 80
+	noApplicationProtocol = 120
+)
 
 // refuseProtocol sends the alert no_application_protocol (RFC 7301 §3.2), as wire §1.2 wants. Package tls can send it
-// only after a hello that has ALPN at all, and never from here; nothing is encrypted yet, so these are its bytes.
+// only after a hello that has ALPN at all.
 func refuseProtocol(conn net.Conn) error {
-	const alert, fatal, noApplicationProtocol = 21, 2, 120
-	_, err := conn.Write([]byte{alert, 3, 3, 0, 2, fatal, noApplicationProtocol})
-	return errors.Join(errNoRole, err)
+	return errors.Join(errNoRole, alert(conn, noApplicationProtocol))
+}
+
+// alert sends a fatal alert. Nothing is encrypted yet, so these are its bytes.
+func alert(conn net.Conn, description byte) error {
+	const record, fatal = 21, 2
+	conn.SetWriteDeadline(time.Now().Add(webTime))
+	_, err := conn.Write([]byte{record, 3, 3, 0, 2, fatal, description})
+	return err
 }

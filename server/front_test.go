@@ -1,16 +1,22 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -19,6 +25,7 @@ import (
 	"hawser/identity"
 	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
+	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/record"
 )
@@ -27,6 +34,7 @@ import (
 // close, in an in-memory network.
 type frontRig struct {
 	front  *front
+	net    *memnet.Network
 	client *memnet.Host
 	ln     net.Listener
 	leafs  map[string]tls.Certificate
@@ -35,7 +43,7 @@ type frontRig struct {
 func newFrontRig(t *testing.T) *frontRig {
 	t.Helper()
 	n := memnet.New()
-	r := &frontRig{client: n.Host(netip.MustParseAddr("192.0.2.9")), leafs: map[string]tls.Certificate{}}
+	r := &frontRig{net: n, client: n.Host(netip.MustParseAddr("192.0.2.9")), leafs: map[string]tls.Certificate{}}
 	var roles []role
 	for _, alpn := range []string{"a/1", "b/1"} {
 		cert := identitytest.New(time.Now()).Leaf(identity.AccessName("a1"), -time.Hour, time.Hour)
@@ -47,7 +55,7 @@ func newFrontRig(t *testing.T) *frontRig {
 			}})
 	}
 	roles = append(roles, role{"none/1", func() (*tls.Certificate, error) { return nil, errors.New("not enrolled") }, nil})
-	r.front = newFront(slog.New(slog.DiscardHandler), roles...)
+	r.front = newFront(slog.New(slog.DiscardHandler), 0, roles...)
 	var err error
 	r.ln, err = n.Host(netip.MustParseAddr("192.0.2.1")).Listen(443)
 	must(t, err)
@@ -161,7 +169,7 @@ func TestHelloForNoRoleIsRefused(t *testing.T) {
 		protocols []string
 		want      string
 	}{
-		{"browser", 0, []string{"h2", "http/1.1"}, "no application protocol"},
+		{"HTTP/2 alone", 0, []string{"h2"}, "no application protocol"},
 		{"no ALPN", 0, nil, "no application protocol"},
 		{"role that is not ready", 0, []string{"none/1"}, "internal error"},
 		{"TLS 1.2", tls.VersionTLS12, []string{"a/1"}, "protocol version not supported"},
@@ -180,42 +188,220 @@ func TestHelloForNoRoleIsRefused(t *testing.T) {
 	}
 }
 
+// A stranger who says nothing is cut after 3 s, and one who begins and does not go on 10 s after he came.
 func TestSilentStrangerIsCutAndHoldsUpNobody(t *testing.T) {
+	for first, want := range map[string]time.Duration{"": firstByteTime, "\x16": handshakeTime, "\x16\x03\x01\x02\x00\x01\x00": handshakeTime} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newFrontRig(t)
+			r.start(t, r.ln)
+			silent := r.dial(t)
+			began := time.Now()
+			_, err := io.WriteString(silent, first)
+			must(t, err)
+			_, err = r.hello(t, 0, "a/1")
+			must(t, err)
+			if took := time.Since(began); took != 0 {
+				t.Errorf("an honest client waited %v", took)
+			}
+			if _, err := silent.Read(make([]byte, 1)); err == nil {
+				t.Error("something was sent to a silent stranger")
+			}
+			if took := time.Since(began); took != want {
+				t.Errorf("after %q cut after %v, want %v", first, took, want)
+			}
+		})
+	}
+}
+
+// Strangers of one source get its share of the places, and when others have taken all, whoever comes takes one of theirs.
+func TestStrangersCannotTakeAllPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFrontRig(t)
+		r.front.hellos = gate.New("hellos", gate.Limits{All: 6, Source: 4, Net: 4}, nil)
 		r.start(t, r.ln)
-		silent := r.dial(t)
+		var silent []net.Conn
+		for _, addr := range []string{"192.0.2.7", "192.0.2.8"} {
+			r.client = r.net.Host(netip.MustParseAddr(addr))
+			for range 20 {
+				silent = append(silent, r.dial(t))
+			}
+		}
+		synctest.Wait()
+		r.client = r.net.Host(netip.MustParseAddr("192.0.2.9"))
 		began := time.Now()
-		_, err := r.hello(t, 0, "a/1")
-		must(t, err)
+		for range 10 {
+			_, err := r.hello(t, 0, "a/1")
+			must(t, err)
+		}
 		if took := time.Since(began); took != 0 {
 			t.Errorf("an honest client waited %v", took)
 		}
-		if _, err := silent.Read(make([]byte, 1)); err == nil {
-			t.Error("something was sent to a silent stranger")
+		var open atomic.Int32
+		var reading sync.WaitGroup
+		for _, c := range silent {
+			reading.Go(func() {
+				c.SetReadDeadline(began.Add(time.Second))
+				if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+					open.Add(1)
+				}
+			})
 		}
-		if took := time.Since(began); took != handshakeTime {
-			t.Errorf("cut after %v, want %v", took, handshakeTime)
+		reading.Wait()
+		if n := open.Load(); n != 5 {
+			t.Errorf("%d strangers have a place, want all but the one that the honest client took", n)
 		}
 	})
 }
 
-func TestOverTheBoundHandshakesAreClosedAtOnce(t *testing.T) {
+// A crowd in the handshake of one role leaves room for the others.
+func TestACrowdOfOneRoleLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFrontRig(t)
-		r.front.slots = make(chan struct{}, 1)
+		r.front.roles[0].places = gate.New("a/1", gate.Limits{All: 2, Source: 2, Net: 2}, nil)
 		r.start(t, r.ln)
-		r.dial(t)
-		synctest.Wait()
-		began := time.Now()
-		if _, err := r.dial(t).Read(make([]byte, 1)); err == nil || time.Since(began) != 0 {
-			t.Errorf("second connection: %v after %v", err, time.Since(began))
+		for range 2 {
+			conn := tls.Client(&mute{Conn: r.dial(t)}, &tls.Config{NextProtos: []string{"a/1"}, InsecureSkipVerify: true, VerifyConnection: anybody})
+			go conn.Handshake()
 		}
-		time.Sleep(handshakeTime + time.Second)
-		_, err := r.hello(t, 0, "a/1")
+		synctest.Wait()
+		if _, err := r.hello(t, 0, "a/1"); err == nil {
+			t.Error("a third handshake of the role got a place")
+		}
+		_, err := r.hello(t, 0, "b/1")
+		must(t, err)
+		time.Sleep(handshakeTime)
+		_, err = r.hello(t, 0, "a/1")
 		must(t, err)
 	})
 }
+
+func anybody(tls.ConnectionState) error { return nil }
+
+// mute is a connection of a client that sends its hello, and nothing after it.
+type mute struct {
+	net.Conn
+	said bool
+}
+
+func (m *mute) Write(b []byte) (int, error) {
+	if m.said {
+		return len(b), nil
+	}
+	m.said = true
+	return m.Conn.Write(b)
+}
+
+// A hello over 4 KiB, and a client that goes on and on after its hello, are refused before they cost anything.
+func TestAHandshakeIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFrontRig(t)
+		r.start(t, r.ln)
+		long := make([]string, 600)
+		for i := range long {
+			long[i] = fmt.Sprint("name/", i)
+		}
+		if _, err := r.hello(t, 0, append(long, "a/1")...); err == nil {
+			t.Error("a hello over 4 KiB was answered")
+		}
+		must(t, endlessHandshake(t, r))
+	})
+}
+
+// endlessHandshake sends for ever after a hello, and returns an error if nobody minds.
+func endlessHandshake(t *testing.T, r *frontRig) error {
+	conn := r.dial(t)
+	tlsConn := tls.Client(&mute{Conn: conn}, &tls.Config{NextProtos: []string{"a/1"}, InsecureSkipVerify: true, VerifyConnection: anybody})
+	go tlsConn.Handshake()
+	synctest.Wait()
+	endless := append([]byte{22, 3, 3, 0x40, 0}, make([]byte, 16<<10)...)
+	sent := 0
+	for sent < 1<<20 { // far more than lies in the buffers between
+		n, err := conn.Write(endless)
+		if sent += n; err != nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%d bytes were taken", sent)
+}
+
+// Whoever comes with a browser reads what this is, whether he asks plainly or by TLS.
+func TestABrowserReadsWhatThisIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFrontRig(t)
+		web := webRole(r.front.roles[0].certificate)
+		r.front = newFront(slog.New(slog.DiscardHandler), 0, r.front.roles[0].role, web)
+		r.leafs[webALPN] = r.leafs["a/1"]
+		r.start(t, r.ln)
+		ask := func(conn net.Conn) {
+			t.Helper()
+			request := "GET /setup HTTP/1.1\r\nHost: hawser.example.com\r\n\r\n"
+			_, err := io.WriteString(conn, request)
+			must(t, err)
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			must(t, err)
+			text, err := io.ReadAll(answer.Body)
+			must(t, err)
+			if answer.StatusCode != http.StatusMisdirectedRequest || string(text) != webLine || !answer.Close {
+				t.Errorf("the answer is %d, %q", answer.StatusCode, text)
+			}
+			must(t, conn.Close())
+		}
+		ask(r.dial(t))
+		conn, err := r.hello(t, 0, "h2", "http/1.1")
+		must(t, err)
+		ask(conn)
+	})
+}
+
+func TestFirstBytesSayWhoItIs(t *testing.T) {
+	for first, want := range map[string]stranger{
+		"": unknown, "G": unknown, "GETX ": unknown, "\x16\x03\x01": unknown, "SSH-2": unknown, "\r\n\r\n\r": unknown,
+		"GET /": webUser, "HEAD ": webUser, "POST ": webUser, "PUT /": webUser, "OPTIO": webUser, "CONNE": webUser,
+		"PROXY": balancer, "\r\n\r\n\x00": balancer,
+	} {
+		if got := judgeFirst([]byte(first)); got != want {
+			t.Errorf("%q: %d, want %d", first, got, want)
+		}
+	}
+}
+
+// FuzzHello reads the first bytes of strangers. None may hang or panic it, and no more than its bound may be read.
+func FuzzHello(f *testing.F) {
+	f.Add([]byte("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add(realHello(f))
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		stream := &script{rest: sent}
+		hello, err := readHello(deadlines{stream}, nil, time.Time{})
+		judgeFirst(hello)
+		if read := len(sent) - len(stream.rest); read > recordHeader+maxHello || err == nil && !bytes.Equal(hello, sent[:read]) {
+			t.Fatalf("%d bytes were read, hello of %d", read, len(hello))
+		}
+		if err == nil {
+			protocolsOf(hello)
+		}
+	})
+}
+
+// realHello is what a client of ours sends first.
+func realHello(f *testing.F) []byte {
+	near, far := net.Pipe()
+	defer far.Close()
+	go tls.Client(near, &tls.Config{NextProtos: []string{"a/1"}, InsecureSkipVerify: true, VerifyConnection: anybody}).Handshake()
+	hello, err := readHello(far, nil, time.Now().Add(time.Minute))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if got, err := protocolsOf(hello); err != nil || !slices.Equal(got, []string{"a/1"}) {
+		f.Fatalf("protocols %q, %v", got, err)
+	}
+	return hello
+}
+
+// deadlines is a script on which deadlines may be set.
+type deadlines struct{ *script }
+
+func (deadlines) SetReadDeadline(time.Time) error { return nil }
 
 // A weary listener has no file descriptors for a while.
 type weary struct {

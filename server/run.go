@@ -102,7 +102,7 @@ func (r *running) openPorts() (serving []task, err error) {
 	if err != nil {
 		return nil, err
 	}
-	front := newFront(r.Logger, r.roles...)
+	front := newFront(r.Logger, descriptors(), r.roles...)
 	for _, ln := range listeners {
 		serving = append(serving, func(ctx context.Context) error { front.serve(ctx, ln); return nil })
 	}
@@ -159,6 +159,9 @@ func (r *running) open(ctx context.Context) (err error) {
 		if err := r.openRelay(*r.Config.Relay); err != nil {
 			return fmt.Errorf("open relay: %w", err)
 		}
+	}
+	if len(r.roles) > 0 {
+		r.roles = append(r.roles, webRole(r.roles[0].certificate))
 	}
 	return nil
 }

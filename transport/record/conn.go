@@ -7,6 +7,7 @@
 package record
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -19,7 +20,10 @@ type Conn struct {
 	net.Conn
 	through atomic.Bool
 
-	border Border // of Read alone
+	// Of Read alone.
+	first  []byte // whole records that were read before
+	bound  int    // bytes that may still be read; less than 0: any number
+	border Border
 
 	write struct {
 		sync.Mutex
@@ -28,7 +32,18 @@ type Conn struct {
 }
 
 // New returns a Conn on conn, which nobody has read from yet.
-func New(conn net.Conn) *Conn { return &Conn{Conn: conn} }
+func New(conn net.Conn) *Conn { return &Conn{Conn: conn, bound: -1} }
+
+// Replay returns a Conn on conn, from which whole records were read: Read returns those first. It keeps them until then.
+func Replay(conn net.Conn, records []byte) *Conn {
+	return &Conn{Conn: conn, bound: -1, first: records}
+}
+
+// Bound lets Read read so many bytes more, and fail then with ErrBound. Less than 0 is any number. It is for the reader.
+func (c *Conn) Bound(bytes int) { c.bound = bytes }
+
+// ErrBound says that a peer has sent more than it was let.
+var ErrBound = errors.New("more bytes than the peer may send")
 
 // Raw returns the connection below, for what comes after TLS.
 func (c *Conn) Raw() net.Conn { return c.Conn }
@@ -40,6 +55,27 @@ func (c *Conn) Through() { c.through.Store(true) }
 // Read reads from one record only: its header, and then what there is of its body. What is no TLS is read as a record
 // as well; tls.Conn refuses it.
 func (c *Conn) Read(b []byte) (int, error) {
+	if len(c.first) > 0 {
+		n := copy(b, c.first)
+		if c.first = c.first[n:]; len(c.first) == 0 {
+			c.first = nil
+		}
+		return n, nil
+	}
+	if c.bound == 0 {
+		return 0, ErrBound
+	}
+	if c.bound > 0 {
+		b = b[:min(len(b), c.bound)]
+	}
+	n, err := c.readRecord(b)
+	if c.bound > 0 {
+		c.bound -= n
+	}
+	return n, err
+}
+
+func (c *Conn) readRecord(b []byte) (int, error) {
 	if c.border.Between() && c.through.Load() {
 		return c.Conn.Read(b)
 	}

@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -101,5 +102,38 @@ func TestNothingOfTLSIsWrittenBehindTheGate(t *testing.T) {
 	// The client's TLS takes "raw" for the beginning of a record; anything after it would show as more.
 	if b, _ := io.ReadAll(client.NetConn()); len(b) > 3 {
 		t.Errorf("%q was written", b)
+	}
+}
+
+// What was read before comes first, and then what is on the connection, record by record.
+func TestReplaysWhatWasRead(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	go func() {
+		near.Write([]byte("\x17\x03\x03\x00\x02abrest"))
+		near.Close()
+	}()
+	c := Replay(far, []byte("\x16\x03\x03\x00\x01x"))
+	got := make([]byte, 13)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "\x16\x03\x03\x00\x01x\x17\x03\x03\x00\x02ab" || !c.Between() {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if rest, err := io.ReadAll(c.Raw()); err != nil || string(rest) != "rest" {
+		t.Errorf("left on the connection is %q, %v", rest, err)
+	}
+}
+
+func TestReadsNoMoreThanItsBound(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	go near.Write(bytes.Repeat([]byte("\x17\x03\x03\x00\x04abcd"), 3))
+	c := New(far)
+	c.Bound(14)
+	if got, err := io.ReadAll(c); len(got) != 14 || !errors.Is(err, ErrBound) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+	c.Bound(-1)
+	if _, err := io.ReadFull(c, make([]byte, 13)); err != nil {
+		t.Errorf("without a bound: %v", err)
 	}
 }

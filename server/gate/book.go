@@ -1,0 +1,185 @@
+package gate
+
+import (
+	"container/heap"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// patience is for how long a client may make no progress before one of a source that has no more may take its place. A
+// handshake over a satellite takes less.
+const patience = 2 * time.Second
+
+// Limits are how many places there are. A source is one IPv4 address, or in IPv6 a /64: a subscriber has all of its
+// addresses. A net is a /56, which some providers give to a subscriber.
+type Limits struct {
+	All    int // for everybody
+	Source int // for one source
+	Net    int // for one net of IPv6
+}
+
+// minPlaces are left however few descriptors there are: fewer would shut a site out whose gateways start together.
+const minPlaces = 16
+
+// Fit returns limits with at most one in share of a process's descriptors for all. The rest is for the clients that
+// have proven who they are. No descriptors means that their number is not known, and changes nothing.
+func (l Limits) Fit(descriptors, share int) Limits {
+	if descriptors > 0 {
+		l.All = min(l.All, max(descriptors/share, minPlaces))
+	}
+	return l
+}
+
+// A book says who has which place. Its methods are told the time, and do nothing but change the book.
+type book struct {
+	limits Limits
+	all    int
+	sites  map[netip.Prefix]*site
+	ranks  ranks
+}
+
+// A site is what is weighed: an IPv4 address, or a net of IPv6.
+type site struct {
+	prefix netip.Prefix
+	seats  []*seat // who has made no progress for longest comes first
+	rank   int     // its index in ranks
+}
+
+// A seat is one place that is taken.
+type seat struct {
+	site   *site // nil: it was left
+	source netip.Prefix
+	heard  time.Time // its last progress
+	cut    func()    // ends its connection; the book never calls it
+}
+
+func newBook(l Limits) *book { return &book{limits: l, sites: make(map[netip.Prefix]*site)} }
+
+// enter gives a place to a newcomer, and says who has to go for it, if anybody. Without a place for it, taken is nil.
+func (b *book) enter(from netip.Addr, cut func(), now time.Time) (taken, goes *seat) {
+	source, net := prefixes(from)
+	s := b.sites[net]
+	if s == nil {
+		s = &site{prefix: net}
+	}
+	goes, full := b.decide(s, source, now)
+	if full && goes == nil {
+		return nil, nil
+	}
+	if goes != nil {
+		b.leave(goes)
+	}
+	taken = &seat{site: s, source: source, heard: now, cut: cut}
+	b.all++
+	s.seats = append(s.seats, taken)
+	if len(s.seats) == 1 {
+		b.sites[net] = s
+		heap.Push(&b.ranks, s)
+	} else {
+		heap.Fix(&b.ranks, s.rank)
+	}
+	return taken, goes
+}
+
+// decide says whether a limit is reached, and whose place is taken then. Of its own share a source can only lose what
+// makes no progress: else a source that has many clients would finish nothing. When all places are taken, a source that
+// has fewer than another may take from it at once.
+func (b *book) decide(own *site, source netip.Prefix, now time.Time) (goes *seat, full bool) {
+	same := func(s *seat) bool { return s.source == source }
+	var mine []*seat
+	for _, s := range own.seats {
+		if same(s) {
+			mine = append(mine, s)
+		}
+	}
+	switch {
+	case len(mine) >= b.limits.Source:
+		return stuck(mine, now), true
+	case source != own.prefix && len(own.seats) >= b.limits.Net:
+		return stuck(own.seats, now), true
+	case b.all < b.limits.All:
+		return nil, false
+	case b.all == 0:
+		return nil, true
+	}
+	heaviest := b.ranks[0]
+	if len(heaviest.seats) > len(own.seats)+1 {
+		return heaviest.seats[0], true
+	}
+	return stuck(heaviest.seats, now), true
+}
+
+// stuck returns the first of some seats if it has made no progress for long enough.
+func stuck(seats []*seat, now time.Time) *seat {
+	if len(seats) == 0 || now.Sub(seats[0].heard) < patience {
+		return nil
+	}
+	return seats[0]
+}
+
+// progress notes that a client has got further.
+func (b *book) progress(s *seat, now time.Time) {
+	if s.site == nil {
+		return
+	}
+	s.heard = now
+	s.site.seats = append(slices.DeleteFunc(s.site.seats, func(o *seat) bool { return o == s }), s)
+	heap.Fix(&b.ranks, s.site.rank)
+}
+
+// leave frees a place. It may be called again.
+func (b *book) leave(s *seat) {
+	site := s.site
+	if site == nil {
+		return
+	}
+	s.site = nil
+	b.all--
+	site.seats = slices.DeleteFunc(site.seats, func(o *seat) bool { return o == s })
+	if len(site.seats) == 0 {
+		heap.Remove(&b.ranks, site.rank)
+		delete(b.sites, site.prefix)
+		return
+	}
+	heap.Fix(&b.ranks, site.rank)
+}
+
+// prefixes returns the source of an address, and what it is weighed with.
+func prefixes(a netip.Addr) (source, net netip.Prefix) {
+	if a = a.Unmap().WithZone(""); !a.Is6() {
+		p := netip.PrefixFrom(a, a.BitLen())
+		return p, p
+	}
+	return netip.PrefixFrom(a, 64).Masked(), netip.PrefixFrom(a, 56).Masked()
+}
+
+// ranks is a heap: the site with the most seats is the first, and of several the one whose first seat is stuck longest.
+type ranks []*site
+
+func (r ranks) Len() int { return len(r) }
+
+func (r ranks) Less(i, j int) bool {
+	if len(r[i].seats) != len(r[j].seats) {
+		return len(r[i].seats) > len(r[j].seats)
+	}
+	return len(r[i].seats) > 0 && r[i].seats[0].heard.Before(r[j].seats[0].heard)
+}
+
+func (r ranks) Swap(i, j int) {
+	r[i], r[j] = r[j], r[i]
+	r[i].rank, r[j].rank = i, j
+}
+
+func (r *ranks) Push(s any) {
+	s.(*site).rank = len(*r)
+	*r = append(*r, s.(*site))
+}
+
+func (r *ranks) Pop() any {
+	last := len(*r) - 1
+	s := (*r)[last]
+	(*r)[last] = nil
+	*r = (*r)[:last]
+	return s
+}

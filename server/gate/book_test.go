@@ -1,0 +1,161 @@
+package gate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"hawser/internal/soak"
+)
+
+// A play is a script of one step a word: "a" and so on: somebody of that source comes; "+a" its oldest place makes
+// progress; "-a" leaves; "3s" time passes. What is written down is who got in ("a1"), who did not ("a!"), and who went
+// for whom ("b1>a1").
+func play(t *testing.T, l Limits, sources map[string]string, script string) string {
+	t.Helper()
+	b, now := newBook(l), time.Unix(0, 0)
+	names, held, count := map[*seat]string{}, map[string][]*seat{}, map[string]int{}
+	var said []string
+	for _, step := range strings.Fields(script) {
+		if d, err := time.ParseDuration(step); err == nil {
+			now = now.Add(d)
+			continue
+		}
+		switch who := strings.TrimLeft(step, "+-"); step[0] {
+		case '+':
+			b.progress(held[who][0], now)
+		case '-':
+			b.leave(held[who][0])
+			b.leave(held[who][0]) // twice is as good as once
+			held[who] = held[who][1:]
+		default:
+			taken, goes := b.enter(netip.MustParseAddr(sources[who]), nil, now)
+			if taken == nil {
+				said = append(said, who+"!")
+				continue
+			}
+			count[who]++
+			names[taken] = fmt.Sprint(who, count[who])
+			held[who] = append(held[who], taken)
+			word := names[taken]
+			if goes != nil {
+				word += ">" + names[goes]
+			}
+			said = append(said, word)
+		}
+	}
+	return strings.Join(said, " ")
+}
+
+func TestWhoGetsAPlace(t *testing.T) {
+	sources := map[string]string{
+		"a": "192.0.2.1", "b": "192.0.2.2", "c": "192.0.2.3", "m": "::ffff:192.0.2.1",
+		"x": "2001:db8::1", "y": "2001:db8::ffff:2", "z": "2001:db8:0:1::1", "w": "2001:db8:0:2::1", "o": "2001:db8:1::1",
+	}
+	for _, tt := range []struct {
+		name         string
+		limits       Limits
+		script, want string
+	}{
+		{"there is room", Limits{4, 2, 3}, "a b c a", "a1 b1 c1 a2"},
+		{"a source has its share and no more", Limits{9, 2, 3}, "a a a b", "a1 a2 a! b1"},
+		{"IPv4 as IPv6 is the same source", Limits{9, 2, 3}, "a m a", "a1 m1 a!"},
+		{"of its share it loses what is stuck", Limits{9, 2, 3}, "a 1s a 1s a a", "a1 a2 a3>a1 a!"},
+		{"who makes progress is not stuck", Limits{9, 2, 3}, "a a 1s +a 1s a a", "a1 a2 a3>a2 a!"},
+		{"a /64 is one source", Limits{9, 2, 3}, "x y x", "x1 y1 x!"},
+		{"a /56 has its share too", Limits{9, 2, 3}, "x y z w o", "x1 y1 z1 w! o1"},
+		{"and loses the place that is stuck longest", Limits{9, 2, 3}, "x y 1s z 1s w", "x1 y1 z1 w1>x1"},
+		{"when all is taken, who has most gives way at once", Limits{3, 3, 3}, "a a b c", "a1 a2 b1 c1>a1"},
+		{"and its oldest that got on stays", Limits{3, 3, 3}, "a a b +a c", "a1 a2 b1 c1>a2"},
+		{"who has as many does not", Limits{2, 2, 2}, "a b c", "a1 b1 c!"},
+		{"unless it is stuck", Limits{2, 2, 2}, "a 1s b 1s c c", "a1 b1 c1>a1 c!"},
+		{"nobody takes to have more than another", Limits{4, 3, 3}, "a a b b b a", "a1 a2 b1 b2 b! a!"},
+		{"what was left is free", Limits{2, 2, 2}, "a b -a c -b -c a a", "a1 b1 c1 a2 a3"},
+		{"no places at all", Limits{0, 2, 2}, "a", "a!"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := play(t, tt.limits, sources, tt.script); got != tt.want {
+				t.Errorf("%s\ngives %s\nwant  %s", tt.script, got, tt.want)
+			}
+		})
+	}
+}
+
+// Whatever strangers do: no limit is ever broken, the count is right, and a source without a place gets one as long as
+// any other has two.
+func TestALighterSourceAlwaysGetsIn(t *testing.T) {
+	limits := Limits{All: 40, Source: 8, Net: 12}
+	for seed := range soak.Or(200, 10_000) {
+		chance := rand.New(rand.NewPCG(uint64(seed), 1))
+		b, now := newBook(limits), time.Unix(0, 0)
+		var held []*seat
+		for range 500 {
+			now = now.Add(time.Duration(chance.IntN(400)) * time.Millisecond)
+			switch n := chance.IntN(10); {
+			case n < 7:
+				taken, _ := b.enter(someone(chance), nil, now)
+				if taken != nil {
+					held = append(held, taken)
+				}
+			case len(held) == 0:
+			case n < 9:
+				b.progress(held[chance.IntN(len(held))], now)
+			default:
+				b.leave(held[chance.IntN(len(held))])
+			}
+			check(t, b, limits)
+		}
+		stranger := netip.MustParseAddr("203.0.113.7")
+		if heaviest := len(b.ranks[0].seats); heaviest > 1 {
+			if taken, _ := b.enter(stranger, nil, now); taken == nil {
+				t.Fatalf("seed %d: a new source got no place, and another has %d", seed, heaviest)
+			}
+		}
+	}
+}
+
+func someone(chance *rand.Rand) netip.Addr {
+	if n := byte(chance.IntN(12)); n < 6 {
+		return netip.AddrFrom4([4]byte{192, 0, 2, n})
+	}
+	return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 0, byte(chance.IntN(2)), byte(chance.IntN(3)), 15: byte(chance.IntN(3))})
+}
+
+func check(t *testing.T, b *book, l Limits) {
+	t.Helper()
+	all, sources := 0, map[netip.Prefix]int{}
+	for net, s := range b.sites {
+		all += len(s.seats)
+		if b.ranks[s.rank] != s || len(s.seats) == 0 || len(s.seats) > len(b.ranks[0].seats) {
+			t.Fatalf("%v with %d places is not where it belongs", net, len(s.seats))
+		}
+		for i, seat := range s.seats {
+			if sources[seat.source]++; seat.site != s || i > 0 && seat.heard.Before(s.seats[i-1].heard) {
+				t.Fatalf("a place of %v is not where it belongs", seat.source)
+			}
+		}
+		if net.Bits() == 56 && len(s.seats) > l.Net {
+			t.Fatalf("%v has %d places", net, len(s.seats))
+		}
+	}
+	for source, n := range sources {
+		if n > l.Source {
+			t.Fatalf("%v has %d places", source, n)
+		}
+	}
+	if all != b.all || all > l.All || len(b.ranks) != len(b.sites) {
+		t.Fatalf("%d places are taken, the book says %d of %d", all, b.all, l.All)
+	}
+}
+
+func TestLimitsFitTheDescriptors(t *testing.T) {
+	l := Limits{All: 1000, Source: 64, Net: 128}
+	for descriptors, want := range map[int]int{0: 1000, 64: minPlaces, 1024: 128, 65536: 1000} {
+		if got := l.Fit(descriptors, 8); got.All != want || got.Source != 64 || got.Net != 128 {
+			t.Errorf("of %d descriptors: %+v, want %d in all", descriptors, got, want)
+		}
+	}
+}
