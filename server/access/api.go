@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"hawser/identity"
 	"hawser/transport"
 	"hawser/transport/api"
 	"hawser/transport/wire"
@@ -33,17 +34,28 @@ const (
 // verifying it. A panic ends only its request.
 func (s *Server) ServeAPI(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
+	known := s.holds(conn, identity.KindUser)
+	if !known {
+		place := enter(s.places.anonymous, conn)
+		if place == nil {
+			s.turnAwayAPI(conn)
+			return
+		}
+		defer place.Leave()
+		defer time.AfterFunc(anonymousTime, func() { conn.NetConn().Close() }).Stop()
+	}
 	ctx, cancel, ok := s.whenReady(ctx)
 	defer cancel()
 	if !ok {
 		return
 	}
-	serveHTTP(ctx, conn, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn) }))
+	serveHTTP(ctx, conn, known, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn) }))
 }
 
 // serveHTTP serves HTTP/1.1 on one connection until it or ctx ends. The whole of net/http is used for one connection,
-// because our listener serves all protocols on one port and has accepted it already.
-func serveHTTP(ctx context.Context, conn *tls.Conn, h http.Handler) {
+// because our listener serves all protocols on one port and has accepted it already. Unless it is to be kept, it is
+// closed after one request.
+func serveHTTP(ctx context.Context, conn *tls.Conn, keep bool, h http.Handler) {
 	one := &oneConn{Conn: conn, closed: make(chan struct{})}
 	defer context.AfterFunc(ctx, func() { one.Close() })()
 	ended := make(chan struct{})
@@ -63,6 +75,7 @@ func serveHTTP(ctx context.Context, conn *tls.Conn, h http.Handler) {
 		// net/http would log each malformed request of a stranger.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
+	server.SetKeepAlivesEnabled(keep)
 	server.Serve(one) // the error only says that the one connection was closed
 	<-ended
 }

@@ -223,12 +223,12 @@ func TestAuditChainThroughTheAPI(t *testing.T) {
 	})
 }
 
-// One connection carries many requests, and a silent one is closed.
+// One connection of a user carries many requests, and a silent one is closed.
 func TestAPIConnectionIsKeptAndThenClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.stop()
-		conn := w.dial(transport.ALPNAPI, nil)
+		conn := w.dial(transport.ALPNAPI, w.login())
 		defer conn.Close()
 		for range 3 {
 			fmt.Fprint(conn, "GET /nothing HTTP/1.1\r\nHost: a1\r\n\r\n")

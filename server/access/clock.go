@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hawser/server/gate"
 	"hawser/server/store"
 )
 
@@ -20,7 +21,7 @@ type clock struct {
 	now func() time.Time
 	// It is read in every request: an atomic number, so that no request waits for another one.
 	newest atomic.Int64 // Unix nanoseconds
-	alerts logThrottle
+	alerts gate.Throttle
 }
 
 // countsAgainst reports whether a time in the store is evidence against the clock. When an operator has corrected the
@@ -92,5 +93,5 @@ func (c *clock) trusted() (now time.Time, ok bool) {
 // which time. due is true at most once in throttleEvery.
 func (c *clock) alert(now time.Time) (behind time.Duration, newest time.Time, due bool) {
 	newest = time.Unix(0, c.newest.Load()).UTC()
-	return newest.Sub(now), newest, c.alerts.allow(time.Now())
+	return newest.Sub(now), newest, c.alerts.Allow(time.Now())
 }

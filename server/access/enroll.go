@@ -31,16 +31,28 @@ func (s *Server) enroll(ctx context.Context, from netip.Addr, m wire.Enroll) (wi
 	return identityOf(member), err
 }
 
-// withCode runs use in a transaction with the record of a code. Attempts that end in bad-code are limited (limiter),
+// withCode runs use in a transaction with the record of a code. Attempts that end in bad-code are limited (failures),
 // and all of them look the same to the client, so that guessing learns nothing.
 func (s *Server) withCode(ctx context.Context, from netip.Addr, text string, use func(*store.Tx, identity.Code, store.Code) error) error {
-	attempt, wait := s.codes.begin(from, s.now())
-	if attempt == nil {
-		return busy(wait)
-	}
 	code, err := identity.ParseCode(text)
 	if err != nil {
 		return errBadCode
+	}
+	if wait := s.codes.wait(code.LookupID(), from, s.now()); wait > 0 {
+		return busy(wait)
+	}
+	if err = s.tryCode(ctx, code, use); errors.Is(err, errBadCode) {
+		s.codes.add(code.LookupID(), from, s.now())
+	}
+	return err
+}
+
+// tryCode looks for the code by reading first: wrong codes of strangers must not make those wait who write.
+func (s *Server) tryCode(ctx context.Context, code identity.Code, use func(*store.Tx, identity.Code, store.Code) error) error {
+	err := s.store.View(ctx, func(tx *store.Tx) error { _, err := findCode(tx, code); return err })
+	// While records may be missing, it is the writer who knows what to say of a code that is not there.
+	if errors.Is(err, errBadCode) && s.store.Health().Granting() == nil {
+		return err
 	}
 	var refused error // bad-code from use: its audit record is committed all the same
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
@@ -55,10 +67,7 @@ func (s *Server) withCode(ctx context.Context, from netip.Addr, text string, use
 		}
 		return err
 	})
-	if err = errors.Join(err, refused); !errors.Is(err, errBadCode) {
-		s.codes.succeeded(attempt) // or it failed through no fault of the client
-	}
-	return err
+	return errors.Join(err, refused)
 }
 
 var errBadCode = refuse(transport.BadCode, "the code is unknown, used or expired")

@@ -224,12 +224,14 @@ func TestEnrollWithoutAStoreLosesNothing(t *testing.T) {
 	})
 }
 
+// Ten wrong secrets of one code from one source are refused; then it has to wait. Nobody else does, at whatever code.
 func TestEnrollFailuresAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.stop()
-		for range limitPerAddress {
-			wantReason(t, "wrong code", w.enroll(identity.NewCode().String(), newSomeone()), transport.BadCode)
+		wrong := wrongSecret(t, w.relay)
+		for range limitFailures {
+			wantReason(t, "wrong code", w.enroll(wrong, newSomeone()), transport.BadCode)
 		}
 		err := w.enroll(w.relay.String(), newSomeone())
 		r, ok := errors.AsType[*wire.Refusal](err)
@@ -239,6 +241,20 @@ func TestEnrollFailuresAreLimited(t *testing.T) {
 		time.Sleep(r.RetryAfter)
 		wantReason(t, "after retry_after_s", w.enroll(w.relay.String(), newSomeone()), "")
 	})
+}
+
+// wrongSecret returns a code with the lookup id of another one.
+func wrongSecret(t *testing.T, of identity.Code) string {
+	for _, end := range "0123456789ABCDEFGHJKMNPQRSTVWXYZ" {
+		for _, check := range "0123456789ABCDEFGHJKMNPQRSTVWXYZ*~$=U" {
+			text := strings.ReplaceAll(of.String(), "-", "")[:31] + string(end) + string(check)
+			if c, err := identity.ParseCode(text); err == nil && c != of {
+				return text
+			}
+		}
+	}
+	t.Fatal("no other code")
+	return ""
 }
 
 func TestRenewIgnoresTheDates(t *testing.T) {

@@ -138,70 +138,63 @@ func TestUserKeysAreBounded(t *testing.T) {
 	}
 }
 
-func TestLimiter(t *testing.T) {
+func TestFailuresAtACode(t *testing.T) {
 	start := time.Now()
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
-	t.Run("ten a minute an address", func(t *testing.T) {
-		var l limiter
-		for i := range limitPerAddress {
-			if a, _ := l.begin(addr(1), start.Add(time.Duration(i)*time.Second)); a == nil {
-				t.Fatalf("attempt %d refused", i)
+	t.Run("ten a minute at one code from one source", func(t *testing.T) {
+		var f failures
+		for i := range limitFailures {
+			now := start.Add(time.Duration(i) * time.Second)
+			if wait := f.wait("A", addr(1), now); wait != 0 {
+				t.Fatalf("attempt %d waits %v", i, wait)
 			}
+			f.add("A", addr(1), now)
 		}
-		a, wait := l.begin(addr(1), start.Add(20*time.Second))
-		if a != nil || wait != 40*time.Second {
-			t.Errorf("wait %v", wait)
+		now := start.Add(20 * time.Second)
+		if wait := f.wait("A", addr(1), now); wait != 40*time.Second {
+			t.Errorf("waits %v", wait)
 		}
-		if a, _ := l.begin(addr(2), start.Add(20*time.Second)); a == nil {
-			t.Error("another address is refused")
+		if f.wait("B", addr(1), now) != 0 {
+			t.Error("another code of the same site waits")
 		}
-		if a, _ := l.begin(addr(1), start.Add(60*time.Second)); a == nil {
-			t.Error("refused after the wait")
+		if f.wait("A", addr(2), now) != 0 {
+			t.Error("the same code from elsewhere waits")
+		}
+		if f.wait("A", addr(1), start.Add(time.Minute)) != 0 {
+			t.Error("waits longer than it was told")
 		}
 	})
-	t.Run("a hundred in all, of a thousand tries", func(t *testing.T) {
-		var l limiter
-		let := 0
-		for i := range 1000 {
-			if a, wait := l.begin(addr(i), start); a != nil {
-				let++
-			} else if wait != limitWindow {
-				t.Fatalf("wait %v", wait)
-			}
+	t.Run("only the newest are remembered", func(t *testing.T) {
+		var f failures
+		for range limitFailures {
+			f.add("A", addr(1), start)
 		}
-		if let != limitInAll || len(l.attempts) != limitInAll {
-			t.Errorf("%d let through, %d remembered", let, len(l.attempts))
+		for i := range 10 * mostFailures {
+			f.add(fmt.Sprint(i), addr(i), start)
+		}
+		if len(f.list) != mostFailures || f.wait("A", addr(1), start) != 0 {
+			t.Errorf("%d are remembered", len(f.list))
 		}
 	})
-	t.Run("success does not count", func(t *testing.T) {
-		var l limiter
-		for range 500 {
-			a, _ := l.begin(addr(1), start)
-			if a == nil {
-				t.Fatal("refused")
-			}
-			l.succeeded(a)
+	t.Run("an IPv6 subscriber is one source", func(t *testing.T) {
+		var f failures
+		for i := range limitFailures {
+			f.add("A", netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1)), start)
 		}
-	})
-	t.Run("an IPv6 subscriber is one address", func(t *testing.T) {
-		var l limiter
-		for i := range limitPerAddress + 1 {
-			a, _ := l.begin(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i+1)), start)
-			if (a == nil) != (i == limitPerAddress) {
-				t.Fatalf("attempt %d: %v", i, a)
-			}
+		if f.wait("A", netip.MustParseAddr("2001:db8::ffff"), start) == 0 {
+			t.Error("another address of the subscriber does not wait")
 		}
-		if a, _ := l.begin(netip.MustParseAddr("2001:db8:0:1::1"), start); a == nil {
-			t.Error("another subscriber is refused")
+		if f.wait("A", netip.MustParseAddr("2001:db8:0:1::1"), start) != 0 {
+			t.Error("another subscriber waits")
 		}
 	})
 	t.Run("a clock set back locks nobody out", func(t *testing.T) {
-		var l limiter
-		for range limitPerAddress {
-			l.begin(addr(1), start)
+		var f failures
+		for range limitFailures {
+			f.add("A", addr(1), start)
 		}
-		if a, _ := l.begin(addr(1), start.Add(-time.Hour)); a == nil {
-			t.Error("refused")
+		if f.wait("A", addr(1), start.Add(-time.Hour)) != 0 {
+			t.Error("waits")
 		}
 	})
 }

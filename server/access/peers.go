@@ -223,10 +223,12 @@ func (s *Server) ServeNode(ctx context.Context, conn *tls.Conn) {
 		return
 	}
 	if err := s.authenticateNode(ctx, conn); err != nil {
-		s.log.Warn("a connection of another Access Server is refused", "addr", conn.RemoteAddr(), "err", err)
+		if s.badNodes.Allow(time.Now()) { // strangers can ask for this protocol too
+			s.log.Warn("a connection of another Access Server is refused", "addr", conn.RemoteAddr(), "err", err)
+		}
 		return
 	}
-	serveHTTP(ctx, conn, http.HandlerFunc(s.answerNode))
+	serveHTTP(ctx, conn, true, http.HandlerFunc(s.answerNode))
 }
 
 // authenticateNode checks that the client of a connection is one of the nodes. The name comes from the certificate, and

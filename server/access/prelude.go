@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -23,6 +24,16 @@ import (
 // enrolling client has none and a renewing one may have an expired one. A panic ends only this connection.
 func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
+	known, places := s.holds(conn, identity.KindDevice, identity.KindRelay), s.places.strangers
+	if known {
+		places = s.places.purposes
+	}
+	place := enter(places, conn)
+	if place == nil {
+		s.turnAway(conn)
+		return
+	}
+	defer place.Leave()
 	ctx, cancel, ok := s.whenReady(ctx)
 	defer cancel()
 	if !ok {
@@ -35,7 +46,11 @@ func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 			s.log.Error("connection panicked", "addr", conn.RemoteAddr(), "err", fmt.Sprintf("%v\n%s", v, debug.Stack()))
 		}
 	}()
-	err := s.serve(ctx, conn)
+	named := func() {}
+	if known {
+		named = place.Leave // who has none keeps it: it enrolls, which is soon over
+	}
+	err := s.serve(ctx, conn, place, named)
 	if peerGone(err) || ctx.Err() != nil {
 		return
 	}
@@ -56,17 +71,9 @@ func (s *Server) logRefusal(conn *tls.Conn, r *wire.Refusal, err error) {
 	s.log.Debug("connection refused", "addr", conn.RemoteAddr(), "reason", r.Reason)
 }
 
-// linger waits until the peer has read a refusal. Closing a socket with unread bytes resets the connection, and the
-// peer's kernel then throws the refusal away.
-func linger(conn *tls.Conn) {
-	const mostBytes = 64 << 10
-	defer time.AfterFunc(endTimeout, func() { conn.NetConn().Close() }).Stop()
-	conn.CloseWrite()
-	io.CopyN(io.Discard, conn.NetConn(), mostBytes)
-}
-
-// serve does the prelude, which is the signed time, and then what the client asks for.
-func (s *Server) serve(ctx context.Context, conn *tls.Conn) error {
+// serve does the prelude, which is the signed time, and then what the client asks for. named is called when the client
+// has said what that is.
+func (s *Server) serve(ctx context.Context, conn *tls.Conn, place *gate.Place, named func()) error {
 	conn.SetDeadline(time.Now().Add(preludeTimeout))
 	// The leaf that this connection was shown is signed with the time, so that a time cannot be passed on by another
 	// server.
@@ -95,10 +102,12 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn) error {
 	if err := wire.Write(conn, wire.TypeTime, answer); err != nil {
 		return err
 	}
+	place.Progress()
 	f, err = wire.Read(conn)
 	if err != nil {
 		return err
 	}
+	named()
 	// Reading was limited to preludeTimeout (wire §5.3). Signing and storing get the same time again.
 	conn.SetDeadline(time.Now().Add(preludeTimeout))
 	return s.serveFrame(ctx, conn, f, leaf)
@@ -211,7 +220,7 @@ func (s *Server) sendFloorReset(w io.Writer, request wire.TimeRequest) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		if s.badResets.allow(time.Now()) {
+		if s.badResets.Allow(time.Now()) {
 			s.log.Error("floor reset is not sent", "uid", uid, "err", err)
 		}
 		return nil

@@ -68,7 +68,7 @@ func isInternal(err error) bool {
 func (s *Server) logFailure(what string, err error, args ...any) {
 	level := slog.LevelError
 	switch {
-	case isAway(err), errors.Is(err, store.ErrMoved), errors.Is(err, store.ErrDamaged) && !s.damaged.allow(time.Now()):
+	case isAway(err), errors.Is(err, store.ErrMoved), errors.Is(err, store.ErrDamaged) && !s.damaged.Allow(time.Now()):
 		level = slog.LevelDebug
 	}
 	s.log.Log(context.Background(), level, what, append(args, "err", err)...)

@@ -14,6 +14,7 @@ import (
 
 	"hawser/identity"
 	"hawser/internal/wait"
+	"hawser/server/gate"
 	"hawser/server/grant"
 	"hawser/server/store"
 	"hawser/transport"
@@ -35,7 +36,7 @@ const (
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. Everything except FloorResets, ClockSet, Heartbeat, Shared, Bus, Now and
+// Config is what an Access Server is made of. Everything except FloorResets, ClockSet, Heartbeat, Descriptors, Shared, Bus, Now and
 // Logger must be set.
 type Config struct {
 	Name     identity.Name // of kind access
@@ -54,11 +55,14 @@ type Config struct {
 	ClockSet time.Time
 	// Heartbeat is how often idle clients ping (wire §4.6); zero: 120 s.
 	Heartbeat time.Duration
-	Store     *store.Store     // opened as the node Name.ID; its opener closes it after Run and all Serve calls have returned
-	Shared    bool             // other Access Servers may be on the same database
-	Bus       Bus              // to those; nil: over the network (ServeNode)
-	Now       func() time.Time // nil: time.Now
-	Logger    *slog.Logger     // nil: none
+	Store     *store.Store // opened as the node Name.ID; its opener closes it after Run and all Serve calls have returned
+	// Descriptors is how many the process may open, of which those who have not proven who they are get a share; zero: any
+	// number.
+	Descriptors int
+	Shared      bool             // other Access Servers may be on the same database
+	Bus         Bus              // to those; nil: over the network (ServeNode)
+	Now         func() time.Time // nil: time.Now
+	Logger      *slog.Logger     // nil: none
 }
 
 // Server is an Access Server. Its methods are safe for concurrent use. Each member locks itself; there is no lock of
@@ -68,7 +72,8 @@ type Server struct {
 	log        *slog.Logger
 	store      *records
 	clock      clock
-	codes      limiter
+	codes      failures
+	places     places
 	admission  admission
 	cert       serverCertificate
 	cluster    cluster
@@ -78,8 +83,9 @@ type Server struct {
 	flaps      flaps
 	dueChanged wait.Bell     // something is due earlier than maintain knows
 	sequence   atomic.Uint64 // of signed times
-	badResets  logThrottle
-	damaged    logThrottle
+	badResets  gate.Throttle
+	damaged    gate.Throttle
+	badNodes   gate.Throttle
 
 	life  context.Context // ends with Run
 	end   context.CancelFunc
@@ -106,6 +112,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, store: st,
 		measured:   measurements{store: st},
+		places:     newPlaces(cfg.Descriptors, cfg.Logger),
 		dueChanged: wait.NewBell(),
 		ready:      make(chan struct{}),
 	}

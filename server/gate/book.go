@@ -145,13 +145,23 @@ func (b *book) leave(s *seat) {
 	heap.Fix(&b.ranks, site.rank)
 }
 
+// Source returns what counts as one client: an IPv4 address, or in IPv6 a /64, of which a subscriber could use a new
+// address for each attempt.
+func Source(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(a, bits).Masked()
+}
+
 // prefixes returns the source of an address, and what it is weighed with.
 func prefixes(a netip.Addr) (source, net netip.Prefix) {
-	if a = a.Unmap().WithZone(""); !a.Is6() {
-		p := netip.PrefixFrom(a, a.BitLen())
-		return p, p
+	if source = Source(a); source.Bits() != 64 {
+		return source, source
 	}
-	return netip.PrefixFrom(a, 64).Masked(), netip.PrefixFrom(a, 56).Masked()
+	return source, netip.PrefixFrom(source.Addr(), 56).Masked()
 }
 
 // ranks is a heap: the site with the most seats is the first, and of several the one whose first seat is stuck longest.

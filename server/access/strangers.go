@@ -1,0 +1,109 @@
+package access
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"hawser/identity"
+	"hawser/server/gate"
+	"hawser/transport"
+	"hawser/transport/api"
+	"hawser/transport/wire"
+)
+
+// What those may have who have not proven who they are (access §4.1).
+const (
+	anonymousTime = 15 * time.Second // an API connection, with its one request
+	strangerRetry = 10 * time.Second // who finds no place
+)
+
+// places are for connections after TLS. Who is attached, or calls the API with a user's certificate, has none and needs
+// none.
+type places struct {
+	anonymous *gate.Gate // API connections without a user's certificate
+	strangers *gate.Gate // connections to enroll, without a certificate
+	purposes  *gate.Gate // of devices and relays that have not said what they want
+	refusals  *gate.Gate // of those who are told that there is no place
+}
+
+func newPlaces(descriptors int, log *slog.Logger) places {
+	few := gate.Limits{All: 256, Source: 64, Net: 128}.Fit(descriptors, 16)
+	return places{
+		anonymous: gate.New("anonymous API connections", few, log),
+		strangers: gate.New("connections without a certificate", few, log),
+		purposes:  gate.New("connections without a purpose", gate.Limits{All: 1024, Source: 256, Net: 512}.Fit(descriptors, 8), log),
+		refusals:  gate.New("refusals", gate.Limits{All: 32, Source: 16, Net: 16}, log),
+	}
+}
+
+// enter gives a place to a connection. If the place is taken from it, its socket is closed: TLS would wait for a write
+// that blocks.
+func enter(g *gate.Gate, conn *tls.Conn) *gate.Place {
+	return g.Enter(conn.RemoteAddr(), func() { conn.NetConn().Close() })
+}
+
+// holds reports whether a client has shown a certificate of such a kind, valid or expired. It has proven its key in TLS.
+func (s *Server) holds(conn *tls.Conn, kinds ...identity.Kind) bool {
+	chain := conn.ConnectionState().PeerCertificates
+	if len(chain) == 0 {
+		return false
+	}
+	_, err := identity.VerifyIgnoringDates(chain, s.cfg.Roots, kinds...)
+	return err == nil
+}
+
+// turnAway tells a client of hawser-access/1 that there is no place, as long as there is one to tell it.
+func (s *Server) turnAway(conn *tls.Conn) {
+	place := enter(s.places.refusals, conn)
+	if place == nil {
+		return
+	}
+	defer place.Leave()
+	conn.SetDeadline(time.Now().Add(endTimeout))
+	if wire.Refuse(conn, noPlace()) == nil {
+		linger(conn)
+	}
+}
+
+// turnAwayAPI is turnAway for the API. It reads before it answers: net/http's client takes an answer that comes before
+// its request for a broken connection.
+func (s *Server) turnAwayAPI(conn *tls.Conn) {
+	place := enter(s.places.refusals, conn)
+	if place == nil {
+		return
+	}
+	defer place.Leave()
+	conn.SetDeadline(time.Now().Add(endTimeout))
+	if _, err := conn.Read(make([]byte, 1<<10)); err != nil {
+		return
+	}
+	r := noPlace()
+	status := statusOf(r.Reason)
+	body, err := json.Marshal(api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: r.Text, Code: r.Reason})
+	if err != nil {
+		return
+	}
+	_, err = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nRetry-After: %d\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		status, http.StatusText(status), r.RetryAfter/time.Second, api.ProblemType, len(body), body)
+	if err == nil {
+		linger(conn)
+	}
+}
+
+func noPlace() *wire.Refusal {
+	return &wire.Refusal{Reason: transport.Busy, Text: "many connect at once", RetryAfter: strangerRetry}
+}
+
+// linger waits until the peer has read a refusal. Closing a socket with unread bytes resets the connection, and the
+// peer's kernel then throws the refusal away.
+func linger(conn *tls.Conn) {
+	const mostBytes = 64 << 10
+	defer time.AfterFunc(endTimeout, func() { conn.NetConn().Close() }).Stop()
+	conn.CloseWrite()
+	io.CopyN(io.Discard, conn.NetConn(), mostBytes)
+}
