@@ -190,7 +190,7 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 		Name: c.Name, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
 		Roots: r.roots, Issuing: authority(keys.issuing),
 		TimeKey: keys.time.Key, TimeCert: keys.time.Chain[0],
-		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
+		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Descriptors: descriptors(), Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
 	}
 	config.Grant.Key, config.Grant.Cert = keys.grant.Key, keys.grant.Chain[0]
 	a, err := access.New(config)
@@ -216,7 +216,7 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 
 func (r *running) openRelay(c RelayConfig) error {
 	s, err := relay.New(relay.Config{
-		Name: c.Name, Dir: c.Dir, Code: c.Code, Version: r.Version, MaxPipes: c.MaxPipes, Limits: c.Limits,
+		Name: c.Name, Dir: c.Dir, Code: c.Code, Version: r.Version, MaxPipes: c.MaxPipes, Limits: c.Limits, Descriptors: descriptors(),
 		Access: c.Access, Ports: c.Ports, Roots: r.roots,
 		Hosts: r.Config.Hosts, ServePorts: r.Config.Ports,
 		Proxies: c.Proxy.Source(transport.ServiceProxies), Dialer: r.Dialer, Now: r.Now, Logger: r.Logger,

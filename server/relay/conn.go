@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -44,9 +45,15 @@ func (s *Server) meet(ctx context.Context, conn *tls.Conn) (met *end) {
 	}()
 	began := time.Now()
 	conn.SetDeadline(began.Add(joinTime))
+	place := s.enter(ctx, conn)
+	if place == nil {
+		return nil
+	}
+	defer place.Leave()
 	stop := context.AfterFunc(ctx, func() { wake(conn) })
 	defer stop()
 	e, echo, err := s.admit(ctx, conn)
+	place.Leave() // paired ends are bounded by MaxPipes, and strangers must not use up what those need
 	switch {
 	case err != nil:
 		s.refuseConn(conn, e, err)
@@ -62,6 +69,36 @@ func (s *Server) meet(ctx context.Context, conn *tls.Conn) (met *end) {
 		s.refuseConn(conn, e, err)
 	}
 	return nil
+}
+
+// enter gives a connection a place until its grant is accepted. Who has a certificate is told if there is none; a
+// stranger is not, because that would cost more.
+func (s *Server) enter(ctx context.Context, conn *tls.Conn) *gate.Place {
+	cut := func() { conn.NetConn().Close() }
+	_, err := verifyClient(conn.ConnectionState().PeerCertificates, s.joinPolicy(s.config.Now()))
+	if err != nil {
+		place := s.strangers.Enter(conn.RemoteAddr(), cut)
+		if place == nil {
+			s.counters.dropped.Add(1)
+			cut()
+		}
+		return place
+	}
+	place := s.joining.Enter(conn.RemoteAddr(), cut)
+	if place == nil {
+		s.counters.dropped.Add(1)
+		s.refuseConn(conn, nil, refuse(transport.Busy, "admit client"))
+		linger(ctx, conn)
+	}
+	return place
+}
+
+// linger reads what a client sends that was refused before it said anything. Closing a socket with unread bytes resets
+// the connection, and the client's kernel throws the refusal away.
+func linger(ctx context.Context, conn *tls.Conn) {
+	if setDeadline(ctx, conn, time.Now().Add(endTime)) == nil && conn.CloseWrite() == nil {
+		io.CopyN(io.Discard, conn.NetConn(), joinBytes)
+	}
 }
 
 // wake unblocks reads of conn now, and writes within endTime, so that its goroutine can
@@ -83,14 +120,6 @@ func setDeadline(ctx context.Context, conn *tls.Conn, until time.Time) error {
 // with an error if the certificate was good, for the log; for a client that measures
 // it returns the first echo.
 func (s *Server) admit(ctx context.Context, conn *tls.Conn) (e *end, echo wire.Frame, err error) {
-	defer s.joining.Add(-1)
-	// Counted for who has not shown a grant yet: paired ends are bounded by MaxPipes, and strangers must not use up
-	// what those need.
-	if s.joining.Add(1) > int64(s.config.MaxJoining) {
-		s.counters.dropped.Add(1)
-		conn.NetConn().Close() // without alert or refusal, which would cost more
-		return nil, echo, refuse(transport.Busy, "admit client")
-	}
 	f, err := wire.Read(io.LimitReader(conn, joinBytes))
 	switch {
 	case ctx.Err() != nil:

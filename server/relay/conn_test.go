@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/server/gate"
 	"hawser/server/grant"
 	"hawser/transport"
 	"hawser/transport/wire"
@@ -81,21 +82,39 @@ func TestEpochsDoNotMeet(t *testing.T) {
 	})
 }
 
-func TestOverTheLimitStrangersAreClosedAtOnce(t *testing.T) {
+func TestOverTheLimitClientsAreToldToComeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(c *Config) { c.MaxJoining = 2 })
 		first, second := r.dial(t, r.device()), r.dial(t, r.device())
 		synctest.Wait()
 		began := time.Now()
-		_, err := r.dial(t, r.device()).Read(make([]byte, 1))
-		if err == nil || time.Since(began) != 0 {
-			t.Errorf("third connection read %v after %v, want an end at once", err, time.Since(began))
+		f, err := wire.Read(r.dial(t, r.device()))
+		if err != nil || f.Type != wire.TypeRefuse || f.Refusal().Reason != transport.Busy || f.Refusal().RetryAfter != busyTime || time.Since(began) != 0 {
+			t.Errorf("the third connection reads %v, %v after %v, want busy at once", f, err, time.Since(began))
 		}
 		wantReason(t, answer(first), transport.Timeout)
 		wantReason(t, answer(second), transport.Timeout)
 		r.pair(t, "s1") // and those who wait for their other end do not count
 		r.pair(t, "s2")
 		r.pair(t, "s3")
+	})
+}
+
+// Strangers have places of their own: however many come, who has a certificate gets in.
+func TestStrangersTakeNoPlaceOfClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.server.strangers = gate.New("strangers", gate.Limits{All: 2, Source: 2, Net: 2}, nil)
+		first, second := r.dial(t, tls.Certificate{}), r.dial(t, tls.Certificate{})
+		synctest.Wait()
+		began := time.Now()
+		if _, err := r.dial(t, tls.Certificate{}).Read(make([]byte, 1)); err == nil || time.Since(began) != 0 {
+			t.Errorf("a third stranger read %v after %v, want an end at once", err, time.Since(began))
+		}
+		r.pair(t, "s1")
+		must(t, echo(r.dial(t, r.device()), 16))
+		wantReason(t, answer(first), transport.Timeout)
+		wantReason(t, answer(second), transport.Timeout)
 	})
 }
 

@@ -14,7 +14,7 @@ type Counters struct {
 	// Bytes from each end, without the outer TLS.
 	FromRuntime, FromManager int64
 	Refused                  map[transport.Reason]int64
-	Dropped                  int64 // connections that were closed without an answer: too many were joining
+	Dropped                  int64 // connections that found no place: too many had no grant
 }
 
 // counters counts, and is safe for concurrent use.

@@ -14,13 +14,20 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/control"
 )
 
-// DefaultMaxJoining is how many connections without an accepted grant a relay
-// holds (wire §5.3).
+// DefaultMaxJoining is how many connections of clients with a certificate, but without an accepted grant a relay holds
+// (wire §5.3).
 const DefaultMaxJoining = 1024
+
+// leastShare is what a source may have of few places.
+const leastShare = 16
+
+// strangerPlaces are for clients without a certificate: they hear why nobody pairs them, and that is all.
+var strangerPlaces = gate.Limits{All: 256, Source: 64, Net: 128}
 
 // DefaultMaxPipes is how many sessions a relay carries at most, unless its configuration
 // says otherwise.
@@ -49,8 +56,10 @@ type Config struct {
 	Now        func() time.Time         // nil: time.Now
 	Logger     *slog.Logger             // nil: no log
 	MaxJoining int                      // 0: DefaultMaxJoining
-	MaxPipes   int                      // sessions that it carries at most; 0: DefaultMaxPipes
-	Limits     Limits                   // of what sessions carry
+	// Descriptors is how many the process may open, of which those without an accepted grant get a share; 0: any number.
+	Descriptors int
+	MaxPipes    int    // sessions that it carries at most; 0: DefaultMaxPipes
+	Limits      Limits // of what sessions carry
 }
 
 // Server is a Relay Server.
@@ -64,12 +73,13 @@ type Server struct {
 	own      atomic.Pointer[own] // nil until enrolled
 	enrolled chan struct{}       // closed when own is set for the first time
 
-	used     *used
-	pairing  *pairing
-	mover    *mover
-	limiter  *limiter // nil: no limits
-	counters counters
-	joining  atomic.Int64
+	used      *used
+	pairing   *pairing
+	mover     *mover
+	limiter   *limiter // nil: no limits
+	counters  counters
+	joining   *gate.Gate // clients with a certificate, and without an accepted grant
+	strangers *gate.Gate // clients without one
 }
 
 // New makes a relay. It does not touch the network or the disk.
@@ -82,6 +92,9 @@ func New(c Config) (*Server, error) {
 		config: c, home: home(c.Dir), log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
 		enrolled: make(chan struct{}), used: newUsed(), pairing: newPairing(c.MaxPipes), mover: newMover(), limiter: newLimiter(c.Limits),
 	}
+	joining := gate.Limits{All: c.MaxJoining, Source: max(c.MaxJoining/4, leastShare), Net: max(c.MaxJoining/2, leastShare)}
+	s.joining = gate.New("connections without a grant", joining.Fit(c.Descriptors, 8), s.log)
+	s.strangers = gate.New("relay connections without a certificate", strangerPlaces.Fit(c.Descriptors, 16), s.log)
 	c.Dialer.Certificate = func() *tls.Certificate {
 		cert, _ := s.Certificate() // none: an enrolling client shows nothing
 		return cert
