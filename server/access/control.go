@@ -32,6 +32,8 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 			s.finishSession(ctx, r.ID, peer.Name.String(), transport.LinkLost)
 		}
 	})
+	// Its socket is closed then; what was read from it before is not worth a wait.
+	defer context.AfterFunc(ctx, func() { l.closeWith(&wire.Refusal{Reason: transport.LinkLost}) })()
 	err = l.run(s.cfg.Heartbeat,
 		func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) },
 		func() {

@@ -361,3 +361,55 @@ func TestAFlappingLinkDoesNotFillTheAudit(t *testing.T) {
 		}
 	})
 }
+
+// A client that floods its control connection is read slowly, and others go on. One that is busy does not notice.
+func TestFramesOfOneLinkAreTakenSlowly(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		frame wire.Type
+		body  any
+		n     int
+		want  time.Duration // until the pong to a ping behind them
+	}{
+		{"a busy client", wire.TypeOfferAck, wire.OfferAck{Session: "s"}, 99, 0},
+		{"a flood", wire.TypeOfferAck, wire.OfferAck{Session: "s"}, 599, 50 * time.Second},
+		{"a burst of measurements", wire.TypeMeasurements, wire.Measurements{}, 9, 0},
+		{"a flood of them", wire.TypeMeasurements, wire.Measurements{}, 60, 50*time.Second + frameCost},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				defer w.stop()
+				c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
+				defer c.Close()
+				time.Sleep(time.Minute) // what was sent before counts no more
+				began := time.Now()
+				for range tt.n {
+					c.write(tt.frame, tt.body)
+				}
+				if err := wire.Write(c, wire.TypePing, wire.Ping(time.Minute)); err != nil {
+					t.Fatal(err)
+				}
+				if f, err := wire.Expect(c, wire.TypePong); err != nil || time.Since(began) != tt.want {
+					t.Errorf("%v after %v: %v, want %v", f.Type, time.Since(began), err, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAFloodedLinkStillEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
+		for range 200 {
+			c.write(wire.TypeMeasurements, wire.Measurements{})
+		}
+		synctest.Wait()
+		began := time.Now()
+		w.stop()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the end took %v", took)
+		}
+	})
+}

@@ -15,6 +15,30 @@ import (
 	"hawser/transport/wire"
 )
 
+// How fast frames of one link are taken, after a burst: far more than an honest client sends, and so few that a stolen one
+// does not use up the processor and the database of all others (access §4).
+const (
+	frameCost   = 100 * time.Millisecond // 10 frames a second
+	measureCost = time.Second            // of one with measurements, which looks into the store
+	frameBurst  = 10 * time.Second       // 100 frames, or 10 with measurements
+)
+
+// frameRate is when the frames that were taken so far are paid for.
+type frameRate struct{ paid time.Time }
+
+// take counts one frame, and returns for how long the next one waits. It is pure.
+func (r *frameRate) take(t wire.Type, now time.Time) time.Duration {
+	cost := frameCost
+	if t == wire.TypeMeasurements {
+		cost = measureCost
+	}
+	if r.paid.Before(now) {
+		r.paid = now
+	}
+	r.paid = r.paid.Add(cost)
+	return max(0, r.paid.Sub(now)-frameBurst)
+}
+
 const (
 	queueFrames = 64              // that may wait for a link; a peer that lets more pile up is dead
 	endTimeout  = 2 * time.Second // to tell the peer why a link ends
@@ -40,6 +64,7 @@ type link struct {
 
 	out     chan message
 	closing chan *wire.Refusal // why it ends: the first reason wins
+	ending  chan struct{}      // closed when it begins to end
 	done    chan struct{}      // closed when it has ended
 
 	mu       sync.Mutex // guards the rest
@@ -63,7 +88,7 @@ func noKeepAlive(conn *tls.Conn) {
 func newLink(conn *tls.Conn, peer identity.Peer, hello wire.Hello, now time.Time) *link {
 	return &link{
 		conn: conn, peer: peer, hello: hello, hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(), began: time.Now(),
-		out: make(chan message, queueFrames), closing: make(chan *wire.Refusal, 1), done: make(chan struct{}),
+		out: make(chan message, queueFrames), closing: make(chan *wire.Refusal, 1), ending: make(chan struct{}), done: make(chan struct{}),
 		acks: make(map[string]chan transport.Reason),
 	}
 }
@@ -97,6 +122,7 @@ func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, onEnd
 	writer.Go(func() {
 		defer func() { l.closeConn(why) }() // which ends read as well
 		why = l.write()
+		close(l.ending)
 		onEnd()
 		l.sendReason(why)
 	})
@@ -118,12 +144,14 @@ func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, onEnd
 // read handles frames until one is late or wrong. Each ping says when the next one comes at the latest (wire §4.6).
 func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) error {
 	next := heartbeat
+	var rate frameRate
 	for {
 		l.conn.SetReadDeadline(time.Now().Add(next + wire.Grace(next)))
 		f, err := wire.Read(l.conn)
 		if err != nil {
 			return err
 		}
+		l.rest(rate.take(f.Type, time.Now()))
 		switch f.Type {
 		case wire.TypePing:
 			if next, err = f.PingInterval(); err != nil {
@@ -136,6 +164,20 @@ func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) erro
 				return err
 			}
 		}
+	}
+}
+
+// rest lets time pass in which nothing is read, unless the link ends. What a client sends meanwhile stays in its own
+// buffers, and in those of the network.
+func (l *link) rest(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.ending:
 	}
 }
 
