@@ -26,7 +26,7 @@ const (
 // each, and with a whole one, up to 40 KiB each, for each role. Of the descriptors of the process they get an eighth, and
 // a sixteenth.
 var (
-	helloPlaces = gate.Limits{All: 2048, Source: 128, Net: 256}
+	helloPlaces = gate.Limits{All: 1024, Source: 128, Net: 256}
 	rolePlaces  = gate.Limits{All: 256, Source: 64, Net: 128}
 )
 

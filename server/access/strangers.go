@@ -32,7 +32,7 @@ type places struct {
 }
 
 func newPlaces(descriptors int, log *slog.Logger) places {
-	few := gate.Limits{All: 256, Source: 64, Net: 128}.Fit(descriptors, 16)
+	few := gate.Limits{All: 128, Source: 64, Net: 96}.Fit(descriptors, 16)
 	return places{
 		anonymous: gate.New("anonymous API connections", few, log),
 		strangers: gate.New("connections without a certificate", few, log),
