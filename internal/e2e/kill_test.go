@@ -105,6 +105,7 @@ func (l *load) wantLoad() {
 type load struct {
 	*infra
 	url   string
+	code  string // of admin's login
 	admin *accesstest.Client
 
 	mu                     sync.Mutex // guards the rest
@@ -125,6 +126,7 @@ func newLoad(t *testing.T, url string) *load {
 		Code string `json:"admin_code"`
 	}
 	command(t, &made, "hawser-server", args...)
+	l.code = made.Code
 	l.serve()
 	l.admin = accesstest.NewClient()
 	var answer api.LoginAnswer
