@@ -19,15 +19,16 @@ import (
 // What a stranger gets before TLS has finished (wire §1.3).
 const (
 	handshakeTime  = 10 * time.Second // from the first byte on
+	turnTime       = 3 * time.Second  // of it, at most, for a place among those of the role
 	handshakeBytes = 16 << 10         // after the hello; a client's certificates are 2 or 3 KiB
 )
 
-// helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole, about 8 KiB
-// each, and with a whole one, up to 40 KiB each, for each role. Of the descriptors of the process they get an eighth, and
-// a sixteenth.
+// helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole or waits for
+// its turn, about 8 KiB each, and after that, up to 40 KiB each, for each role. Of the descriptors of the process they get
+// an eighth, and a sixteenth.
 var (
 	helloPlaces = gate.Limits{All: 1024, Source: 128, Net: 256}
-	rolePlaces  = gate.Limits{All: 256, Source: 64, Net: 128}
+	rolePlaces  = gate.Limits{All: 128, Source: 32, Net: 64}
 )
 
 // How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
@@ -58,6 +59,13 @@ type front struct {
 type counted struct {
 	role
 	places *gate.Gate
+}
+
+// await waits for a place, for less time than clients wait for the end of a handshake (wire §8).
+func (r counted) await(ctx context.Context, conn net.Conn) *gate.Place {
+	ctx, cancel := context.WithTimeout(ctx, turnTime)
+	defer cancel()
+	return r.places.Wait(ctx, conn.RemoteAddr(), func() { conn.Close() })
 }
 
 // newFront makes a front for a process that may open so many descriptors; 0 is any number.
@@ -106,11 +114,19 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
 	until := time.Now().Add(handshakeTime)
 	r, hello, err := f.receive(ctx, conn, place, until)
-	place.Leave()
 	var tlsConn *tls.Conn
+	if err == nil {
+		// In turn: after a restart all come back at once, and who is sent away comes back much later than a short wait.
+		next := r.await(ctx, conn)
+		place.Leave()
+		if place = next; place == nil {
+			err = errNoPlace
+		}
+	}
 	if err == nil {
 		tlsConn, err = f.handshake(ctx, conn, r, hello, until)
 	}
+	place.Leave()
 	if err != nil {
 		conn.Close()
 		f.log.Debug("handshake failed", "addr", conn.RemoteAddr().String(), "err", err)
@@ -148,11 +164,6 @@ var errNoPlace = errors.New("no place for one more handshake")
 // handshake finishes TLS, whose hello has been read. Each connection is read record by record until then, because one
 // with a relay leaves its TLS later (session §2).
 func (f *front) handshake(ctx context.Context, conn net.Conn, r counted, hello []byte, until time.Time) (*tls.Conn, error) {
-	place := r.places.Enter(conn.RemoteAddr(), func() { conn.Close() })
-	if place == nil {
-		return nil, errNoPlace
-	}
-	defer place.Leave()
 	cert, err := r.certificate() // for each hello: it may have been renewed since the last one
 	if err != nil {
 		return nil, errors.Join(err, alert(conn, internalError))

@@ -59,10 +59,7 @@ func newBook(l Limits) *book { return &book{limits: l, sites: make(map[netip.Pre
 // enter gives a place to a newcomer, and says who has to go for it, if anybody. Without a place for it, taken is nil.
 func (b *book) enter(from netip.Addr, cut func(), now time.Time) (taken, goes *seat) {
 	source, net := prefixes(from)
-	s := b.sites[net]
-	if s == nil {
-		s = &site{prefix: net}
-	}
+	s := b.site(net)
 	goes, full := b.decide(s, source, now)
 	if full && goes == nil {
 		return nil, nil
@@ -70,16 +67,38 @@ func (b *book) enter(from netip.Addr, cut func(), now time.Time) (taken, goes *s
 	if goes != nil {
 		b.leave(goes)
 	}
-	taken = &seat{site: s, source: source, heard: now, cut: cut}
+	return b.seat(s, source, cut, now), goes
+}
+
+// join gives a newcomer a place that is free, and takes none from anybody: then it returns nil.
+func (b *book) join(from netip.Addr, cut func(), now time.Time) *seat {
+	source, net := prefixes(from)
+	s := b.site(net)
+	if _, full := b.decide(s, source, now); full {
+		return nil
+	}
+	return b.seat(s, source, cut, now)
+}
+
+// site returns who has an address; one without places is not in the book.
+func (b *book) site(net netip.Prefix) *site {
+	if s := b.sites[net]; s != nil {
+		return s
+	}
+	return &site{prefix: net}
+}
+
+func (b *book) seat(s *site, source netip.Prefix, cut func(), now time.Time) *seat {
+	taken := &seat{site: s, source: source, heard: now, cut: cut}
 	b.all++
 	s.seats = append(s.seats, taken)
 	if len(s.seats) == 1 {
-		b.sites[net] = s
+		b.sites[s.prefix] = s
 		heap.Push(&b.ranks, s)
 	} else {
 		heap.Fix(&b.ranks, s.rank)
 	}
-	return taken, goes
+	return taken
 }
 
 // decide says whether a limit is reached, and whose place is taken then. Of its own share a source can only lose what
@@ -128,11 +147,11 @@ func (b *book) progress(s *seat, now time.Time) {
 	heap.Fix(&b.ranks, s.site.rank)
 }
 
-// leave frees a place. It may be called again.
-func (b *book) leave(s *seat) {
+// leave frees a place, unless that was done before.
+func (b *book) leave(s *seat) (freed bool) {
 	site := s.site
 	if site == nil {
-		return
+		return false
 	}
 	s.site = nil
 	b.all--
@@ -140,9 +159,10 @@ func (b *book) leave(s *seat) {
 	if len(site.seats) == 0 {
 		heap.Remove(&b.ranks, site.rank)
 		delete(b.sites, site.prefix)
-		return
+		return true
 	}
 	heap.Fix(&b.ranks, site.rank)
+	return true
 }
 
 // Source returns what counts as one client: an IPv4 address, or in IPv6 a /64, of which a subscriber could use a new

@@ -2,9 +2,11 @@ package gate
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,9 +18,17 @@ type Gate struct {
 	log  *slog.Logger
 	warn Throttle
 
-	mu     sync.Mutex // guards the rest; never held while a connection is closed
-	book   *book
-	turned turned
+	mu      sync.Mutex // guards the rest; never held while a connection is closed
+	book    *book
+	turned  turned
+	waiting []*waiter // who came first is first
+}
+
+// waiter is a connection that waits for a place.
+type waiter struct {
+	from   netip.Addr
+	cut    func()
+	placed chan *Place // of one
 }
 
 // turned counts who was turned away since it was last said.
@@ -41,22 +51,45 @@ type Place struct {
 // Enter gives a place to a connection, or returns nil. If the place goes to another connection later, cut is called:
 // once, from another goroutine, and it must not block. Who has a place calls Leave.
 func (g *Gate) Enter(remote net.Addr, cut func()) *Place {
-	from := AddrOf(remote)
+	place := g.try(&waiter{from: AddrOf(remote), cut: cut}, false)
+	if place == nil {
+		g.say(turned{refused: 1})
+	}
+	return place
+}
+
+// Wait is Enter, but waits for a place, in turn, until ctx ends; then it returns nil.
+func (g *Gate) Wait(ctx context.Context, remote net.Addr, cut func()) *Place {
+	w := &waiter{from: AddrOf(remote), cut: cut, placed: make(chan *Place, 1)}
+	for {
+		place := g.try(w, true)
+		if place != nil {
+			return place
+		}
+		place, again := w.await(ctx)
+		if place == nil {
+			place = g.giveUp(w)
+		}
+		if place == nil && !again {
+			g.say(turned{refused: 1})
+		}
+		if place != nil || !again {
+			return place
+		}
+	}
+}
+
+// try gives a place if there is one, and else notes that somebody waits.
+func (g *Gate) try(w *waiter, waits bool) *Place {
 	g.mu.Lock()
-	taken, goes := g.book.enter(from, cut, time.Now())
-	switch {
-	case taken == nil:
-		g.turned.refused++
-	case goes != nil:
-		g.turned.cut++
+	taken, goes := g.book.enter(w.from, w.cut, time.Now())
+	if taken == nil && waits {
+		g.waiting = append(g.waiting, w)
 	}
-	say, since, heaviest := g.fullLocked(taken == nil || goes != nil)
 	g.mu.Unlock()
-	if say {
-		g.log.Warn("more strangers than places: some are turned away", "what", g.what, "refused", since.refused, "cut", since.cut, "addr", heaviest)
-	}
 	if goes != nil {
 		goes.cut()
+		g.say(turned{cut: 1})
 	}
 	if taken == nil {
 		return nil
@@ -64,16 +97,63 @@ func (g *Gate) Enter(remote net.Addr, cut func()) *Place {
 	return &Place{g, taken}
 }
 
-// fullLocked returns what there is to say in the log, and whom most places belong to.
-func (g *Gate) fullLocked(turnedAway bool) (say bool, since turned, heaviest netip.Prefix) {
-	if !turnedAway || !g.warn.Allow(time.Now()) {
-		return false, since, heaviest
+// giveUp ends a wait. The place may have come in this instant.
+func (g *Gate) giveUp(w *waiter) *Place {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting = slices.DeleteFunc(g.waiting, func(o *waiter) bool { return o == w })
+	select {
+	case place := <-w.placed:
+		return place
+	default:
+		return nil
 	}
-	since, g.turned = g.turned, turned{}
+}
+
+// await waits for a place. Time alone makes others stuck, so it is tried again after a while.
+func (w *waiter) await(ctx context.Context) (place *Place, again bool) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case place := <-w.placed:
+		return place, false
+	case <-timer.C:
+		return nil, true
+	case <-ctx.Done():
+		return nil, false
+	}
+}
+
+// placeLocked gives a place that was left to the first who waits and may have it.
+func (g *Gate) placeLocked() {
+	now := time.Now()
+	for i, w := range g.waiting {
+		taken := g.book.join(w.from, w.cut, now)
+		if taken == nil {
+			continue
+		}
+		g.waiting = slices.Delete(g.waiting, i, i+1)
+		w.placed <- &Place{g, taken}
+		return
+	}
+}
+
+// say counts who was turned away, and tells the log once a minute, with the source that most places belong to.
+func (g *Gate) say(more turned) {
+	g.mu.Lock()
+	g.turned.refused += more.refused
+	g.turned.cut += more.cut
+	if !g.warn.Allow(time.Now()) {
+		g.mu.Unlock()
+		return
+	}
+	since, heaviest := g.turned, netip.Prefix{}
+	g.turned = turned{}
 	if len(g.book.ranks) > 0 {
 		heaviest = g.book.ranks[0].prefix
 	}
-	return true, since, heaviest
+	g.mu.Unlock()
+	g.log.Warn("more strangers than places: some are turned away", "what", g.what, "refused", since.refused, "cut", since.cut, "addr", heaviest)
 }
 
 // Progress tells the gate that the client has got further. Bytes alone are no progress: a stranger can trickle them.
@@ -93,7 +173,9 @@ func (p *Place) Leave() {
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
-	p.gate.book.leave(p.seat)
+	if p.gate.book.leave(p.seat) {
+		p.gate.placeLocked()
+	}
 }
 
 // AddrOf returns the address of a peer, IPv4 as IPv4 though a listener for both families shows it as IPv6. On a network

@@ -1,9 +1,11 @@
 package gate
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +54,61 @@ func TestTheLogSaysOnceAMinuteWhoIsTurnedAway(t *testing.T) {
 		g.Enter(from("192.0.2.1"), func() {}) // takes the place of one that is stuck
 		if !strings.Contains(log.String(), "refused=97 cut=1") {
 			t.Errorf("a minute later it says %q", &log)
+		}
+	})
+}
+
+// Who waits gets the place that is left, in turn; whose source has its share already is passed over.
+func TestWaitingForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New("tests", Limits{All: 2, Source: 1, Net: 1}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		a, b := g.Enter(from("192.0.2.1"), nil), g.Enter(from("192.0.2.2"), nil)
+		got := make(chan string, 3)
+		places := map[string]*Place{}
+		var waiters sync.WaitGroup
+		for _, who := range []string{"192.0.2.1", "192.0.2.3", "192.0.2.4"} {
+			waiters.Go(func() {
+				places[who] = g.Wait(ctx, from(who), func() {})
+				got <- who
+			})
+			synctest.Wait()
+		}
+		b.Leave()
+		if who := <-got; who != "192.0.2.3" {
+			t.Errorf("%s got the place: the first has one", who)
+		}
+		a.Leave()
+		if who := <-got; who != "192.0.2.1" {
+			t.Errorf("%s got the place", who)
+		}
+		places["192.0.2.1"].Leave()
+		if who := <-got; who != "192.0.2.4" {
+			t.Errorf("%s got the place", who)
+		}
+		waiters.Go(func() {
+			if p := g.Wait(ctx, from("192.0.2.5"), nil); p != nil {
+				t.Error("who gave up got a place")
+			}
+		})
+		synctest.Wait()
+		cancel()
+		waiters.Wait()
+		if len(g.waiting) > 0 {
+			t.Error("who gave up still waits")
+		}
+	})
+}
+
+// A place becomes free by time alone when the one who has it is stuck.
+func TestWaitingTakesFromWhoIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New("tests", Limits{All: 1, Source: 1, Net: 1}, nil)
+		cut := make(chan time.Time, 1)
+		g.Enter(from("192.0.2.1"), func() { cut <- time.Now() })
+		began := time.Now()
+		if g.Wait(t.Context(), from("192.0.2.2"), nil) == nil || (<-cut).Sub(began) != patience {
+			t.Error("no place")
 		}
 	})
 }
