@@ -25,10 +25,10 @@ const (
 
 // helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole or waits for
 // its turn, about 8 KiB each, and after that, up to 40 KiB each, for each role. Of the descriptors of the process they get
-// an eighth, and a sixteenth.
-var (
-	helloPlaces = gate.Limits{All: 1024, Source: 128, Net: 256}
-	rolePlaces  = gate.Limits{All: 128, Source: 32, Net: 64}
+// one of so many.
+const (
+	helloPlaces, helloShare = 1024, 8
+	rolePlaces, roleShare   = 128, 32
 )
 
 // How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
@@ -70,9 +70,9 @@ func (r counted) await(ctx context.Context, conn net.Conn) *gate.Place {
 
 // newFront makes a front for a process that may open so many descriptors; 0 is any number.
 func newFront(log *slog.Logger, descriptors int, roles ...role) *front {
-	f := &front{log: log, hellos: gate.New("hellos", helloPlaces.Fit(descriptors, 8), log)}
+	f := &front{log: log, hellos: gate.New("hellos", gate.Places(helloPlaces, descriptors, helloShare), log)}
 	for _, r := range roles {
-		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, rolePlaces.Fit(descriptors, 16), log)})
+		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, gate.Places(rolePlaces, descriptors, roleShare), log)})
 	}
 	return f
 }

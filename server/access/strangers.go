@@ -32,12 +32,11 @@ type places struct {
 }
 
 func newPlaces(descriptors int, log *slog.Logger) places {
-	few := gate.Limits{All: 128, Source: 64, Net: 96}.Fit(descriptors, 16)
 	return places{
-		anonymous: gate.New("anonymous API connections", few, log),
-		strangers: gate.New("connections without a certificate", few, log),
-		purposes:  gate.New("connections without a purpose", gate.Limits{All: 1024, Source: 256, Net: 512}.Fit(descriptors, 8), log),
-		refusals:  gate.New("refusals", gate.Limits{All: 32, Source: 16, Net: 16}, log),
+		anonymous: gate.New("anonymous API connections", gate.Places(128, descriptors, 16), log),
+		strangers: gate.New("connections without a certificate", gate.Places(128, descriptors, 8), log),
+		purposes:  gate.New("connections without a purpose", gate.Places(1024, descriptors, 16), log),
+		refusals:  gate.New("refusals", gate.Places(32, descriptors, 32), log),
 	}
 }
 

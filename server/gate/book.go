@@ -22,13 +22,18 @@ type Limits struct {
 // minPlaces are left however few descriptors there are: fewer would shut a site out whose gateways start together.
 const minPlaces = 16
 
-// Fit returns limits with at most one in share of a process's descriptors for all. The rest is for the clients that
-// have proven who they are. No descriptors means that their number is not known, and changes nothing.
-func (l Limits) Fit(descriptors, share int) Limits {
+// Places returns the limits of so many places, but at most one in share of a process's descriptors; the rest of these is
+// for the clients that have proven who they are. No descriptors means that their number is not known.
+//
+// A source has half of the places, and a net three quarters. Less would not protect others better, because who has most
+// gives way to them in any case, and it would slow down those who share an address: behind a load balancer, or the NAT
+// of a mobile network, that may be all gateways.
+func Places(all, descriptors, share int) Limits {
 	if descriptors > 0 {
-		l.All = min(l.All, max(descriptors/share, minPlaces))
+		all = min(all, max(descriptors/share, minPlaces))
 	}
-	return l
+	few := min(all, minPlaces)
+	return Limits{All: all, Source: max(all/2, few), Net: max(all*3/4, few)}
 }
 
 // A book says who has which place. Its methods are told the time, and do nothing but change the book.

@@ -151,11 +151,15 @@ func check(t *testing.T, b *book, l Limits) {
 	}
 }
 
-func TestLimitsFitTheDescriptors(t *testing.T) {
-	l := Limits{All: 1000, Source: 64, Net: 128}
-	for descriptors, want := range map[int]int{0: 1000, 64: minPlaces, 1024: 128, 65536: 1000} {
-		if got := l.Fit(descriptors, 8); got.All != want || got.Source != 64 || got.Net != 128 {
-			t.Errorf("of %d descriptors: %+v, want %d in all", descriptors, got, want)
+func TestPlacesFitTheDescriptors(t *testing.T) {
+	for descriptors, want := range map[int]Limits{
+		0: {1000, 500, 750}, 64: {minPlaces, minPlaces, minPlaces}, 1024: {128, 64, 96}, 65536: {1000, 500, 750},
+	} {
+		if got := Places(1000, descriptors, 8); got != want {
+			t.Errorf("of %d descriptors: %+v, want %+v", descriptors, got, want)
 		}
+	}
+	if got := Places(2, 0, 8); got != (Limits{2, 2, 2}) {
+		t.Errorf("of two places: %+v", got)
 	}
 }

@@ -23,11 +23,8 @@ import (
 // (wire §5.3).
 const DefaultMaxJoining = 1024
 
-// leastShare is what a source may have of few places.
-const leastShare = 16
-
 // strangerPlaces are for clients without a certificate: they hear why nobody pairs them, and that is all.
-var strangerPlaces = gate.Limits{All: 256, Source: 64, Net: 128}
+const strangerPlaces = 128
 
 // DefaultMaxPipes is how many sessions a relay carries at most, unless its configuration
 // says otherwise.
@@ -92,9 +89,8 @@ func New(c Config) (*Server, error) {
 		config: c, home: home(c.Dir), log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
 		enrolled: make(chan struct{}), used: newUsed(), pairing: newPairing(c.MaxPipes), mover: newMover(), limiter: newLimiter(c.Limits),
 	}
-	joining := gate.Limits{All: c.MaxJoining, Source: max(c.MaxJoining/4, leastShare), Net: max(c.MaxJoining/2, leastShare)}
-	s.joining = gate.New("connections without a grant", joining.Fit(c.Descriptors, 8), s.log)
-	s.strangers = gate.New("relay connections without a certificate", strangerPlaces.Fit(c.Descriptors, 16), s.log)
+	s.joining = gate.New("connections without a grant", gate.Places(c.MaxJoining, c.Descriptors, 16), s.log)
+	s.strangers = gate.New("relay connections without a certificate", gate.Places(strangerPlaces, c.Descriptors, 32), s.log)
 	c.Dialer.Certificate = func() *tls.Certificate {
 		cert, _ := s.Certificate() // none: an enrolling client shows nothing
 		return cert
