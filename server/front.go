@@ -117,9 +117,9 @@ func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
 	var tlsConn *tls.Conn
 	if err == nil {
 		// In turn: after a restart all come back at once, and who is sent away comes back much later than a short wait.
-		next := r.await(ctx, conn)
+		// Without the place from before: those who wait for one role must not shut the others out.
 		place.Leave()
-		if place = next; place == nil {
+		if place = r.await(ctx, conn); place == nil {
 			err = errNoPlace
 		}
 	}

@@ -17,6 +17,7 @@ type Limits struct {
 	All    int // for everybody
 	Source int // for one source
 	Net    int // for one net of IPv6
+	Queue  int // who may wait for one, half of them of one source
 }
 
 // minPlaces are left however few descriptors there are: fewer would shut a site out whose gateways start together.
@@ -32,8 +33,12 @@ func Places(all, descriptors, share int) Limits {
 	if descriptors > 0 {
 		all = min(all, max(descriptors/share, minPlaces))
 	}
+	queue := 4 * all
+	if descriptors > 0 {
+		queue = min(queue, descriptors/16)
+	}
 	few := min(all, minPlaces)
-	return Limits{All: all, Source: max(all/2, few), Net: max(all*3/4, few)}
+	return Limits{All: all, Source: max(all/2, few), Net: max(all*3/4, few), Queue: queue}
 }
 
 // A book says who has which place. Its methods are told the time, and do nothing but change the book.

@@ -28,7 +28,7 @@ type Gate struct {
 type waiter struct {
 	from   netip.Addr
 	cut    func()
-	placed chan *Place // of one
+	placed chan *Place // of one; nil: does not wait
 }
 
 // turned counts who was turned away since it was last said.
@@ -51,39 +51,39 @@ type Place struct {
 // Enter gives a place to a connection, or returns nil. If the place goes to another connection later, cut is called:
 // once, from another goroutine, and it must not block. Who has a place calls Leave.
 func (g *Gate) Enter(remote net.Addr, cut func()) *Place {
-	place := g.try(&waiter{from: AddrOf(remote), cut: cut}, false)
+	place, _ := g.try(&waiter{from: AddrOf(remote), cut: cut})
 	if place == nil {
 		g.say(turned{refused: 1})
 	}
 	return place
 }
 
-// Wait is Enter, but waits for a place, in turn, until ctx ends; then it returns nil.
+// Wait is Enter, but waits for a place, in turn, until ctx ends; then it returns nil. So it does at once when
+// too many wait.
 func (g *Gate) Wait(ctx context.Context, remote net.Addr, cut func()) *Place {
 	w := &waiter{from: AddrOf(remote), cut: cut, placed: make(chan *Place, 1)}
 	for {
-		place := g.try(w, true)
-		if place != nil {
-			return place
+		place, waits := g.try(w)
+		if waits {
+			place, waits = w.await(ctx)
 		}
-		place, again := w.await(ctx)
 		if place == nil {
 			place = g.giveUp(w)
 		}
-		if place == nil && !again {
+		if place == nil && !waits {
 			g.say(turned{refused: 1})
 		}
-		if place != nil || !again {
+		if place != nil || !waits {
 			return place
 		}
 	}
 }
 
-// try gives a place if there is one, and else notes that somebody waits.
-func (g *Gate) try(w *waiter, waits bool) *Place {
+// try gives a place if there is one, and else notes that somebody waits, if he wants to and not too many do.
+func (g *Gate) try(w *waiter) (place *Place, waits bool) {
 	g.mu.Lock()
 	taken, goes := g.book.enter(w.from, w.cut, time.Now())
-	if taken == nil && waits {
+	if waits = taken == nil && w.placed != nil && g.mayWaitLocked(w); waits {
 		g.waiting = append(g.waiting, w)
 	}
 	g.mu.Unlock()
@@ -92,9 +92,20 @@ func (g *Gate) try(w *waiter, waits bool) *Place {
 		g.say(turned{cut: 1})
 	}
 	if taken == nil {
-		return nil
+		return nil, waits
 	}
-	return &Place{g, taken}
+	return &Place{g, taken}, false
+}
+
+func (g *Gate) mayWaitLocked(w *waiter) bool {
+	same, source := 0, Source(w.from)
+	for _, o := range g.waiting {
+		if Source(o.from) == source {
+			same++
+		}
+	}
+	queue := g.book.limits.Queue
+	return len(g.waiting) < queue && same < max(queue/2, 1)
 }
 
 // giveUp ends a wait. The place may have come in this instant.
