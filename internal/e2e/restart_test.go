@@ -60,7 +60,8 @@ func TestAllDevicesComeBackAfterARestart(t *testing.T) {
 	took := slices.MaxFunc(arrivals, time.Time.Compare).Sub(ready)
 	latencies := calls()
 	slow := latencies[len(latencies)*99/100]
-	peak, mean := busiest(arrivals, ready), float64(n)/max(1, took.Seconds())
+	// The time that others had the machine makes some late, and the mean small: it is none of the server's.
+	peak, mean := busiest(arrivals, ready), float64(n)/max(1, (took-watch.Others()).Seconds())
 	t.Logf("%d devices back %v after the server was ready, %d in the peak second, %.0f in the mean; %d searches failed, %d were told to come later",
 		n, took.Round(100*time.Millisecond), peak, mean, f.failed.Load(), f.later.Load())
 	t.Logf("%d calls: the median took %v, 99 of 100 at most %v", len(latencies), latencies[len(latencies)/2], slow)
