@@ -70,7 +70,9 @@ func (r counted) await(ctx context.Context, conn net.Conn) *gate.Place {
 
 // newFront makes a front for a process that may open so many descriptors; 0 is any number.
 func newFront(log *slog.Logger, descriptors int, roles ...role) *front {
-	f := &front{log: log, hellos: gate.New("hellos", gate.Places(helloPlaces, descriptors, helloShare), log)}
+	hellos := gate.Places(helloPlaces, descriptors, helloShare)
+	hellos.Patience = 0 // a client's hello comes with its first packets, and then it has no place here any more
+	f := &front{log: log, hellos: gate.New("hellos", hellos, log)}
 	for _, r := range roles {
 		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, gate.Places(rolePlaces, descriptors, roleShare), log)})
 	}

@@ -257,7 +257,7 @@ func TestStrangersCannotTakeAllPlaces(t *testing.T) {
 func TestACrowdOfOneRoleLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFrontRig(t)
-		r.front.roles[0].places = gate.New("a/1", gate.Limits{All: 2, Source: 2, Net: 2, Queue: 2}, nil)
+		r.front.roles[0].places = gate.New("a/1", gate.Limits{All: 2, Source: 2, Net: 2, Queue: 2, Patience: 2 * time.Second}, nil)
 		r.start(t, r.ln)
 		for range 2 {
 			conn := tls.Client(&mute{Conn: r.dial(t)}, &tls.Config{NextProtos: []string{"a/1"}, InsecureSkipVerify: true, VerifyConnection: anybody})

@@ -209,14 +209,9 @@ func (l *load) addClient(name string) (c *accesstest.Client, uid string) {
 // greet attaches a device, and leaves again.
 func (l *load) greet(c *accesstest.Client) {
 	l.t.Helper()
-	conn, err := l.prelude(l.t.Context(), c, wire.TypeHello, wire.Hello{Version: "test", Instance: "01", SessionVersion: wire.SessionVersion})
-	if err == nil {
-		_, err = wire.Expect(conn, wire.TypeWelcome)
-	}
-	if err != nil {
+	if err := l.welcome(c); err != nil {
 		l.t.Fatal(err)
 	}
-	conn.Close()
 }
 
 func (l *load) attach(name string) *online {

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// patience is for how long a client may make no progress before one of a source that has no more may take its place. A
-// handshake over a satellite takes less.
+// patience is usual: a handshake over a satellite takes less.
 const patience = 2 * time.Second
 
 // Limits are how many places there are. A source is one IPv4 address, or in IPv6 a /64: a subscriber has all of its
@@ -18,6 +17,9 @@ type Limits struct {
 	Source int // for one source
 	Net    int // for one net of IPv6
 	Queue  int // who may wait for one, half of them of one source
+	// Patience is for how long a client may make no progress before one of a source that has no more may take its place.
+	// Zero: it may at once, where an honest client is done in no time.
+	Patience time.Duration
 }
 
 // minPlaces are left however few descriptors there are: fewer would shut a site out whose gateways start together.
@@ -38,7 +40,7 @@ func Places(all, descriptors, share int) Limits {
 		queue = min(queue, descriptors/16)
 	}
 	few := min(all, minPlaces)
-	return Limits{All: all, Source: max(all/2, few), Net: max(all*3/4, few), Queue: queue}
+	return Limits{All: all, Source: max(all/2, few), Net: max(all*3/4, few), Queue: queue, Patience: patience}
 }
 
 // A book says who has which place. Its methods are told the time, and do nothing but change the book.
@@ -124,9 +126,9 @@ func (b *book) decide(own *site, source netip.Prefix, now time.Time) (goes *seat
 	}
 	switch {
 	case len(mine) >= b.limits.Source:
-		return stuck(mine, now), true
+		return b.stuck(mine, now), true
 	case source != own.prefix && len(own.seats) >= b.limits.Net:
-		return stuck(own.seats, now), true
+		return b.stuck(own.seats, now), true
 	case b.all < b.limits.All:
 		return nil, false
 	case b.all == 0:
@@ -136,12 +138,12 @@ func (b *book) decide(own *site, source netip.Prefix, now time.Time) (goes *seat
 	if len(heaviest.seats) > len(own.seats)+1 {
 		return heaviest.seats[0], true
 	}
-	return stuck(heaviest.seats, now), true
+	return b.stuck(heaviest.seats, now), true
 }
 
 // stuck returns the first of some seats if it has made no progress for long enough.
-func stuck(seats []*seat, now time.Time) *seat {
-	if len(seats) == 0 || now.Sub(seats[0].heard) < patience {
+func (b *book) stuck(seats []*seat, now time.Time) *seat {
+	if len(seats) == 0 || now.Sub(seats[0].heard) < b.limits.Patience {
 		return nil
 	}
 	return seats[0]

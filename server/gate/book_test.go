@@ -60,21 +60,23 @@ func TestWhoGetsAPlace(t *testing.T) {
 		limits       Limits
 		script, want string
 	}{
-		{"there is room", Limits{4, 2, 3, 0}, "a b c a", "a1 b1 c1 a2"},
-		{"a source has its share and no more", Limits{9, 2, 3, 0}, "a a a b", "a1 a2 a! b1"},
-		{"IPv4 as IPv6 is the same source", Limits{9, 2, 3, 0}, "a m a", "a1 m1 a!"},
-		{"of its share it loses what is stuck", Limits{9, 2, 3, 0}, "a 1s a 1s a a", "a1 a2 a3>a1 a!"},
-		{"who makes progress is not stuck", Limits{9, 2, 3, 0}, "a a 1s +a 1s a a", "a1 a2 a3>a2 a!"},
-		{"a /64 is one source", Limits{9, 2, 3, 0}, "x y x", "x1 y1 x!"},
-		{"a /56 has its share too", Limits{9, 2, 3, 0}, "x y z w o", "x1 y1 z1 w! o1"},
-		{"and loses the place that is stuck longest", Limits{9, 2, 3, 0}, "x y 1s z 1s w", "x1 y1 z1 w1>x1"},
-		{"when all is taken, who has most gives way at once", Limits{3, 3, 3, 0}, "a a b c", "a1 a2 b1 c1>a1"},
-		{"and its oldest that got on stays", Limits{3, 3, 3, 0}, "a a b +a c", "a1 a2 b1 c1>a2"},
-		{"who has as many does not", Limits{2, 2, 2, 0}, "a b c", "a1 b1 c!"},
-		{"unless it is stuck", Limits{2, 2, 2, 0}, "a 1s b 1s c c", "a1 b1 c1>a1 c!"},
-		{"nobody takes to have more than another", Limits{4, 3, 3, 0}, "a a b b b a", "a1 a2 b1 b2 b! a!"},
-		{"what was left is free", Limits{2, 2, 2, 0}, "a b -a c -b -c a a", "a1 b1 c1 a2 a3"},
-		{"no places at all", Limits{0, 2, 2, 0}, "a", "a!"},
+		{"there is room", Limits{4, 2, 3, 0, patience}, "a b c a", "a1 b1 c1 a2"},
+		{"a source has its share and no more", Limits{9, 2, 3, 0, patience}, "a a a b", "a1 a2 a! b1"},
+		{"IPv4 as IPv6 is the same source", Limits{9, 2, 3, 0, patience}, "a m a", "a1 m1 a!"},
+		{"of its share it loses what is stuck", Limits{9, 2, 3, 0, patience}, "a 1s a 1s a a", "a1 a2 a3>a1 a!"},
+		{"who makes progress is not stuck", Limits{9, 2, 3, 0, patience}, "a a 1s +a 1s a a", "a1 a2 a3>a2 a!"},
+		{"a /64 is one source", Limits{9, 2, 3, 0, patience}, "x y x", "x1 y1 x!"},
+		{"a /56 has its share too", Limits{9, 2, 3, 0, patience}, "x y z w o", "x1 y1 z1 w! o1"},
+		{"and loses the place that is stuck longest", Limits{9, 2, 3, 0, patience}, "x y 1s z 1s w", "x1 y1 z1 w1>x1"},
+		{"when all is taken, who has most gives way at once", Limits{3, 3, 3, 0, patience}, "a a b c", "a1 a2 b1 c1>a1"},
+		{"and its oldest that got on stays", Limits{3, 3, 3, 0, patience}, "a a b +a c", "a1 a2 b1 c1>a2"},
+		{"who has as many does not", Limits{2, 2, 2, 0, patience}, "a b c", "a1 b1 c!"},
+		{"unless it is stuck", Limits{2, 2, 2, 0, patience}, "a 1s b 1s c c", "a1 b1 c1>a1 c!"},
+		{"nobody takes to have more than another", Limits{4, 3, 3, 0, patience}, "a a b b b a", "a1 a2 b1 b2 b! a!"},
+		{"what was left is free", Limits{2, 2, 2, 0, patience}, "a b -a c -b -c a a", "a1 b1 c1 a2 a3"},
+		{"without patience whoever comes gets in", Limits{2, 2, 2, 0, 0}, "a b c c a", "a1 b1 c1>a1 c2>b1 a2>c1"},
+		{"also of one source", Limits{9, 2, 2, 0, 0}, "a a a", "a1 a2 a3>a1"},
+		{"no places at all", Limits{0, 2, 2, 0, patience}, "a", "a!"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := play(t, tt.limits, sources, tt.script); got != tt.want {
@@ -87,7 +89,7 @@ func TestWhoGetsAPlace(t *testing.T) {
 // Whatever strangers do: no limit is ever broken, the count is right, and a source without a place gets one as long as
 // any other has two.
 func TestALighterSourceAlwaysGetsIn(t *testing.T) {
-	limits := Limits{All: 40, Source: 8, Net: 12}
+	limits := Limits{All: 40, Source: 8, Net: 12, Patience: patience}
 	for seed := range soak.Or(200, 10_000) {
 		chance := rand.New(rand.NewPCG(uint64(seed), 1))
 		b, now := newBook(limits), time.Unix(0, 0)
@@ -153,13 +155,13 @@ func check(t *testing.T, b *book, l Limits) {
 
 func TestPlacesFitTheDescriptors(t *testing.T) {
 	for descriptors, want := range map[int]Limits{
-		0: {1000, 500, 750, 4000}, 64: {minPlaces, minPlaces, minPlaces, 4}, 1024: {128, 64, 96, 64}, 65536: {1000, 500, 750, 4000},
+		0: {1000, 500, 750, 4000, patience}, 64: {minPlaces, minPlaces, minPlaces, 4, patience}, 1024: {128, 64, 96, 64, patience}, 65536: {1000, 500, 750, 4000, patience},
 	} {
 		if got := Places(1000, descriptors, 8); got != want {
 			t.Errorf("of %d descriptors: %+v, want %+v", descriptors, got, want)
 		}
 	}
-	if got := Places(2, 0, 8); got != (Limits{2, 2, 2, 8}) {
+	if got := Places(2, 0, 8); got != (Limits{2, 2, 2, 8, patience}) {
 		t.Errorf("of two places: %+v", got)
 	}
 }

@@ -65,7 +65,7 @@ func (g *Gate) Wait(ctx context.Context, remote net.Addr, cut func()) *Place {
 	for {
 		place, waits := g.try(w)
 		if waits {
-			place, waits = w.await(ctx)
+			place, waits = w.await(ctx, g.book.limits.Patience)
 		}
 		if place == nil {
 			place = g.giveUp(w)
@@ -122,7 +122,7 @@ func (g *Gate) giveUp(w *waiter) *Place {
 }
 
 // await waits for a place. Time alone makes others stuck, so it is tried again after a while.
-func (w *waiter) await(ctx context.Context) (place *Place, again bool) {
+func (w *waiter) await(ctx context.Context, patience time.Duration) (place *Place, again bool) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
