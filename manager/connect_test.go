@@ -148,6 +148,26 @@ func TestConnectForwardsUntilItIsTold(t *testing.T) {
 	})
 }
 
+// A machine has said all it had to say, and a tool keeps its connection, as browsers do. Connect ends all the same.
+func TestConnectEndsThoughAToolStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := connect(t, "8080:192.168.1.10:4")
+		c := must(r.client.DialContext(t.Context(), "tcp", netip.AddrPortFrom(clientAddr, 8080).String()))
+		defer c.Close()
+		if got, err := io.ReadAll(c); string(got) != "bye" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		began := time.Now()
+		r.cancel()
+		if err := <-r.ended; err != nil {
+			t.Errorf("after ^C: %v", err)
+		}
+		if took := time.Since(began); took > toolEnd {
+			t.Errorf("it took %v to end, want %v at most", took, toolEnd)
+		}
+	})
+}
+
 func TestRefusedStreamResetsTheToolAndSaysWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := connect(t, "8081:192.168.1.10:1", "8082:192.168.1.10:2", "8083:192.168.1.10:3")

@@ -94,8 +94,8 @@ func (f *fake) restart(relay int) {
 	synctest.Wait()
 }
 
-// runtime is the gateway's end of one session. Port 1 is against its policy, port 2 is closed, and every other address
-// and the ping service send back what they get.
+// runtime is the gateway's end of one session. Port 1 is against its policy, port 2 is closed, port 4 says bye
+// and then only listens, and every other address and the ping service send back what they get.
 func (f *fake) runtime(offer wire.Offer) {
 	d := &transport.Dialer{DialContext: f.gateway.DialContext, Certificate: func() *tls.Certificate { return &f.gatewayTLS }}
 	s, err := session.Join(f.ctx, session.Config{Dialer: d, Certificate: f.gatewayTLS, Roots: f.pki.Roots, Offer: offer})
@@ -118,6 +118,12 @@ func echo(stream *mux.Stream) {
 		stream.Refuse(transport.Policy, "not allowed here")
 	case strings.HasSuffix(header.Target, ":2"):
 		stream.Refuse(transport.Refused, "")
+	case strings.HasSuffix(header.Target, ":4"):
+		stream.Grant()
+		io.WriteString(stream, "bye")
+		stream.CloseWrite()
+		io.Copy(io.Discard, stream)
+		stream.Close()
 	default:
 		stream.Grant()
 		io.Copy(stream, stream)

@@ -18,6 +18,7 @@ import (
 const (
 	// A failover is over by then (docs/tests.md, A2-failover).
 	toolWait    = 15 * time.Second // how long a tool waits for a session
+	toolEnd     = 2 * time.Second  // how long a tool may go on when Connect ends
 	acceptPause = 1 * time.Second  // after a failed Accept, for example without free file descriptors
 )
 
@@ -58,6 +59,10 @@ func (t *tunnel) tool(ctx context.Context, c net.Conn, target netip.AddrPort) {
 		}
 		return
 	}
+	// A session that ends when all of the machine's bytes have come is no failure of the stream, and a tool may never end
+	// its own direction.
+	stop := context.AfterFunc(ctx, func() { half.SetDeadline(time.Now().Add(toolEnd)) })
+	defer stop()
 	session.Bridge(half, stream)
 }
 
