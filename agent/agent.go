@@ -75,6 +75,7 @@ type Agent struct {
 	instance string               // of this process, in the hello
 	self     atomic.Pointer[Self] // nil until enrolled
 	status   statusBoard
+	counts   *counts
 	liveness liveness
 	around   lookout
 	alive    func(time.Duration) // the state machine promises liveness, and Options.Alive, to move again within this time
@@ -103,6 +104,7 @@ func New(o Options) (*Agent, error) {
 	// keepalives, and status can only show what is counted here.
 	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}
 	a.meter = new(meter)
+	a.counts = newCounts()
 	a.idleOut = a.meter.counting(o.DialContext)
 	a.alive = a.liveness.tell(o.Alive)
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex
@@ -166,6 +168,7 @@ func (a *Agent) trace(t transport.Attempt) {
 	if a.status.now() == StateDial { // an attempt of a session or a measurement does not show that the state machine moves
 		a.alive(time.Minute)
 	}
+	a.counts.attempt(t)
 	if t.Reason == "" {
 		a.log.Debug("way out open", "host", t.Host, "addr", t.Where(), "small", t.Small, "rtt", t.RTT, "took", t.Took)
 		return

@@ -147,6 +147,7 @@ func (s *sessions) run(ctx context.Context, r *running) {
 	err := s.serve(ctx, r)
 	r.cancel(nil)
 	reason := transport.ReasonOf(err)
+	s.agent.counts.over(r.live, reason)
 	s.ended(r, reason)
 	log.Info("session ended", "reason", reason, "took", time.Since(r.since).Round(time.Millisecond), "err", err)
 }
@@ -182,6 +183,7 @@ func (s *sessions) serve(ctx context.Context, r *running) error {
 	if err != nil {
 		return cause(ctx, err)
 	}
+	a.counts.begin(live)
 	a.log.Info("session up", "session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User)
 	s.mu.Lock()
 	r.live = live

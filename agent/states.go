@@ -129,6 +129,7 @@ func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
 	conn, link := up.conn, up.link
 	self, c := a.self.Load(), conn.Candidate
 	a.status.online(c)
+	a.counts.online()
 	a.log.Info("online", "uid", self.UID, "host", c.Host, "addr", c.Where(), "small", c.Small, "rtt", conn.RTT)
 	through := ""
 	if c.Proxy != "" {

@@ -32,6 +32,7 @@ type Status struct {
 	Error    string          `json:"error"` // of the last failure; empty once attached
 	Signal   Signal          `json:"signal"`
 	Data     DataStatus      `json:"data"`
+	Counts   Counts          `json:"counts"`
 	Key      string          `json:"key_switch,omitempty"` // locked or unlocked; empty: there is none
 	Reach    Reach           `json:"reach"`                // what sessions may reach now
 	Troubles []string        `json:"troubles"`             // what does not work, and stops nothing
@@ -154,7 +155,7 @@ func (a *Agent) Status() Status {
 	if n := len(st.Sessions); n > 0 {
 		st.Relay = st.Sessions[n-1].Relay
 	}
-	st.Data = a.data()
+	st.Data, st.Counts = a.data(), a.counts.now()
 	st.Reach = a.policy().Reach()
 	st.Troubles = a.troubles()
 	b := &a.status

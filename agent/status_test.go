@@ -26,7 +26,8 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 		Access:   &AccessStatus{Host: "hawser.example.com", Addr: "192.0.2.1", Port: 443, Way: "direct"},
 		Clock:    clock.Status{State: clock.Authentic, OffsetMS: -12, Source: "signed", FloorReset: &since},
 		Sessions: []SessionStatus{{"s1", "ann", "r1", since, 2}}, Signal: SignalSession,
-		Data: DataStatus{190000, 5700000, 5000000, 700000, 120}, Key: "unlocked", Troubles: []string{"save state: no space left on device"},
+		Data: DataStatus{190000, 5700000, 5000000, 700000, 120}, Key: "unlocked",
+		Counts: Counts{9, 7, Reasons{"timeout": 2}, 2, 1, 3, Reasons{"closed": 2}, 5, Reasons{"policy": 1}, 400, 5000}, Troubles: []string{"save state: no space left on device"},
 		Reach: Reach{Rules: []string{"192.168.10.20/32:502"}, Networks: []Network{{"lan0", netip.MustParsePrefix("192.168.10.0/24"), true, "it is so"}}}}
 	for _, tt := range []struct {
 		st   Status
@@ -35,14 +36,18 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 		{full, `{"state":"attached","uid":"u","domain":"plant","access":{"host":"hawser.example.com","addr":"192.0.2.1","port":443,"way":"direct","proxy":"","small":false},` +
 			`"relay":"r1","clock":{"state":"authentic","offset_ms":-12,"source":"signed","floor_reset":"2026-11-23T10:00:00Z"},` +
 			`"sessions":[{"id":"s1","user":"ann","relay":"r1","since":"2026-11-23T10:00:00Z","streams":2}],"since":"2026-11-23T10:00:00Z","error":"","signal":"session",` +
-			`"data":{"day_bytes":190000,"month_bytes":5700000,"budget_bytes":5000000,"over_bytes":700000,"interval_s":120},"key_switch":"unlocked",` +
+			`"data":{"day_bytes":190000,"month_bytes":5700000,"budget_bytes":5000000,"over_bytes":700000,"interval_s":120},` +
+			`"counts":{"connections":9,"handshakes":7,"failures":{"timeout":2},"online":2,"reconnects":1,` +
+			`"sessions":3,"session_ends":{"closed":2},"streams":5,"streams_refused":{"policy":1},"in_bytes":400,"out_bytes":5000},"key_switch":"unlocked",` +
 			`"reach":{"rules":["192.168.10.20/32:502"],"networks":[{"interface":"lan0","network":"192.168.10.0/24","lan":true,"why":"it is so"}]},` +
 			`"troubles":["save state: no space left on device"]}`},
 		{Status{State: StateEnroll, Clock: clock.Status{State: clock.Unknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling,
-			Reach: Policy{}.Reach(), Troubles: []string{}},
+			Counts: newCounts().now(), Reach: Policy{}.Reach(), Troubles: []string{}},
 			`{"state":"enroll","uid":"","domain":"","access":null,"relay":"","clock":{"state":"unknown","offset_ms":0,"source":"","floor_reset":null},` +
 				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way","signal":"enrolling",` +
-				`"data":{"day_bytes":0,"month_bytes":0,"budget_bytes":0,"over_bytes":0,"interval_s":0},"reach":{"rules":null,"networks":[]},"troubles":[]}`},
+				`"data":{"day_bytes":0,"month_bytes":0,"budget_bytes":0,"over_bytes":0,"interval_s":0},` +
+				`"counts":{"connections":0,"handshakes":0,"failures":{},"online":0,"reconnects":0,` +
+				`"sessions":0,"session_ends":{},"streams":0,"streams_refused":{},"in_bytes":0,"out_bytes":0},"reach":{"rules":null,"networks":[]},"troubles":[]}`},
 	} {
 		if got := string(must(json.Marshal(tt.st))(t)); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)

@@ -76,6 +76,8 @@ type Attempt struct {
 	Issuer string        // of the certificate that the server showed, if it is a foreign one
 	RTT    time.Duration // of the TCP connect, to the proxy if there is one; zero when it did not complete
 	Took   time.Duration
+	// GivenUp: the search had ended, because another was faster or nobody waited any more. Reason says nothing then.
+	GivenUp bool
 
 	proxyFailed bool // what failed is the proxy itself, whatever is behind it
 }

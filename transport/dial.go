@@ -278,8 +278,9 @@ func (r *race) learn(ctx context.Context, a Attempt) {
 // record keeps the result of an attempt. One that ended because the search did says
 // nothing about its candidate, which is not remembered as failed.
 func (r *race) record(ctx context.Context, a Attempt) {
+	a.GivenUp = ctx.Err() != nil
 	r.ended = append(r.ended, a)
-	if ctx.Err() == nil {
+	if !a.GivenUp {
 		r.d.memory.attempted(a, r.d.now())
 	}
 	if r.d.Trace != nil {

@@ -127,6 +127,12 @@ func printData(w io.Writer, d agent.DataStatus) {
 	fmt.Fprintln(w)
 }
 
+// printCounts says in a line what the agent has done since its start; all of it is in --json.
+func printCounts(w io.Writer, c agent.Counts) {
+	fmt.Fprintf(w, "counts    online %d times, %d connections (%d failed), %d sessions, %d streams (%d refused), %.1f MB in, %.1f MB out\n",
+		c.Online, c.Connections, c.Failures.Sum(), c.Sessions, c.Streams, c.StreamsRefused.Sum(), float64(c.InBytes)/1e6, float64(c.OutBytes)/1e6)
+}
+
 // wayText says how the Access Server is reached.
 func wayText(a agent.AccessStatus) string {
 	text := fmt.Sprintf("%s (%s) port %d, %s", a.Host, a.Addr, a.Port, a.Way)
@@ -161,6 +167,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 	}
 	fmt.Fprintln(w)
 	printData(w, st.Data)
+	printCounts(w, st.Counts)
 	printReach(w, st.Reach)
 	for _, s := range st.Sessions {
 		fmt.Fprintf(w, "session   %s by %s via relay %s, %d streams, since %s\n", s.ID, s.User, s.Relay, s.Streams, s.Since.Format(time.RFC3339))

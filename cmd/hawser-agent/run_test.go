@@ -22,3 +22,13 @@ func TestStatusSaysWhatItCostsToBeReachable(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusSaysInALineWhatWasDone(t *testing.T) {
+	c := agent.Counts{Connections: 9, Handshakes: 7, Failures: agent.Reasons{"timeout": 1, "refused": 1}, Online: 2, Reconnects: 1,
+		Sessions: 3, Streams: 5, StreamsRefused: agent.Reasons{"policy": 1}, InBytes: 400_000, OutBytes: 5_000_000}
+	const want = "counts    online 2 times, 9 connections (2 failed), 3 sessions, 5 streams (1 refused), 0.4 MB in, 5.0 MB out\n"
+	var text strings.Builder
+	if err := printStatus(&text, agent.Status{Counts: c}); err != nil || !strings.Contains(text.String(), want) {
+		t.Errorf("%s, %v; want %s", &text, err, want)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -96,6 +97,7 @@ type Mux struct {
 	}
 	received received
 	out      sender
+	counts   Counts
 }
 
 // Start begins a line: it says hello, and reads and writes until Close. A Manager may open streams at once.
@@ -157,6 +159,24 @@ func (m *Mux) Streams() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.streams)
+}
+
+// Counts is what a line has done so far.
+type Counts struct {
+	// Bytes of streams that have come, and that were queued to go; the frames around them, and the layers below, are not
+	// in it.
+	In, Out int64
+	Granted int64                      // streams, by a Runtime
+	Refused map[transport.Reason]int64 // streams, by a Runtime; nil: none
+}
+
+// Counts returns what was counted, also when the session is over. The caller owns it.
+func (m *Mux) Counts() Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.counts
+	c.Refused = maps.Clone(c.Refused)
+	return c
 }
 
 // Close ends the session and every stream, tells the peer, waits for its answer, at most for 2 s, and closes the line.

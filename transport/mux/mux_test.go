@@ -159,6 +159,9 @@ func TestStreamsAreLimited(t *testing.T) {
 		if stream, why := r.hear(0x83); stream != maxStreams+1 || !strings.Contains(why, `"busy"`) {
 			t.Errorf("stream %d: %s", stream, why)
 		}
+		if c := r.m.Counts(); c.Refused[transport.Busy] != 1 || c.Granted != 0 {
+			t.Errorf("counted %+v", c)
+		}
 	})
 }
 

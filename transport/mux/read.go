@@ -333,7 +333,7 @@ func (m *Mux) openLocked(h header, payload []byte) error {
 		first, ok = m.share.openStream(m.config.Streams)
 	}
 	if !ok {
-		m.sayLocked(typeRefused, h.stream, whyPayload{Reason: transport.Busy, Text: "the gateway has all its streams"}.encode())
+		m.refuseLocked(h.stream, transport.Busy, "the gateway has all its streams")
 		return nil
 	}
 	s := m.newStreamLocked(h.stream, Open{Service: p.Service, Target: p.Target}, first)
@@ -343,7 +343,7 @@ func (m *Mux) openLocked(h header, payload []byte) error {
 	select {
 	case m.accepts <- s:
 	default: // streams that were opened and reset before anybody has looked
-		m.sayLocked(typeRefused, h.stream, whyPayload{Reason: transport.Busy}.encode())
+		m.refuseLocked(h.stream, transport.Busy, "")
 		s.failLocked(&wire.Refusal{Reason: transport.Busy})
 		s.goneLocked()
 	}

@@ -29,6 +29,7 @@ func (m *Mux) deliver(h header, payload []byte, c *chunk) (kept bool, err error)
 	if err := s.recv.credit.received(h.n); err != nil {
 		return false, err
 	}
+	m.counts.In += int64(h.n)
 	if c != nil {
 		s.recv.chunks = append(s.recv.chunks, c)
 	} else {

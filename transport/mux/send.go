@@ -134,6 +134,7 @@ func (s *Stream) enqueue(c *chunk, n, k int) error {
 	s.m.share.give(weightOf(n) - weightOf(k))
 	c = s.m.pool.fit(c, k+framesOf(k)*headerBytes)
 	c.weight = weightOf(k)
+	s.m.counts.Out += int64(k)
 	s.queueLocked(c, typeData, k)
 	return nil
 }

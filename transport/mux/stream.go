@@ -76,6 +76,7 @@ func (s *Stream) Grant() error {
 	}
 	s.send.granted = true
 	s.send.room.Ring()
+	s.m.counts.Granted++
 	s.m.sayLocked(typeOpened, s.id, (&openedPayload{Credit: s.recv.credit.promised()}).encode())
 	return nil
 }
@@ -85,10 +86,18 @@ func (s *Stream) Refuse(reason transport.Reason, text string) {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	if s.err == nil {
-		s.m.sayLocked(typeRefused, s.id, whyPayload{Reason: reason, Text: text}.encode())
+		s.m.refuseLocked(s.id, reason, text)
 		s.failLocked(&wire.Refusal{Reason: reason, Text: text})
 		s.goneLocked()
 	}
+}
+
+func (m *Mux) refuseLocked(stream uint32, reason transport.Reason, text string) {
+	if m.counts.Refused == nil {
+		m.counts.Refused = make(map[transport.Reason]int64)
+	}
+	m.counts.Refused[reason]++
+	m.sayLocked(typeRefused, stream, whyPayload{Reason: reason, Text: text}.encode())
 }
 
 // streamFrameLocked handles a frame of one stream that is no data.
