@@ -29,13 +29,14 @@ var mayImport = map[string][]string{
 	"agent":               {"board", "identity", "probe", "transport", "internal/credential", "internal/answer", "internal/strictyaml"},
 	"manager":             {"identity", "probe", "transport", "transport/api", "internal/credential", "internal/answer"},
 	"board":               {},
-	"server":              {"server/access", "server/gate", "server/relay", "server/store", "identity", "transport", "internal/credential", "internal/answer", "internal/strictyaml"},
-	"server/access":       {"server/choose", "server/gate", "server/grant", "server/store", "identity", "transport", "transport/api"},
-	"server/relay":        {"server/gate", "server/grant", "identity", "transport", "internal/credential"},
+	"server":              {"server/access", "server/count", "server/gate", "server/relay", "server/store", "identity", "transport", "internal/credential", "internal/answer", "internal/strictyaml"},
+	"server/access":       {"server/choose", "server/count", "server/gate", "server/grant", "server/store", "identity", "transport", "transport/api"},
+	"server/relay":        {"server/count", "server/gate", "server/grant", "identity", "transport", "internal/credential"},
+	"server/count":        {"transport", "transport/api"},
 	"server/choose":       {"identity", "transport", "transport/api"},
 	"server/gate":         {},
 	"server/grant":        {"identity", "transport"},
-	"server/store":        {"identity", "transport", "transport/api"},
+	"server/store":        {"server/count", "identity", "transport", "transport/api"},
 	"probe":               {"identity", "transport"},
 	"transport":           {"identity"},
 	"transport/api":       {"identity", "transport"},
@@ -66,6 +67,7 @@ var libraries = []string{
 	"github.com/spf13/cobra", "golang.org/x",
 	"github.com/golang-jwt/jwt/v5",
 	"modernc.org/sqlite", "github.com/jackc/pgx/v5", "filippo.io/age",
+	"github.com/VictoriaMetrics/metrics",
 }
 
 // testLibraries are added for tests and for the free folders.

@@ -44,6 +44,8 @@ type Config struct {
 	Access *AccessConfig    // nil: this server is no Access Server
 	Relay  *RelayConfig     // nil: this server is no Relay Server
 	Level  slog.Level
+
+	Metrics netip.AddrPort // where they are served; zero: nowhere
 }
 
 // AccessConfig is the section access of server.yaml.
@@ -90,6 +92,9 @@ type raw struct {
 	Access *rawAccess       `yaml:"access,omitempty"`
 	Relay  *rawRelay        `yaml:"relay,omitempty"`
 	Log    rawLog           `yaml:"log,omitempty"`
+
+	Metrics       string `yaml:"metrics,omitempty"`
+	MetricsPublic bool   `yaml:"metrics_public,omitempty"`
 }
 
 type rawAccess struct {
@@ -166,6 +171,9 @@ func (r raw) check(dir string) (c Config, err error) {
 		return c, err
 	}
 	if c.Listen, err = checkListen(r.Listen); err != nil {
+		return c, err
+	}
+	if c.Metrics, err = r.checkMetrics(c.Ports); err != nil {
 		return c, err
 	}
 	if r.Root == "" {

@@ -43,6 +43,7 @@ relay:
   proxy: http://ann:secret@proxy.example:3128
 log:
   level: warn
+metrics: "[::1]:9464"
 `
 
 func TestConfigIsRead(t *testing.T) {
@@ -69,9 +70,9 @@ func TestConfigIsRead(t *testing.T) {
 			Limits: relay.Limits{Session: 2_500_000, Total: 50_000_000},
 			Proxy:  proxy,
 		},
-		Level: slog.LevelWarn,
+		Level: slog.LevelWarn, Metrics: netip.MustParseAddrPort("[::1]:9464"),
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, identity.Code{}),
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, identity.Code{}),
 		cmp.Comparer(func(a, b transport.ProxySetting) bool { return a.String() == b.String() })); diff != "" {
 		t.Error(diff)
 	}
@@ -149,6 +150,15 @@ func TestBadConfigIsRefusedWithItsPlace(t *testing.T) {
 		{"limit below none", good + "relay: {name: r, dir: r, access: [h], limits: {total_mbit: -1}}", "/x/server.yaml:3: relay.limits.total_mbit: -1"},
 		{"limit that nobody has", good + "relay: {name: r, dir: r, access: [h], limits: {session_mbit: 1000001}}", "/x/server.yaml:3: relay.limits.session_mbit: "},
 		{"unknown limit", good + "relay: {name: r, dir: r, access: [h], limits: {mbit: 1}}", "/x/server.yaml:3: "},
+		{"metrics at a name", good + "metrics: localhost:9464", `/x/server.yaml:3: metrics: "localhost:9464" is not ADDRESS:PORT`},
+		{"metrics without address", good + `metrics: ":9464"`, `/x/server.yaml:3: metrics: ":9464" is not ADDRESS:PORT`},
+		{"metrics without port", good + "metrics: 127.0.0.1", `/x/server.yaml:3: metrics: "127.0.0.1" is not ADDRESS:PORT`},
+		{"metrics at port 0", good + "metrics: 127.0.0.1:0", `/x/server.yaml:3: metrics: "127.0.0.1:0" is not ADDRESS:PORT`},
+		{"metrics on a port of clients", good + "metrics: 127.0.0.1:443\nmetrics_public: true", "/x/server.yaml:3: metrics: port 443 is one on which clients are served"},
+		{"metrics for everybody", good + "metrics: 0.0.0.0:9464", "/x/server.yaml:3: metrics: 0.0.0.0 is neither of this machine nor private"},
+		{"metrics on the internet", good + "metrics: \"[2001:db8::1]:9464\"", "/x/server.yaml:3: metrics: 2001:db8::1 is neither of this machine nor private"},
+		{"metrics on the internet, mapped", good + "metrics: \"[::ffff:192.0.2.1]:9464\"", "/x/server.yaml:3: metrics: 192.0.2.1 is neither of this machine nor private"},
+		{"public without metrics", good + "metrics_public: true", "/x/server.yaml:3: metrics_public: there is no metrics key"},
 		{"bad level", good + "access: {name: a, dir: a}\nlog: {level: loud}", "/x/server.yaml:4: log.level: \"loud\""},
 	}
 	t.Attr("cases", strconv.Itoa(len(tests)))

@@ -10,7 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"hawser/internal/wait"
+	"hawser/server/count"
 	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/record"
@@ -51,6 +54,7 @@ type front struct {
 	roles  []counted
 	log    *slog.Logger
 	hellos *gate.Gate // of connections whose hello is not whole
+	count  *listenCounters
 
 	proxied gate.Throttle
 }
@@ -69,12 +73,13 @@ func (r counted) await(ctx context.Context, conn net.Conn) *gate.Place {
 }
 
 // newFront makes a front for a process that may open so many descriptors; 0 is any number.
-func newFront(log *slog.Logger, descriptors int, roles ...role) *front {
+func newFront(log *slog.Logger, set *metrics.Set, descriptors int, roles ...role) *front {
+	set = count.SetOr(set)
 	hellos := gate.Places(helloPlaces, descriptors, helloShare)
 	hellos.Patience = 0 // a client's hello comes with its first packets, and then it has no place here any more
-	f := &front{log: log, hellos: gate.New("hellos", hellos, log)}
+	f := &front{log: log, count: newListenCounters(set), hellos: gate.New("hellos", hellos, log, set)}
 	for _, r := range roles {
-		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, gate.Places(rolePlaces, descriptors, roleShare), log)})
+		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, gate.Places(rolePlaces, descriptors, roleShare), log, set)})
 	}
 	return f
 }
@@ -96,12 +101,14 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 			return
 		}
 		if err != nil {
+			f.count.cannotAccept.Inc()
 			f.log.Warn("cannot accept connections", "addr", ln.Addr().String(), "err", err)
 			wait.Sleep(ctx, pause)
 			pause = min(2*pause, longPause)
 			continue
 		}
 		pause = firstPause
+		f.count.accepted.Inc()
 		place := f.hellos.Enter(conn.RemoteAddr(), func() { conn.Close() })
 		if place == nil {
 			conn.Close() // and not queued: its client tries another port or server at once
@@ -114,7 +121,10 @@ func (f *front) serve(ctx context.Context, ln net.Listener) {
 // handle does the handshake and hands the connection to its role. When the role serves, the connection has no place
 // here any more: control connections stay for months.
 func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
-	until := time.Now().Add(handshakeTime)
+	f.count.open.Inc()
+	defer f.count.open.Dec()
+	began := time.Now()
+	until := began.Add(handshakeTime)
 	r, hello, err := f.receive(ctx, conn, place, until)
 	var tlsConn *tls.Conn
 	if err == nil {
@@ -128,6 +138,7 @@ func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
 	if err == nil {
 		tlsConn, err = f.handshake(ctx, conn, r, hello, until)
 	}
+	f.count.handshake(began, r.role, err)
 	place.Leave()
 	if err != nil {
 		conn.Close()
@@ -145,8 +156,10 @@ func (f *front) receive(ctx context.Context, conn net.Conn, place *gate.Place, u
 		switch judgeFirst(hello) {
 		case balancer:
 			f.warnOfProxy(conn)
+			err = errors.Join(errBalancer, err)
 		case webUser:
 			answerWeb(conn)
+			err = errors.Join(errWebUser, err)
 		}
 		return counted{}, nil, err
 	}
@@ -161,7 +174,11 @@ func (f *front) receive(ctx context.Context, conn net.Conn, place *gate.Place, u
 	return r, hello, nil
 }
 
-var errNoPlace = errors.New("no place for one more handshake")
+var (
+	errNoPlace  = errors.New("no place for one more handshake")
+	errBalancer = errors.New("a PROXY header")
+	errWebUser  = errors.New("a plain HTTP request")
+)
 
 // handshake finishes TLS, whose hello has been read. Each connection is read record by record until then, because one
 // with a relay leaves its TLS later (session §2).

@@ -55,7 +55,7 @@ func newFrontRig(t *testing.T) *frontRig {
 			}})
 	}
 	roles = append(roles, role{"none/1", func() (*tls.Certificate, error) { return nil, errors.New("not enrolled") }, nil})
-	r.front = newFront(slog.New(slog.DiscardHandler), 0, roles...)
+	r.front = newFront(slog.New(slog.DiscardHandler), nil, 0, roles...)
 	var err error
 	r.ln, err = n.Host(netip.MustParseAddr("192.0.2.1")).Listen(443)
 	must(t, err)
@@ -217,7 +217,7 @@ func TestSilentStrangerIsCutAndHoldsUpNobody(t *testing.T) {
 func TestStrangersCannotTakeAllPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFrontRig(t)
-		r.front.hellos = gate.New("hellos", gate.Limits{All: 6, Source: 4, Net: 4}, nil)
+		r.front.hellos = gate.New("hellos", gate.Limits{All: 6, Source: 4, Net: 4}, nil, nil)
 		r.start(t, r.ln)
 		var silent []net.Conn
 		for _, addr := range []string{"192.0.2.7", "192.0.2.8"} {
@@ -257,7 +257,7 @@ func TestStrangersCannotTakeAllPlaces(t *testing.T) {
 func TestACrowdOfOneRoleLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFrontRig(t)
-		r.front.roles[0].places = gate.New("a/1", gate.Limits{All: 2, Source: 2, Net: 2, Queue: 2, Patience: 2 * time.Second}, nil)
+		r.front.roles[0].places = gate.New("a/1", gate.Limits{All: 2, Source: 2, Net: 2, Queue: 2, Patience: 2 * time.Second}, nil, nil)
 		r.start(t, r.ln)
 		for range 2 {
 			conn := tls.Client(&mute{Conn: r.dial(t)}, &tls.Config{NextProtos: []string{"a/1"}, InsecureSkipVerify: true, VerifyConnection: anybody})
@@ -333,7 +333,7 @@ func TestABrowserReadsWhatThisIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFrontRig(t)
 		web := webRole(r.front.roles[0].certificate)
-		r.front = newFront(slog.New(slog.DiscardHandler), 0, r.front.roles[0].role, web)
+		r.front = newFront(slog.New(slog.DiscardHandler), nil, 0, r.front.roles[0].role, web)
 		r.leafs[webALPN] = r.leafs["a/1"]
 		r.start(t, r.ln)
 		ask := func(conn net.Conn) {

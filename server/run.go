@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"hawser/identity"
 	"hawser/internal/durable"
 	"hawser/server/access"
@@ -43,7 +45,7 @@ type task func(ctx context.Context) error
 // Errors in its files and ports are found before Ready is called. Everything that can be wrong on this machine is tried
 // before anything is served, so that a service manager shows it at the start and not a technician hours later.
 func (s *Server) Run(ctx context.Context) (err error) {
-	r := running{Server: *s}
+	r := running{Server: *s, metrics: metrics.NewSet()}
 	r.Now = orNow(s.Now)
 	r.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
 	if r.Listen == nil {
@@ -102,7 +104,7 @@ func (r *running) openPorts() (serving []task, err error) {
 	if err != nil {
 		return nil, err
 	}
-	front := newFront(r.Logger, descriptors(), r.roles...)
+	front := newFront(r.Logger, r.metrics, descriptors(), r.roles...)
 	for _, ln := range listeners {
 		serving = append(serving, func(ctx context.Context) error { front.serve(ctx, ln); return nil })
 	}
@@ -138,12 +140,14 @@ func (c Config) Addrs() (addrs []string) {
 // its Server.
 type running struct {
 	Server
-	roots  *identity.Roots
-	leased <-chan struct{} // closed when the Access Server has its lease; nil: it needs none
-	roles  []role
-	tasks  []task
-	relay  task         // nil: none
-	own    *store.Store // to be closed
+	roots   *identity.Roots
+	metrics *metrics.Set    // of this run
+	leased  <-chan struct{} // closed when the Access Server has its lease; nil: it needs none
+	roles   []role
+	tasks   []task
+	relay   task         // nil: none
+	own     *store.Store // to be closed
+	scraped net.Listener // of the metrics; nil: none
 }
 
 func (r *running) open(ctx context.Context) (err error) {
@@ -163,7 +167,8 @@ func (r *running) open(ctx context.Context) (err error) {
 	if len(r.roles) > 0 {
 		r.roles = append(r.roles, webRole(r.roles[0].certificate))
 	}
-	return nil
+	r.exportBuild()
+	return r.openMetrics()
 }
 
 // openAccess checks the keys before it opens the store: that takes seconds, and makes a file where there was none.
@@ -178,7 +183,9 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 	shared := false // of a store that was handed over, nobody else knows
 	if r.Store == nil {
 		shared = c.shared()
-		if r.own, err = openStore(ctx, c, shared, r.Logger); err != nil {
+		o := c.storeOptions(shared, r.Logger)
+		o.Metrics = r.metrics
+		if r.own, err = openStoreAs(ctx, c, o); err != nil {
 			return err
 		}
 		r.Store = r.own
@@ -191,12 +198,17 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 		Roots: r.roots, Issuing: authority(keys.issuing),
 		TimeKey: keys.time.Key, TimeCert: keys.time.Chain[0],
 		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Descriptors: descriptors(), Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
+		Metrics: r.metrics,
 	}
 	config.Grant.Key, config.Grant.Cert = keys.grant.Key, keys.grant.Chain[0]
 	a, err := access.New(config)
 	if err != nil {
 		return err
 	}
+	r.exportExpiry("issuing", func() time.Time { return soonest(keys.issuing.Chain) })
+	r.exportExpiry("time", func() time.Time { return soonest(keys.time.Chain) })
+	r.exportExpiry("grant", func() time.Time { return soonest(keys.grant.Chain) })
+	r.exportExpiry("access", expiryOf(a.Certificate))
 	if shared {
 		r.leased = a.Ready()
 	}
@@ -220,10 +232,12 @@ func (r *running) openRelay(c RelayConfig) error {
 		Access: c.Access, Ports: c.Ports, Roots: r.roots,
 		Hosts: r.Config.Hosts, ServePorts: r.Config.Ports,
 		Proxies: c.Proxy.Source(transport.ServiceProxies), Dialer: r.Dialer, Now: r.Now, Logger: r.Logger,
+		Metrics: r.metrics,
 	})
 	if err != nil {
 		return err
 	}
+	r.exportExpiry("relay", expiryOf(s.Certificate))
 	r.relay = s.Run
 	if r.Config.Access != nil {
 		r.relay = r.isolate(s.Run)
@@ -278,6 +292,9 @@ func listenAddr(a netip.Addr, p transport.Port) string {
 }
 
 func (r *running) close() error {
+	if r.scraped != nil {
+		r.scraped.Close() // for the second time, unless something else could not be opened
+	}
 	if r.own == nil {
 		return nil
 	}

@@ -69,6 +69,11 @@ func (c AccessConfig) shared() bool { return c.Store != "" }
 
 // openStore opens the store of an Access Server; shared as in store.Options.
 func openStore(ctx context.Context, c AccessConfig, shared bool, log *slog.Logger) (*store.Store, error) {
+	return openStoreAs(ctx, c, c.storeOptions(shared, log))
+}
+
+// openStoreAs refuses the store of another user before it opens it.
+func openStoreAs(ctx context.Context, c AccessConfig, o store.Options) (*store.Store, error) {
 	info, err := os.Stat(c.Dir)
 	if err == nil {
 		err = checkOwner(c.Dir, info)
@@ -76,7 +81,7 @@ func openStore(ctx context.Context, c AccessConfig, shared bool, log *slog.Logge
 	if err != nil {
 		return nil, err
 	}
-	return store.Open(ctx, c.storeOptions(shared, log))
+	return store.Open(ctx, o)
 }
 
 func (c AccessConfig) storeOptions(shared bool, log *slog.Logger) store.Options {

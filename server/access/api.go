@@ -113,14 +113,17 @@ func (c *oneConn) Close() error {
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) {
 	defer func() {
 		if v := recover(); v != nil {
+			s.counted.panics.Inc()
 			s.log.Error("request panicked", "addr", r.RemoteAddr, "err", fmt.Sprintf("%v\n%s", v, debug.Stack()))
 			writeProblem(w, &wire.Refusal{Reason: transport.Internal})
 		}
 	}()
+	defer s.counted.api.UpdateDuration(time.Now())
 	r.Body = http.MaxBytesReader(w, r.Body, api.MaxBodyBytes)
 	status, body, err := s.dispatch(r, conn)
 	if err != nil {
 		refusal := refusalOf(err)
+		s.counted.apiRefused.Reason(refusal.Reason)
 		if isInternal(err) {
 			s.logFailure("request failed", err, "addr", r.RemoteAddr)
 		}

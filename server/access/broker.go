@@ -220,6 +220,7 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 		s.finishSession(ctx, r.ID, s.cfg.Name.String(), reason)
 		return wire.Offer{}, s.refuseSession(ctx, user, device, reason, "session "+r.ID)
 	}
+	s.counted.opened.Inc()
 	text := "session " + r.ID + " " + choose.Summary(d)
 	return offer, s.audit(ctx, s.record(actionSessionOpen, user.Name.String(), device, nil, text))
 }
@@ -234,6 +235,7 @@ func (s *Server) refuseSessionFor(ctx context.Context, user identity.Peer, devic
 
 // refuseSession writes a refusal into the audit, unless there were too many in this minute, and returns it.
 func (s *Server) refuseSession(ctx context.Context, user identity.Peer, device identity.Name, reason transport.Reason, text string) error {
+	s.counted.sessionRefused.Reason(reason)
 	refusal := refuse(reason, text)
 	r := s.record(actionSessionRefused, user.Name.String(), device, refusal, text)
 	admitted := s.flaps.admit(user.Name, r, refusedRecords, time.Now())
@@ -282,10 +284,13 @@ func (s *Server) makeOffer(r store.Session, role wire.Role, relay *onlineMember,
 // A session that has ended already stays as it is. It is written also while rows are missing: to end is always right.
 func (s *Server) endSession(ctx context.Context, id, actor string, reason transport.Reason) error {
 	r := store.Session{ID: id}
+	ended := false // here, and not before
 	err := s.store.UpdateAlways(ctx, func(tx *store.Tx) error {
+		ended = false
 		if err := tx.Get(&r); err != nil || !r.Ended.IsZero() {
 			return err
 		}
+		ended = true
 		r.Ended, r.Reason = s.now().UTC(), reason
 		text := "session " + id + ": " + string(reason)
 		return errors.Join(tx.Put(&r), s.publishSession(tx, &sessionChange{Record: r}),
@@ -293,6 +298,9 @@ func (s *Server) endSession(ctx context.Context, id, actor string, reason transp
 	})
 	if err != nil {
 		return err
+	}
+	if ended {
+		s.counted.sessionEnded.Reason(reason)
 	}
 	s.sessions.remove(id)
 	s.hint()

@@ -49,8 +49,8 @@ type stage struct {
 	relay         *control
 }
 
-func newStage(t testing.TB) *stage {
-	w := newWorld(t)
+func newStage(t testing.TB, configs ...func(*Config)) *stage {
+	w := newWorld(t, configs...)
 	s := &stage{world: w, admin: w.login()}
 	s.device = w.addDevice(s.admin, "press 1")
 	s.relay = w.control(w.enrollRelay(), relayHello("ab12"))

@@ -40,6 +40,7 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 			s.presence.detach(l)
 			s.cluster.markDirty(peer.Name)
 		})
+	s.counted.detached.Reason(transport.ReasonOf(err))
 	s.log.Info("offline", "uid", peer.Name.ID, "addr", l.from, "reason", transport.ReasonOf(err))
 	s.auditPresence(actionOffline, l, err, "")
 	return nil // the link has told its peer why
@@ -84,6 +85,7 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 	s.auditPresence(actionOnline, l, nil, "version "+hello.Version)
 	s.presence.attach(l, welcome, s.now())
 	s.cluster.markDirty(peer.Name)
+	s.counted.attached.Inc(string(peer.Name.Kind))
 	s.log.Info("online", "uid", peer.Name.ID, "addr", l.from)
 	return l, before, nil
 }

@@ -37,6 +37,7 @@ func (s *Server) postLogin(r request) (int, any, error) {
 		chain, err = s.certifyUser(tx, name, pub, spki, true)
 		return errors.Join(err, tx.Append(s.record(actionLogin, r.caller.from.String(), name, nil, "key "+spki.String())))
 	})
+	s.counted.gave("login", err)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -126,5 +127,6 @@ func (s *Server) postRenew(r request) (int, any, error) {
 		}
 		return tx.Append(s.record(actionUserRenew, peer.Name.String(), peer.Name, nil, ""))
 	})
+	s.counted.gave("user-renew", err)
 	return http.StatusOK, api.RenewAnswer{Chain: chain}, err
 }

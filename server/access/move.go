@@ -111,6 +111,7 @@ func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Sess
 	if err != nil {
 		return wire.Offer{}, s.moveFailed(ctx, user, r, err)
 	}
+	s.counted.moved.Inc()
 	text := fmt.Sprintf("session %s epoch %d %s, left %s: %s", r.ID, r.Epoch, choose.Summary(d), left, cleanReason(lost.Reason))
 	return offer, s.audit(ctx, s.record(actionSessionMove, user.Name.String(), r.DeviceIdentity(), nil, text))
 }

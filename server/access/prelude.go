@@ -43,6 +43,7 @@ func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 	defer context.AfterFunc(ctx, func() { conn.NetConn().Close() })()
 	defer func() {
 		if v := recover(); v != nil {
+			s.counted.panics.Inc()
 			s.log.Error("connection panicked", "addr", conn.RemoteAddr(), "err", fmt.Sprintf("%v\n%s", v, debug.Stack()))
 		}
 	}()
@@ -64,6 +65,7 @@ func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 
 // logRefusal is loud about our own failures only: refusals of strangers would fill the log.
 func (s *Server) logRefusal(conn *tls.Conn, r *wire.Refusal, err error) {
+	s.counted.refused.Reason(r.Reason)
 	if isInternal(err) {
 		s.logFailure("request failed", err, "addr", conn.RemoteAddr())
 		return
@@ -124,6 +126,7 @@ func (s *Server) serveFrame(ctx context.Context, conn *tls.Conn, f wire.Frame, l
 			return err
 		}
 		id, err := s.enroll(ctx, from.Addr(), m)
+		s.counted.gave("enroll", err)
 		return answerIdentity(conn, id, err)
 	case wire.TypeRenew:
 		var m wire.Renew
@@ -131,6 +134,7 @@ func (s *Server) serveFrame(ctx context.Context, conn *tls.Conn, f wire.Frame, l
 			return err
 		}
 		id, err := s.renew(ctx, from.Addr(), chain, m)
+		s.counted.gave("renew", err)
 		return answerIdentity(conn, id, err)
 	case wire.TypeHello:
 		var m wire.Hello

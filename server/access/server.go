@@ -12,8 +12,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"hawser/identity"
 	"hawser/internal/wait"
+	"hawser/server/count"
 	"hawser/server/gate"
 	"hawser/server/grant"
 	"hawser/server/store"
@@ -36,8 +39,8 @@ const (
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. Everything except FloorResets, ClockSet, Heartbeat, Descriptors, Shared, Bus, Now and
-// Logger must be set.
+// Config is what an Access Server is made of. Everything except FloorResets, ClockSet, Heartbeat, Descriptors, Shared, Bus,
+// Now, Logger and Metrics must be set.
 type Config struct {
 	Name     identity.Name // of kind access
 	Hosts    []string      // where clients reach this server; logins are told
@@ -63,6 +66,7 @@ type Config struct {
 	Bus         Bus              // to those; nil: over the network (ServeNode)
 	Now         func() time.Time // nil: time.Now
 	Logger      *slog.Logger     // nil: none
+	Metrics     *metrics.Set     // where this one server counts; nil: nowhere
 }
 
 // Server is an Access Server. Its methods are safe for concurrent use. Each member locks itself; there is no lock of
@@ -86,6 +90,7 @@ type Server struct {
 	badResets  gate.Throttle
 	damaged    gate.Throttle
 	badNodes   gate.Throttle
+	counted    *counters
 
 	life  context.Context // ends with Run
 	end   context.CancelFunc
@@ -108,12 +113,14 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	set := count.SetOr(cfg.Metrics)
 	st := newRecords(cfg.Store, cfg.Logger)
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, store: st,
 		measured:   measurements{store: st},
-		places:     newPlaces(cfg.Descriptors, cfg.Logger),
+		places:     newPlaces(cfg.Descriptors, cfg.Logger, set),
 		dueChanged: wait.NewBell(),
+		counted:    newCounters(set),
 		ready:      make(chan struct{}),
 	}
 	s.clock.now = cfg.Now
@@ -123,6 +130,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	// Of the server and not of a request: ServeConn has the context of the listener, and must end with Run as well.
 	s.life, s.end = context.WithCancel(context.Background())
+	s.exportState(set)
 	return s, nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"hawser/identity"
 	"hawser/server/gate"
 	"hawser/transport"
@@ -31,12 +33,12 @@ type places struct {
 	refusals  *gate.Gate // of those who are told that there is no place
 }
 
-func newPlaces(descriptors int, log *slog.Logger) places {
+func newPlaces(descriptors int, log *slog.Logger, set *metrics.Set) places {
 	return places{
-		anonymous: gate.New("anonymous API connections", gate.Places(128, descriptors, 16), log),
-		strangers: gate.New("connections without a certificate", gate.Places(128, descriptors, 8), log),
-		purposes:  gate.New("connections without a purpose", gate.Places(1024, descriptors, 16), log),
-		refusals:  gate.New("refusals", gate.Places(32, descriptors, 32), log),
+		anonymous: gate.New("anonymous API connections", gate.Places(128, descriptors, 16), log, set),
+		strangers: gate.New("connections without a certificate", gate.Places(128, descriptors, 8), log, set),
+		purposes:  gate.New("connections without a purpose", gate.Places(1024, descriptors, 16), log, set),
+		refusals:  gate.New("refusals", gate.Places(32, descriptors, 32), log, set),
 	}
 }
 

@@ -2,7 +2,7 @@
 // port can take a place; so places are few, a source has a share of them, and when there is none left the source with the
 // most loses one. What is authenticated needs no place, and cannot lose any.
 //
-//	g := gate.New("hellos", gate.Places(1024, descriptors, 8), log)
+//	g := gate.New("hellos", gate.Places(1024, descriptors, 8), log, set)
 //	place := g.Enter(conn.RemoteAddr(), func() { conn.Close() }) // measure and act: Gate
 //	defer place.Leave()
 //

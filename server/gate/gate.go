@@ -3,6 +3,7 @@ package gate
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/VictoriaMetrics/metrics"
 )
 
 // Gate gives and takes places. Its methods are safe for concurrent use.
@@ -21,6 +24,7 @@ type Gate struct {
 	mu      sync.Mutex // guards the rest; never held while a connection is closed
 	book    *book
 	turned  turned
+	all     turned    // since the start
 	waiting []*waiter // who came first is first
 }
 
@@ -37,9 +41,35 @@ type turned struct {
 	cut     int // lost theirs
 }
 
-// New makes a gate. what is for the log, which may be nil: of which connections it has the places.
-func New(what string, l Limits, log *slog.Logger) *Gate {
-	return &Gate{what: what, log: cmp.Or(log, slog.New(slog.DiscardHandler)), book: newBook(l)}
+func (t *turned) add(more turned) {
+	t.refused += more.refused
+	t.cut += more.cut
+}
+
+// New makes a gate that counts in set; nil: nowhere. what is for the log, which may be nil: of which connections it has the places.
+func New(what string, l Limits, log *slog.Logger, set *metrics.Set) *Gate {
+	g := &Gate{what: what, log: cmp.Or(log, slog.New(slog.DiscardHandler)), book: newBook(l)}
+	if set != nil {
+		g.export(set)
+	}
+	return g
+}
+
+// export shows how full the gate is, and whom it has turned away.
+func (g *Gate) export(set *metrics.Set) {
+	for name, read := range map[string]func() int{
+		"hawser_places":               func() int { return g.book.all },
+		"hawser_places_limit":         func() int { return g.book.limits.All },
+		"hawser_places_waiting":       func() int { return len(g.waiting) },
+		"hawser_places_refused_total": func() int { return g.all.refused },
+		"hawser_places_cut_total":     func() int { return g.all.cut },
+	} {
+		set.NewGauge(fmt.Sprintf("%s{gate=%q}", name, g.what), func() float64 {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return float64(read())
+		})
+	}
 }
 
 // Place is one that a connection has. A nil Place is none; its methods do nothing.
@@ -152,8 +182,8 @@ func (g *Gate) placeLocked() {
 // say counts who was turned away, and tells the log once a minute, with the source that most places belong to.
 func (g *Gate) say(more turned) {
 	g.mu.Lock()
-	g.turned.refused += more.refused
-	g.turned.cut += more.cut
+	g.turned.add(more)
+	g.all.add(more)
 	if !g.warn.Allow(time.Now()) {
 		g.mu.Unlock()
 		return

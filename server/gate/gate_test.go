@@ -15,7 +15,7 @@ func from(addr string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(addr), Por
 
 func TestWhoLosesAPlaceIsCutOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New("tests", Limits{All: 2, Source: 2, Net: 2, Patience: patience}, nil)
+		g := New("tests", Limits{All: 2, Source: 2, Net: 2, Patience: patience}, nil, nil)
 		cuts := 0
 		first := g.Enter(from("192.0.2.1"), func() { cuts++ })
 		second := g.Enter(from("192.0.2.1"), func() { t.Error("the second was cut") })
@@ -41,7 +41,7 @@ func TestWhoLosesAPlaceIsCutOnce(t *testing.T) {
 func TestTheLogSaysOnceAMinuteWhoIsTurnedAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		g := New("tests", Limits{All: 3, Source: 2, Net: 2, Patience: patience}, slog.New(slog.NewTextHandler(&log, nil)))
+		g := New("tests", Limits{All: 3, Source: 2, Net: 2, Patience: patience}, slog.New(slog.NewTextHandler(&log, nil)), nil)
 		for range 100 {
 			g.Enter(from("192.0.2.1"), func() {})
 		}
@@ -61,7 +61,7 @@ func TestTheLogSaysOnceAMinuteWhoIsTurnedAway(t *testing.T) {
 // Who waits gets the place that is left, in turn; whose source has its share already is passed over.
 func TestWaitingForAPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New("tests", Limits{All: 2, Source: 1, Net: 1, Queue: 3, Patience: patience}, nil)
+		g := New("tests", Limits{All: 2, Source: 1, Net: 1, Queue: 3, Patience: patience}, nil, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		a, b := g.Enter(from("192.0.2.1"), nil), g.Enter(from("192.0.2.2"), nil)
 		got := make(chan string, 3)
@@ -103,7 +103,7 @@ func TestWaitingForAPlace(t *testing.T) {
 // A place becomes free by time alone when the one who has it is stuck.
 func TestWaitingTakesFromWhoIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New("tests", Limits{All: 1, Source: 1, Net: 1, Queue: 2, Patience: patience}, nil)
+		g := New("tests", Limits{All: 1, Source: 1, Net: 1, Queue: 2, Patience: patience}, nil, nil)
 		cut := make(chan time.Time, 1)
 		g.Enter(from("192.0.2.1"), func() { cut <- time.Now() })
 		began := time.Now()
@@ -116,7 +116,7 @@ func TestWaitingTakesFromWhoIsStuck(t *testing.T) {
 // As many wait as may, and of one source half of them.
 func TestFewWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New("tests", Limits{All: 1, Source: 1, Net: 1, Queue: 2, Patience: patience}, nil)
+		g := New("tests", Limits{All: 1, Source: 1, Net: 1, Queue: 2, Patience: patience}, nil, nil)
 		first := g.Enter(from("192.0.2.1"), nil)
 		var waiters sync.WaitGroup
 		for _, who := range []string{"192.0.2.2", "192.0.2.3"} {

@@ -79,14 +79,14 @@ func (s *Server) enter(ctx context.Context, conn *tls.Conn) *gate.Place {
 	if err != nil {
 		place := s.strangers.Enter(conn.RemoteAddr(), cut)
 		if place == nil {
-			s.counters.dropped.Add(1)
+			s.counters.dropped.Inc()
 			cut()
 		}
 		return place
 	}
 	place := s.joining.Enter(conn.RemoteAddr(), cut)
 	if place == nil {
-		s.counters.dropped.Add(1)
+		s.counters.dropped.Inc()
 		s.refuseConn(conn, nil, refuse(transport.Busy, "admit client"))
 		linger(ctx, conn)
 	}
@@ -169,7 +169,7 @@ func (s *Server) refuseConn(conn *tls.Conn, e *end, err error) {
 	if refusal.Reason == transport.Busy {
 		refusal.RetryAfter = busyTime
 	}
-	s.counters.refuse(refusal.Reason)
+	s.counters.refused.Reason(refusal.Reason)
 	level, session := slog.LevelDebug, ""
 	if e != nil {
 		e.cancel(err)

@@ -104,7 +104,7 @@ func TestOverTheLimitClientsAreToldToComeAgain(t *testing.T) {
 func TestStrangersTakeNoPlaceOfClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
-		r.server.strangers = gate.New("strangers", gate.Limits{All: 2, Source: 2, Net: 2, Patience: time.Second}, nil)
+		r.server.strangers = gate.New("strangers", gate.Limits{All: 2, Source: 2, Net: 2, Patience: time.Second}, nil, nil)
 		first, second := r.dial(t, tls.Certificate{}), r.dial(t, tls.Certificate{})
 		synctest.Wait()
 		began := time.Now()

@@ -1,46 +1,45 @@
 package relay
 
 import (
-	"maps"
-	"sync"
 	"sync/atomic"
 
-	"hawser/transport"
+	"github.com/VictoriaMetrics/metrics"
+
+	"hawser/server/count"
 )
 
-// Counters is what a relay has done since its start.
-type Counters struct {
-	Sessions int64 // that were paired
-	// Bytes from each end, without the outer TLS.
-	FromRuntime, FromManager int64
-	Refused                  map[transport.Reason]int64
-	Dropped                  int64 // connections that found no place: too many had no grant
-}
-
-// counters counts, and is safe for concurrent use.
+// counters is what a relay has done since its start. Its methods are safe for concurrent use.
 type counters struct {
-	sessions, fromRuntime, fromManager, dropped atomic.Int64
-
-	mu      sync.Mutex // guards refused
-	refused map[transport.Reason]int64
+	paired *metrics.Counter // sessions
+	// Bytes from each end, without the outer TLS.
+	fromRuntime, fromManager *metrics.Counter
+	refused                  count.Family
+	dropped                  *metrics.Counter // connections that found no place
+	registered               atomic.Bool      // at an Access Server
 }
 
-func (c *counters) refuse(r transport.Reason) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.refused == nil {
-		c.refused = make(map[transport.Reason]int64)
+func newCounters(set *metrics.Set) *counters {
+	return &counters{
+		paired:      set.NewCounter("hawser_relay_pairs_total"),
+		fromRuntime: set.NewCounter(`hawser_relay_bytes_total{from="runtime"}`),
+		fromManager: set.NewCounter(`hawser_relay_bytes_total{from="manager"}`),
+		refused:     count.NewFamily(set, "hawser_relay_refusals_total", "reason"),
+		dropped:     set.NewCounter("hawser_relay_dropped_total"),
 	}
-	c.refused[r]++
 }
 
-// Counters returns what the relay has done so far. Each number is right for itself: they are not read at one moment.
-func (s *Server) Counters() Counters {
-	c := &s.counters
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return Counters{
-		Sessions: c.sessions.Load(), FromRuntime: c.fromRuntime.Load(), FromManager: c.fromManager.Load(),
-		Refused: maps.Clone(c.refused), Dropped: c.dropped.Load(),
+// exportState adds what the relay holds now, and how much it can hold.
+func (s *Server) exportState(set *metrics.Set) {
+	for name, read := range map[string]func() float64{
+		"hawser_relay_sessions":       func() float64 { return float64(s.pairing.load()) },
+		"hawser_relay_sessions_limit": func() float64 { return float64(s.config.MaxPipes) },
+		"hawser_relay_registered": func() float64 {
+			if s.counters.registered.Load() {
+				return 1
+			}
+			return 0
+		},
+	} {
+		set.NewGauge(name, read)
 	}
 }

@@ -121,6 +121,8 @@ func (s *Server) register(ctx context.Context) error {
 		return err
 	}
 	s.log.Info("relay is registered", "relay", s.own.Load().name.ID, "host", conn.Candidate.Host, "addr", conn.Candidate.Where())
+	s.counters.registered.Store(true)
+	defer s.counters.registered.Store(false)
 	linked, cancel := context.WithCancel(ctx)
 	var report sync.WaitGroup
 	report.Go(func() { s.reportLoad(linked, link) })

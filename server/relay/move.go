@@ -44,9 +44,9 @@ func (f *flow) isGone() bool {
 func (s *Server) count(e *end, bytes int) *claim {
 	e.moved.Add(int64(bytes))
 	if e.grant.Role == wire.RoleRuntime {
-		s.counters.fromRuntime.Add(int64(bytes))
+		s.counters.fromRuntime.Add(bytes)
 	} else {
-		s.counters.fromManager.Add(int64(bytes))
+		s.counters.fromManager.Add(bytes)
 	}
 	return s.limiter.count(&e.pipe.share, bytes)
 }

@@ -99,7 +99,7 @@ func (s *Server) tellPaired(e *end) error {
 		return os.ErrDeadlineExceeded
 	}
 	if e.grant.Role == wire.RoleRuntime {
-		s.counters.sessions.Add(1)
+		s.counters.paired.Inc()
 		s.log.Info("session paired", "session", e.grant.Session)
 	}
 	return nil

@@ -13,7 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"hawser/identity"
+	"hawser/server/count"
 	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/control"
@@ -55,8 +58,9 @@ type Config struct {
 	MaxJoining int                      // 0: DefaultMaxJoining
 	// Descriptors is how many the process may open, of which those without an accepted grant get a share; 0: any number.
 	Descriptors int
-	MaxPipes    int    // sessions that it carries at most; 0: DefaultMaxPipes
-	Limits      Limits // of what sessions carry
+	MaxPipes    int          // sessions that it carries at most; 0: DefaultMaxPipes
+	Limits      Limits       // of what sessions carry
+	Metrics     *metrics.Set // where this one relay counts; nil: nowhere
 }
 
 // Server is a Relay Server.
@@ -74,7 +78,7 @@ type Server struct {
 	pairing   *pairing
 	mover     *mover
 	limiter   *limiter // nil: no limits
-	counters  counters
+	counters  *counters
 	joining   *gate.Gate // clients with a certificate, and without an accepted grant
 	strangers *gate.Gate // clients without one
 }
@@ -85,17 +89,20 @@ func New(c Config) (*Server, error) {
 		return nil, errors.New("make relay: directory, roots, access hosts and own hosts are needed")
 	}
 	c = c.withDefaults()
+	set := count.SetOr(c.Metrics)
 	s := &Server{
-		config: c, home: home(c.Dir), log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
+		counters: newCounters(set),
+		config:   c, home: home(c.Dir), log: cmp.Or(c.Logger, slog.New(slog.DiscardHandler)), instance: newInstance(),
 		enrolled: make(chan struct{}), used: newUsed(), pairing: newPairing(c.MaxPipes), mover: newMover(), limiter: newLimiter(c.Limits),
 	}
-	s.joining = gate.New("connections without a grant", gate.Places(c.MaxJoining, c.Descriptors, 16), s.log)
-	s.strangers = gate.New("relay connections without a certificate", gate.Places(strangerPlaces, c.Descriptors, 32), s.log)
+	s.joining = gate.New("connections without a grant", gate.Places(c.MaxJoining, c.Descriptors, 16), s.log, set)
+	s.strangers = gate.New("relay connections without a certificate", gate.Places(strangerPlaces, c.Descriptors, 32), s.log, set)
 	c.Dialer.Certificate = func() *tls.Certificate {
 		cert, _ := s.Certificate() // none: an enrolling client shows nothing
 		return cert
 	}
 	s.client = c.client()
+	s.exportState(set)
 	return s, nil
 }
 

@@ -155,9 +155,9 @@ func TestManySessionsCarryBitForBit(t *testing.T) {
 			}
 			r.cancel()
 			r.wait()
-			got := r.server.Counters()
-			if want := int64(sessions * length); got.Sessions != sessions || got.FromManager != want || got.FromRuntime != want {
-				t.Errorf("%+v, want %d bytes each way", got, want)
+			got := r.server.counters
+			if want := uint64(sessions * length); got.paired.Get() != sessions || got.fromManager.Get() != want || got.fromRuntime.Get() != want {
+				t.Errorf("%d sessions, %d and %d bytes, want %d and %d each way", got.paired.Get(), got.fromRuntime.Get(), got.fromManager.Get(), sessions, want)
 			}
 			wantPipes(t, r.server, c.pipes)
 		})

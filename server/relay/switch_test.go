@@ -38,9 +38,9 @@ func TestEachDirectionSwitchesByItself(t *testing.T) {
 		send(t, &line{runtime.under.Raw()}, []byte("and now not"))
 		receive(t, to, []byte("and now not"))
 		synctest.Wait()
-		if c := r.server.Counters(); c.Sessions != 1 || c.FromManager != int64(len("helloraw")) ||
-			c.FromRuntime != int64(len("hello to youstill in the outer TLSand now not")) {
-			t.Errorf("%+v", c)
+		if c := r.server.counters; c.paired.Get() != 1 || c.fromManager.Get() != uint64(len("helloraw")) ||
+			c.fromRuntime.Get() != uint64(len("hello to youstill in the outer TLSand now not")) {
+			t.Errorf("%d sessions, %d and %d bytes", c.paired.Get(), c.fromRuntime.Get(), c.fromManager.Get())
 		}
 	})
 }

@@ -14,8 +14,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"hawser/internal/durable"
 	"hawser/internal/wait"
+	"hawser/server/count"
 )
 
 // Options says which store to open, and as whom.
@@ -29,6 +32,8 @@ type Options struct {
 	Shared bool // other nodes use the database too: nothing is written before TakeLease
 	Audit  Retention
 	Logger *slog.Logger
+	// Metrics is where the store counts; nil: nowhere. It counts for one store.
+	Metrics *metrics.Set
 
 	// Fault, when set, is asked before each transaction; an error of it is taken for one of the database. It is for
 	// tests of what happens while the database is away.
@@ -57,6 +62,7 @@ type Store struct {
 	writer  sync.WaitGroup
 
 	skipped atomic.Int64 // of Later
+	counted counters
 
 	progress *progressFile // nil: none. Only who commits writes it
 	untaken  bool          // this process does not write as its node yet. Only who commits reads it
@@ -106,6 +112,9 @@ func newStore(o Options) *Store {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	set := count.SetOr(o.Metrics)
+	s.counted = newCounters(set)
+	s.exportHealth(set)
 	return s
 }
 
@@ -215,7 +224,8 @@ func (s *Store) faulty() error {
 
 // View runs f in a transaction that sees one moment and only reads. f may run once. It never waits for the writer:
 // SQLite's log keeps the old pages for readers, PostgreSQL the old rows. So lists are answered while a commit hangs.
-func (s *Store) View(ctx context.Context, f func(*Tx) error) error {
+func (s *Store) View(ctx context.Context, f func(*Tx) error) (err error) {
+	defer func(began time.Time) { s.counted.viewed(ctx, began, err) }(time.Now())
 	if err := errors.Join(s.closed(), s.faulty()); err != nil {
 		return err
 	}

@@ -305,7 +305,9 @@ func (s *Store) Scrub(ctx context.Context) {
 			if !wait.Sleep(ctx, scrubTime/time.Duration(len(steps))) {
 				return
 			}
-			if err := step(ctx); err != nil && ctx.Err() == nil {
+			err := step(ctx)
+			s.counted.scrubbed.Inc()
+			if err != nil && ctx.Err() == nil {
 				s.log.Warn("the store could not be read through", "err", err)
 			}
 		}

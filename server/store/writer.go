@@ -166,6 +166,7 @@ func (s *Store) commit(batch []*op) {
 	// One function's client that goes away must not undo what the others wrote.
 	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
+	began := time.Now()
 	var errs []error
 	var err error
 	for try := range maxTries {
@@ -177,6 +178,7 @@ func (s *Store) commit(batch []*op) {
 			break
 		}
 	}
+	s.counted.committed(began, err)
 	if err == nil {
 		s.saySkipped()
 	}
@@ -196,6 +198,7 @@ func (s *Store) commit(batch []*op) {
 // store works again. A full disk would otherwise fill the log, which is often on the same disk, with one line for each
 // record.
 func (s *Store) skip(err error) {
+	s.counted.dropped.Inc()
 	level := slog.LevelWarn
 	if errors.Is(err, ErrMoved) { // who is online, mostly: the new store learns that anew
 		level = slog.LevelInfo
