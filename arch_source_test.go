@@ -87,6 +87,8 @@ func TestHouse(t *testing.T) {
 		"cited sections of the spec exist":  func(files []source) []string { return checkCitations(files, texts) },
 		"words are plain":                   func(files []source) []string { return checkWords(files, texts) },
 		"documents wrap at 120 columns":     func([]source) []string { return checkWidth(texts) },
+		"claims about threats are shown":    func(files []source) []string { return checkThreats(files, texts) },
+		"metrics and their page agree":      func(files []source) []string { return checkMetrics(files, texts) },
 		"README names the folders":          func(files []source) []string { return checkFolders(files, texts) },
 	} {
 		t.Run(name, func(t *testing.T) {
