@@ -209,8 +209,14 @@ func (f *fleet) callMeanwhile(ctx context.Context) (result func() []time.Duratio
 	calling.Go(func() {
 		for {
 			began := time.Now()
-			if status, code := f.ask(f.admin, "GET", "/api/v1/devices?limit=10", nil, nil); status != http.StatusOK {
-				f.t.Errorf("a call is answered %d %s", status, code)
+			err := search(func() error {
+				if status, code := f.ask(f.admin, "GET", "/api/v1/devices?limit=10", nil, nil); status != http.StatusOK {
+					return fmt.Errorf("%d %s", status, code)
+				}
+				return nil
+			})
+			if err != nil {
+				f.t.Errorf("a call is answered %v", err)
 			}
 			if took = append(took, time.Since(began)); !wait.Sleep(ctx, 50*time.Millisecond) {
 				return
