@@ -24,14 +24,14 @@ type Limit struct {
 }
 
 const (
-	// As many as fit into the memory of a router with 64 MiB beside its other work.
-	defaultStreams = 256
-	// Nobody's work needs more, and a machine's controller suffers from hundreds. Many PLCs take 8 or 16; that is for
-	// their owner to say, since a web page of an HMI wants more.
-	defaultPerTarget = 64
+	// As many as fit into the memory of a router with 64 MiB beside its other work, of which one session may have its 256:
+	// three quarters are for anybody.
+	defaultStreams = 352
+	// As many as a session may have. Many PLCs take 8 or 16; that is for their owner to say.
+	defaultPerTarget = 256
 	// The heap of a gateway whose streams are all full is below it, so that the collector does not work without end. What
 	// the kernel counts is this and some 8 MiB of the program's own file.
-	defaultMemory = 28 << 20
+	defaultMemory = 24 << 20
 	leastMemory   = 16 // MB
 
 	// otherDescriptors is what the agent opens beside streams: 16 sessions and as many that are being made, control

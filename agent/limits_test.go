@@ -43,12 +43,12 @@ func TestLimitsAreRead(t *testing.T) {
 }
 
 func TestStreamsFitIntoTheDescriptors(t *testing.T) {
-	for descriptors, want := range map[int]int{0: 256, 1 << 20: 256, 320: 256, 319: 255, 128: 64, 64: 16, 40: 10, 1: 1} {
+	for descriptors, want := range map[int]int{0: 352, 1 << 20: 352, 416: 352, 415: 351, 128: 64, 64: 16, 40: 10, 1: 1} {
 		got, why := DefaultLimits().streams(descriptors)
-		if got != want || (why == nil) != (want == 256) {
+		if got != want || (why == nil) != (want == 352) {
 			t.Errorf("with %d descriptors %d streams, %v; want %d", descriptors, got, why, want)
 		}
-		if why != nil && !strings.HasSuffix(why.Error(), "to 320") {
+		if why != nil && !strings.HasSuffix(why.Error(), "to 416") {
 			t.Errorf("%v does not say how many it needs", why)
 		}
 	}

@@ -119,6 +119,14 @@ func (s *share) closeStream() {
 // room returns what the pool has left, below zero when it is overdrawn.
 func (b *Budget) room() int { return b.total - b.mu.sure - b.mu.pooled }
 
+// crowded reports whether the process has many streams. Buffers for hundreds of them are small: what they hold in all is
+// bounded, but not what the collector has yet to take of those that were read into.
+func (s *share) crowded() bool {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	return s.b.mu.streams > manyStreams
+}
+
 // beyond returns how many bytes of the pool the share takes more if it keeps n more.
 func (s *share) beyond(n int) int { return max(s.kept+n-s.sure, 0) - max(s.kept-s.sure, 0) }
 

@@ -74,7 +74,7 @@ func (s *Stream) tryReserve(want int) (n int, wait <-chan struct{}, err error) {
 		return 0, nil, os.ErrDeadlineExceeded
 	}
 	most := s.m.out.window.frame()
-	if s.m.out.window.size() >= trainWindow {
+	if s.m.out.window.size() >= trainWindow && !s.m.share.crowded() {
 		most = trainFrames * maxData
 	}
 	n = min(want, most, s.send.allowance.left())
