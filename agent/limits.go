@@ -107,7 +107,10 @@ func (l Limits) streams(descriptors int) (most int, why error) {
 	if descriptors == 0 || l.Streams+otherDescriptors <= descriptors {
 		return l.Streams, nil
 	}
-	most = max(descriptors-otherDescriptors, descriptors/4, 1)
+	most = min(l.Streams, max(descriptors-otherDescriptors, descriptors/4, 1))
+	if most == l.Streams {
+		return most, nil
+	}
 	return most, fmt.Errorf("the system gives this program %d, so that sessions have %d connections together and not %d; "+
 		"raise the limit (LimitNOFILE of systemd, ulimit -n) to %d", descriptors, most, l.Streams, l.Streams+otherDescriptors)
 }

@@ -54,6 +54,13 @@ func TestStreamsFitIntoTheDescriptors(t *testing.T) {
 	}
 }
 
+// Few descriptors never raise what the owner has set.
+func TestFewDescriptorsLeaveASmallLimit(t *testing.T) {
+	if got, why := (Limits{Streams: 10}).streams(70); got != 10 || why != nil {
+		t.Errorf("%d, %v; want 10", got, why)
+	}
+}
+
 func TestConnectionsOfAMachineAreCounted(t *testing.T) {
 	var c connections
 	a, b := netip.MustParseAddr("192.168.10.20"), netip.MustParseAddr("192.168.10.21")

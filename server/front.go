@@ -31,7 +31,7 @@ const (
 // one of so many.
 const (
 	helloPlaces, helloShare = 1024, 8
-	rolePlaces, roleShare   = 128, 32
+	rolePlaces, roleShare   = 256, 32
 )
 
 // How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
@@ -139,11 +139,14 @@ func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
 		tlsConn, err = f.handshake(ctx, conn, r, hello, until)
 	}
 	f.count.handshake(began, r.role, err)
-	place.Leave()
+	defer place.Leave()
 	if err != nil {
 		conn.Close()
 		f.log.Debug("handshake failed", "addr", conn.RemoteAddr().String(), "err", err)
 		return
+	}
+	if r.alpn != webALPN { // who only gets an answer has his place until it is over: no other counts him
+		place.Leave()
 	}
 	r.serve(ctx, tlsConn)
 }

@@ -486,3 +486,22 @@ func TestProxyHeaderIsNamedInTheLog(t *testing.T) {
 		}
 	})
 }
+
+// Who is answered as a browser keeps his place until it is over: a handshake is all that it takes to be one.
+func TestBrowsersHaveFewPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFrontRig(t)
+		r.front = newFront(slog.New(slog.DiscardHandler), nil, 0, r.front.roles[0].role, webRole(r.front.roles[0].certificate))
+		r.front.roles[1].places = gate.New("web", gate.Limits{All: 4, Source: 4, Net: 4, Patience: 2 * time.Second}, nil, nil)
+		r.leafs[webALPN] = r.leafs["a/1"]
+		r.start(t, r.ln)
+		for range 20 {
+			r.hello(t, 0, webALPN) // some are closed
+		}
+		synctest.Wait()
+		if n := r.front.count.open.Get(); n > 4 {
+			t.Errorf("%v connections are served in 4 places", n)
+		}
+		time.Sleep(time.Minute)
+	})
+}

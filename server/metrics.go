@@ -26,7 +26,7 @@ import (
 const (
 	maxScrapers   = 32
 	scrapeTime    = 10 * time.Second // reading a request, and answering it
-	scrapeIdle    = 5 * time.Minute  // between two
+	scrapeIdle    = 30 * time.Second // between two
 	scrapeHeaders = 8 << 10
 )
 

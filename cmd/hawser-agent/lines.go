@@ -21,9 +21,10 @@ type lines struct {
 	queue chan []byte
 	ended chan struct{}
 
-	mu   sync.Mutex // guards all below
-	lost int        // since the last line that was written
-	err  error      // of the last write
+	mu     sync.Mutex // guards all below, and the end of queue
+	closed bool
+	lost   int   // since the last line that was written
+	err    error // of the last write
 }
 
 // newLines starts to write to an output. Close it in the end.
@@ -33,12 +34,17 @@ func newLines(name string, to io.Writer) *lines {
 	return l
 }
 
-// Write takes a line, and always succeeds. It must not be called after close.
+// Write takes a line, and always succeeds. What comes after close is lost.
 func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return len(b), nil
+	}
 	select {
 	case l.queue <- bytes.Clone(b):
 	default:
-		l.lose(nil)
+		l.lost++
 	}
 	return len(b), nil
 }
@@ -47,9 +53,7 @@ func (l *lines) lose(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lost++
-	if err != nil {
-		l.err = err
-	}
+	l.err = err
 }
 
 // write ends when the queue is closed.
@@ -92,7 +96,10 @@ func (l *lines) trouble() string {
 
 // close waits for what is still to be written, at most a second: a write that hangs ends with the process.
 func (l *lines) close() {
+	l.mu.Lock()
+	l.closed = true
 	close(l.queue)
+	l.mu.Unlock()
 	select {
 	case <-l.ended:
 	case <-time.After(lastLines):

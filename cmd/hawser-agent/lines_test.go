@@ -87,3 +87,12 @@ func TestLostLinesAreToldWhenTheReaderComesBack(t *testing.T) {
 		l.close()
 	})
 }
+
+func TestALineAfterTheEndIsLost(t *testing.T) {
+	var to bytes.Buffer
+	l := newLines("log", &to)
+	l.close()
+	if n, err := l.Write([]byte("late\n")); n != 5 || err != nil || to.Len() > 0 {
+		t.Errorf("%d, %v, %q", n, err, &to)
+	}
+}

@@ -34,22 +34,29 @@ const (
 // verifying it. A panic ends only its request.
 func (s *Server) ServeAPI(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
-	known := s.holds(conn, identity.KindUser)
-	if !known {
-		place := enter(s.places.anonymous, conn)
-		if place == nil {
-			s.turnAwayAPI(conn)
-			return
-		}
-		defer place.Leave()
-		defer time.AfterFunc(anonymousTime, func() { conn.NetConn().Close() }).Stop()
+	known, places := s.holds(conn, identity.KindUser), s.places.anonymous
+	if known {
+		places = s.places.purposes
+	}
+	place := enter(places, conn)
+	if place == nil {
+		s.turnAwayAPI(conn)
+		return
+	}
+	defer place.Leave()
+	late := time.AfterFunc(anonymousTime, func() { conn.NetConn().Close() })
+	defer late.Stop()
+	// A certificate may be expired, and its user gone: only the registry's word frees the place.
+	proven := func() {
+		place.Leave()
+		late.Stop()
 	}
 	ctx, cancel, ok := s.whenReady(ctx)
 	defer cancel()
 	if !ok {
 		return
 	}
-	serveHTTP(ctx, conn, known, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn) }))
+	serveHTTP(ctx, conn, known, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, conn, proven) }))
 }
 
 // serveHTTP serves HTTP/1.1 on one connection until it or ctx ends. The whole of net/http is used for one connection,
@@ -109,8 +116,8 @@ func (c *oneConn) Close() error {
 }
 
 // answer serves one request: route, caller, handler. Every error becomes a problem document. The body of a panic goes
-// to the log and never to the client.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) {
+// to the log and never to the client. proven is called when the caller is known.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn, proven func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.counted.panics.Inc()
@@ -120,7 +127,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) 
 	}()
 	defer s.counted.api.UpdateDuration(time.Now())
 	r.Body = http.MaxBytesReader(w, r.Body, api.MaxBodyBytes)
-	status, body, err := s.dispatch(r, conn)
+	status, body, err := s.dispatch(r, conn, proven)
 	if err != nil {
 		refusal := refusalOf(err)
 		s.counted.apiRefused.Reason(refusal.Reason)
@@ -138,7 +145,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, conn *tls.Conn) 
 
 // dispatch finds the route before the caller: what does not exist is told to everybody alike, and who may call is the
 // route's to say.
-func (s *Server) dispatch(r *http.Request, conn *tls.Conn) (status int, body any, err error) {
+func (s *Server) dispatch(r *http.Request, conn *tls.Conn, proven func()) (status int, body any, err error) {
 	if _, ok := s.clock.trusted(); !ok {
 		return 0, nil, errClock // certificates and records must not get a wrong time
 	}
@@ -149,6 +156,9 @@ func (s *Server) dispatch(r *http.Request, conn *tls.Conn) (status int, body any
 	c, err := s.identifyCaller(r.Context(), route.who, conn)
 	if err != nil {
 		return 0, nil, err
+	}
+	if route.who != anyone {
+		proven()
 	}
 	return route.handle(s, request{r, c, vars})
 }

@@ -231,9 +231,9 @@ func TestAPIConnectionIsKeptAndThenClosed(t *testing.T) {
 		conn := w.dial(transport.ALPNAPI, w.login())
 		defer conn.Close()
 		for range 3 {
-			fmt.Fprint(conn, "GET /nothing HTTP/1.1\r\nHost: a1\r\n\r\n")
+			fmt.Fprint(conn, "GET /api/v1/devices HTTP/1.1\r\nHost: a1\r\n\r\n")
 			b := make([]byte, 4096)
-			if n, err := conn.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 404") {
+			if n, err := conn.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 200") {
 				t.Fatalf("%s, %v", b[:n], err)
 			}
 		}

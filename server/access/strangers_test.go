@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/identity"
 	"hawser/server/gate"
 	"hawser/transport"
 	"hawser/transport/api"
@@ -47,8 +48,8 @@ func TestAnonymousAPIConnectionsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.stop()
-		ask := func(conn io.ReadWriter) (*http.Response, error) {
-			_, err := io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+		ask := func(conn io.ReadWriter, path string) (*http.Response, error) {
+			_, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: h\r\n\r\n")
 			if err != nil {
 				return nil, err
 			}
@@ -60,12 +61,12 @@ func TestAnonymousAPIConnectionsEnd(t *testing.T) {
 		}
 		admin := w.dial(transport.ALPNAPI, w.login())
 		for range 3 {
-			if r, err := ask(admin); err != nil || r.Close {
+			if r, err := ask(admin, "/api/v1/devices"); err != nil || r.Close {
 				t.Fatalf("a user's connection: %v, %v", r, err)
 			}
 		}
 		once := w.dial(transport.ALPNAPI, nil)
-		if r, err := ask(once); err != nil || !r.Close || r.StatusCode != http.StatusNotFound {
+		if r, err := ask(once, "/x"); err != nil || !r.Close || r.StatusCode != http.StatusNotFound {
 			t.Fatalf("the one request: %v, %v", r, err)
 		}
 		if _, err := once.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
@@ -79,8 +80,17 @@ func TestAnonymousAPIConnectionsEnd(t *testing.T) {
 		if _, err = io.ReadAll(slow); time.Since(began) != anonymousTime {
 			t.Errorf("a slow body was cut after %v: %v", time.Since(began), err)
 		}
-		if _, err := ask(admin); err != nil {
+		if _, err := ask(admin, "/api/v1/devices"); err != nil {
 			t.Errorf("the user's connection: %v", err)
+		}
+		// His key is good, and nobody knows him any more.
+		gone := w.dial(transport.ALPNAPI, w.certified(identity.UserName("acme", "gone"), 0, time.Hour))
+		began = time.Now()
+		if r, err := ask(gone, "/api/v1/devices"); err != nil || r.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a user who is not in the registry: %v, %v", r, err)
+		}
+		if _, err := gone.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || time.Since(began) != anonymousTime {
+			t.Errorf("his connection: %v after %v", err, time.Since(began))
 		}
 	})
 }

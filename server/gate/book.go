@@ -35,9 +35,9 @@ func Places(all, descriptors, share int) Limits {
 	if descriptors > 0 {
 		all = min(all, max(descriptors/share, minPlaces))
 	}
-	queue := 4 * all
+	queue := 2 * all
 	if descriptors > 0 {
-		queue = min(queue, descriptors/16)
+		queue = min(queue, descriptors/32)
 	}
 	few := min(all, minPlaces)
 	return Limits{All: all, Source: max(all/2, few), Net: max(all*3/4, few), Queue: queue, Patience: patience}

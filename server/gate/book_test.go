@@ -155,13 +155,13 @@ func check(t *testing.T, b *book, l Limits) {
 
 func TestPlacesFitTheDescriptors(t *testing.T) {
 	for descriptors, want := range map[int]Limits{
-		0: {1000, 500, 750, 4000, patience}, 64: {minPlaces, minPlaces, minPlaces, 4, patience}, 1024: {128, 64, 96, 64, patience}, 65536: {1000, 500, 750, 4000, patience},
+		0: {1000, 500, 750, 2000, patience}, 64: {minPlaces, minPlaces, minPlaces, 2, patience}, 1024: {128, 64, 96, 32, patience}, 65536: {1000, 500, 750, 2000, patience},
 	} {
 		if got := Places(1000, descriptors, 8); got != want {
 			t.Errorf("of %d descriptors: %+v, want %+v", descriptors, got, want)
 		}
 	}
-	if got := Places(2, 0, 8); got != (Limits{2, 2, 2, 8, patience}) {
+	if got := Places(2, 0, 8); got != (Limits{2, 2, 2, 4, patience}) {
 		t.Errorf("of two places: %+v", got)
 	}
 }

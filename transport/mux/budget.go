@@ -97,7 +97,7 @@ func (b *Budget) join() *share {
 func (s *share) openStream(most int) (first int, ok bool) {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
-	if all := s.b.mu.streams; most > 0 && (all >= most || all >= most-most/keptStreams && s.streams >= most/sureStreams) {
+	if all := s.b.mu.streams; most > 0 && (all >= most || all >= most-most/keptStreams && s.streams >= max(most/sureStreams, 1)) {
 		return 0, false
 	}
 	s.streams++

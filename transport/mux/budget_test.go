@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // held is what all sessions hold together.
@@ -175,6 +176,23 @@ func TestFirstCreditIsSmallWithManyStreams(t *testing.T) {
 	}
 }
 
+// The quarter that is kept is for somebody, however few streams there are.
+func TestFewStreamsAreAllOfUse(t *testing.T) {
+	for _, most := range []int{1, 16, 40, 63} {
+		b, n := NewBudget(8<<20), 0
+		for range 16 { // sessions
+			for s := b.join(); ; n++ {
+				if _, ok := s.openStream(most); !ok {
+					break
+				}
+			}
+		}
+		if n != most {
+			t.Errorf("of %d streams %d can be opened", most, n)
+		}
+	}
+}
+
 func TestEachSessionIsSureOfStreams(t *testing.T) {
 	b := NewBudget(8 << 20)
 	all := func(s *share) (n int) {
@@ -298,5 +316,26 @@ func TestNobodySleepsForEver(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+// A train may weigh more than what a session is sure of: then a frame goes, or nothing ever would.
+func TestATrainThatDoesNotFitGoesAsAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, newPath(0, time.Millisecond), newPath(0, time.Millisecond), echo)
+		s := p.open()
+		greedy := p.manager.config.Budget.join()
+		for _, n := range []int{weightOf(maxData), 1} {
+			for greedy.tryTake(n) {
+			}
+		}
+		p.manager.mu.Lock()
+		p.manager.out.window = window{w: largestWindow, min: time.Millisecond, minAt: time.Now()}
+		s.send.allowance.until = 1 << 30
+		p.manager.mu.Unlock()
+		if n, _, err := s.tryReserve(trainFrames * maxData); n != maxData || err != nil {
+			t.Errorf("%d bytes, %v; want %d", n, err, maxData)
+		}
+		p.manager.Close()
 	})
 }

@@ -81,7 +81,12 @@ func (s *Stream) tryReserve(want int) (n int, wait <-chan struct{}, err error) {
 	if n <= 0 || !s.send.granted || s.send.bytes >= queueBytes {
 		return 0, s.send.room, nil
 	}
-	if !s.m.share.tryTake(weightOf(n)) {
+	taken := s.m.share.tryTake(weightOf(n))
+	if one := s.m.out.window.frame(); !taken && n > one { // a train may be more than the sure share
+		n = one
+		taken = s.m.share.tryTake(weightOf(n))
+	}
+	if !taken {
 		if !s.send.hungry {
 			s.send.hungry = true
 			s.m.out.hungry = append(s.m.out.hungry, s)
