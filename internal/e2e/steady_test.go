@@ -236,7 +236,7 @@ func TestCheckRefusesWhatRunRefuses(t *testing.T) {
 	}{
 		"good":                        {file(0o600, good), true},
 		"others may read it":          {file(0o644, good), true},
-		"its group may write it":      {file(0o664, good), true},
+		"its group may write it":      {file(0o664, good), false},
 		"others may write it":         {file(0o646, good), false},
 		"none":                        {func(dir string) error { return os.Mkdir(dir, 0o700) }, false},
 		"empty":                       {file(0o600, ""), false},
