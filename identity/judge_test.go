@@ -17,7 +17,7 @@ func (p plant) sign(s Statement, by string) string {
 	return must(Sign(s, keyOf(by)))(p.tb).JWS
 }
 
-func (p plant) user(name string, role Role, serial int, by string) string {
+func (p plant) user(name string, role Role, serial int64, by string) string {
 	u := UserStatement{"plant", name, role, nil, secondNow + 300*dayS, uint64(serialNow + serial), 0}
 	if role != RoleAdmin {
 		u.Scope = &Scope{[]string{"*"}, []string{"*"}}
@@ -25,12 +25,12 @@ func (p plant) user(name string, role Role, serial int, by string) string {
 	return p.sign(u, by)
 }
 
-func (p plant) device(serial int, by string) string {
+func (p plant) device(serial int64, by string) string {
 	return p.sign(DeviceStatement{"plant", plantUID, "press 1", "north", uint64(serialNow + serial), 0, false}, by)
 }
 
 // key states a key of somebody: a user's name, or "" for the device. -1 is the serial 0, of an invite.
-func (p plant) key(of, key string, serial int, by string) string {
+func (p plant) key(of, key string, serial int64, by string) string {
 	s := KeyStatement{"plant", subjectOf(of), pubOf(p.tb, key), "", uint64(serialNow + serial)}
 	if serial < 0 {
 		s.Serial = 0
@@ -38,7 +38,7 @@ func (p plant) key(of, key string, serial int, by string) string {
 	return p.sign(s, by)
 }
 
-func (p plant) invite(of, key string, serial int, by string) string {
+func (p plant) invite(of, key string, serial int64, by string) string {
 	exp := int64(secondNow + 3*dayS)
 	if of == "" {
 		exp = secondNow + 30*dayS
@@ -256,10 +256,10 @@ func TestListsAndTimeOfAChain(t *testing.T) {
 	chains, peers := p.sound()
 	until := int64(secondNow + 396*dayS)
 	spki := func(key string) Entry { return Entry{SPKI: pubOf(t, key).SPKI(), Until: until} }
-	all := func(user string, below int) Entry {
+	all := func(user string, below int64) Entry {
 		return Entry{Subject: subjectOf(user), All: uint64(serialNow + below), Until: until}
 	}
-	statements := func(user string, below int) Entry {
+	statements := func(user string, below int64) Entry {
 		return Entry{Subject: subjectOf(user), Statements: uint64(serialNow + below), Until: until}
 	}
 	deviceAll, deviceStatements := all("", 4), statements("", 4)

@@ -15,7 +15,7 @@ import (
 // list signs one with a serial and an iat that are so many seconds after testNow.
 func (p plant) list(second int, by string, entries ...Entry) Signed {
 	p.tb.Helper()
-	s := ListStatement{"plant", uint64(serialNow + 1000*second), int64(secondNow + second), SortEntries(slices.Clone(entries))}
+	s := ListStatement{"plant", uint64(serialNow + 1000*int64(second)), int64(secondNow + second), SortEntries(slices.Clone(entries))}
 	return must(Sign(s, keyOf(by)))(p.tb)
 }
 

@@ -215,8 +215,8 @@ func (c chance) user(name string, by string) string {
 	if role == "" || c.IntN(12) == 0 {
 		role = one(c.Rand, RoleOperator, RoleViewer, RoleAdmin)
 	}
-	serial := uint64(serialNow + c.IntN(5))
-	u := UserStatement{"plant", name, role, &Scope{[]string{}, []string{}}, secondNow + int64(one(c.Rand, 300*dayS, 300*dayS, 300*dayS, -1, 0)), serial, uint64(one(c.Rand, 0, 0, serialNow, serialNow+1))}
+	serial := serialNow + uint64(c.IntN(5))
+	u := UserStatement{"plant", name, role, &Scope{[]string{}, []string{}}, secondNow + int64(one(c.Rand, 300*dayS, 300*dayS, 300*dayS, -1, 0)), serial, one[uint64](c.Rand, 0, 0, serialNow, serialNow+1)}
 	if role == RoleAdmin {
 		u.Scope = nil
 	}
@@ -224,7 +224,7 @@ func (c chance) user(name string, by string) string {
 }
 
 func (c chance) key(of, key, by string, invited bool) string {
-	serial := uint64(one(c.Rand, serialNow, serialNow, serialNow+1, serialNow+1, serialNow+2, serialNow+2, serialNow-366*dayS*1000, serialNow-366*dayS*1000-1))
+	serial := (one[uint64](c.Rand, serialNow, serialNow, serialNow+1, serialNow+1, serialNow+2, serialNow+2, serialNow-366*dayS*1000, serialNow-366*dayS*1000-1))
 	if invited != (c.IntN(20) == 0) {
 		serial = 0
 	}
@@ -232,11 +232,11 @@ func (c chance) key(of, key, by string, invited bool) string {
 }
 
 func (c chance) inviteBy(of, by string) string {
-	return c.p.sign(InviteStatement{"plant", subjectOf(of), 0, pubOf(c.p.tb, "invite"), secondNow + int64(one(c.Rand, 3*dayS, 3*dayS, 3*dayS, 3*dayS, 3*dayS, 3*dayS, 3*dayS, -14*dayS, -14*dayS-1, -90*dayS, -90*dayS-1)), uint64(serialNow + c.IntN(4))}, by)
+	return c.p.sign(InviteStatement{"plant", subjectOf(of), 0, pubOf(c.p.tb, "invite"), secondNow + int64(one(c.Rand, 3*dayS, 3*dayS, 3*dayS, 3*dayS, 3*dayS, 3*dayS, 3*dayS, -14*dayS, -14*dayS-1, -90*dayS, -90*dayS-1)), serialNow + uint64(c.IntN(4))}, by)
 }
 
 func (c chance) device(by string) string {
-	return c.p.sign(DeviceStatement{"plant", plantUID, "press 1", "", uint64(serialNow + c.IntN(4)), uint64(one(c.Rand, 0, 0, serialNow, serialNow+1)), c.IntN(30) == 0}, by)
+	return c.p.sign(DeviceStatement{"plant", plantUID, "press 1", "", serialNow + uint64(c.IntN(4)), one[uint64](c.Rand, 0, 0, serialNow, serialNow+1), c.IntN(30) == 0}, by)
 }
 
 // chain is one that is meant well, by signers of chance, and then spoiled, perhaps.
@@ -300,7 +300,7 @@ func (c chance) chain() ([]string, Peer) {
 func (c chance) entries() (entries []Entry) {
 	for range c.IntN(3) {
 		subject := Entry{Subject: subjectOf(one(c.Rand, "bob", "ann", "abe", "eve", ""))}
-		if below := uint64(serialNow + c.IntN(3)); c.IntN(2) == 0 {
+		if below := serialNow + uint64(c.IntN(3)); c.IntN(2) == 0 {
 			subject.All = below
 		} else {
 			subject.Statements = below
