@@ -321,7 +321,12 @@ func freePorts(t *testing.T, n int) (ports []string) {
 // machine is a TCP server on the gateway's LAN side, which is 127.0.0.2 here.
 func machine(t *testing.T, serve func(net.Conn)) (target string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.2:0")
+	return machineAt(t, "127.0.0.2:0", serve)
+}
+
+func machineAt(t *testing.T, address string, serve func(net.Conn)) (target string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestStreamsDoNotTakeTheGateway(t *testing.T) {
 	for m := range managers {
 		args := []string{"--home", g.home, "connect", g.name}
 		for f := range forwards {
-			target := g.endless(fmt.Sprintf("127.0.%d.%d:0", m+1, f+1), full)
+			target := machineAt(t, fmt.Sprintf("127.0.%d.%d:0", m+1, f+1), full)
 			args = append(args, "-L", "0:"+target)
 		}
 		p := start(t, "hawser", args...)
@@ -92,27 +92,6 @@ func TestStreamsDoNotTakeTheGateway(t *testing.T) {
 		t.Errorf("%d streams opened, %d refused", opened, refused)
 	}
 	t.Cleanup(got.Wait)
-}
-
-// endless serves an address of loopback.
-func (g *gateway) endless(address string, serve func(net.Conn)) (target string) {
-	g.t.Helper()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	var conns sync.WaitGroup
-	conns.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conns.Go(func() { defer c.Close(); serve(c) })
-		}
-	})
-	g.t.Cleanup(func() { l.Close(); conns.Wait() })
-	return l.Addr().String()
 }
 
 // peak is the most memory that the agent has had, in KiB.

@@ -34,13 +34,9 @@ const (
 // verifying it. A panic ends only its request.
 func (s *Server) ServeAPI(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
-	known, places := s.holds(conn, identity.KindUser), s.places.anonymous
-	if known {
-		places = s.places.purposes
-	}
-	place := enter(places, conn)
+	place, known := s.placeFor(conn, s.places.anonymous, identity.KindUser)
 	if place == nil {
-		s.turnAwayAPI(conn)
+		s.turnAway(conn, tellNoPlaceAPI)
 		return
 	}
 	defer place.Leave()

@@ -24,13 +24,9 @@ import (
 // enrolling client has none and a renewing one may have an expired one. A panic ends only this connection.
 func (s *Server) ServeConn(ctx context.Context, conn *tls.Conn) {
 	defer conn.Close()
-	known, places := s.holds(conn, identity.KindDevice, identity.KindRelay), s.places.strangers
-	if known {
-		places = s.places.purposes
-	}
-	place := enter(places, conn)
+	place, known := s.placeFor(conn, s.places.strangers, identity.KindDevice, identity.KindRelay)
 	if place == nil {
-		s.turnAway(conn)
+		s.turnAway(conn, tellNoPlace)
 		return
 	}
 	defer place.Leave()

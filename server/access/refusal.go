@@ -114,11 +114,16 @@ func writeProblem(w http.ResponseWriter, r *wire.Refusal) {
 		seconds := int64((r.RetryAfter + time.Second - 1) / time.Second)
 		w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
 	}
+	problem := problemOf(r)
+	writeJSON(w, problem.Status, api.ProblemType, problem)
+}
+
+// problemOf is a refusal as the API says it.
+func problemOf(r *wire.Refusal) api.Problem {
 	status := statusOf(r.Reason)
-	writeJSON(w, status, api.ProblemType, api.Problem{
-		Type: "about:blank", Title: http.StatusText(status), Status: status,
-		Detail: store.Printable(r.Text), Code: r.Reason,
-	})
+	return api.Problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: store.Printable(r.Text), Code: r.Reason,
+	}
 }
 
 // statusOf maps codes to HTTP. Our clients act on the code; the status is for proxies and for people with curl.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -58,42 +57,45 @@ func (s *Server) holds(conn *tls.Conn, kinds ...identity.Kind) bool {
 	return err == nil
 }
 
-// turnAway tells a client of hawser-access/1 that there is no place, as long as there is one to tell it.
-func (s *Server) turnAway(conn *tls.Conn) {
+// placeFor gives a connection a place: among those whose clients have a certificate of such a kind, or among the others. It
+// is nil when there is none.
+func (s *Server) placeFor(conn *tls.Conn, others *gate.Gate, kinds ...identity.Kind) (place *gate.Place, known bool) {
+	if s.holds(conn, kinds...) {
+		return enter(s.places.purposes, conn), true
+	}
+	return enter(others, conn), false
+}
+
+// turnAway lets a client be told that there is no place, as long as there is one to tell it.
+func (s *Server) turnAway(conn *tls.Conn, tell func(*tls.Conn) error) {
 	place := enter(s.places.refusals, conn)
 	if place == nil {
 		return
 	}
 	defer place.Leave()
 	conn.SetDeadline(time.Now().Add(endTimeout))
-	if wire.Refuse(conn, noPlace()) == nil {
+	if tell(conn) == nil {
 		linger(conn)
 	}
 }
 
-// turnAwayAPI is turnAway for the API. It reads before it answers: net/http's client takes an answer that comes before
-// its request for a broken connection.
-func (s *Server) turnAwayAPI(conn *tls.Conn) {
-	place := enter(s.places.refusals, conn)
-	if place == nil {
-		return
-	}
-	defer place.Leave()
-	conn.SetDeadline(time.Now().Add(endTimeout))
+// tellNoPlace is for a client of hawser-access/1.
+func tellNoPlace(conn *tls.Conn) error { return wire.Refuse(conn, noPlace()) }
+
+// tellNoPlaceAPI reads before it answers: net/http's client takes an answer that comes before its request for a broken
+// connection.
+func tellNoPlaceAPI(conn *tls.Conn) error {
 	if _, err := conn.Read(make([]byte, 1<<10)); err != nil {
-		return
+		return err
 	}
-	r := noPlace()
-	status := statusOf(r.Reason)
-	body, err := json.Marshal(api.Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: r.Text, Code: r.Reason})
+	problem := problemOf(noPlace())
+	body, err := json.Marshal(problem)
 	if err != nil {
-		return
+		return err
 	}
 	_, err = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nRetry-After: %d\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		status, http.StatusText(status), r.RetryAfter/time.Second, api.ProblemType, len(body), body)
-	if err == nil {
-		linger(conn)
-	}
+		problem.Status, problem.Title, strangerRetry/time.Second, api.ProblemType, len(body), body)
+	return err
 }
 
 func noPlace() *wire.Refusal {
