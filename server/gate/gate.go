@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,15 +23,8 @@ type Gate struct {
 	mu      sync.Mutex // guards the rest; never held while a connection is closed
 	book    *book
 	turned  turned
-	all     turned    // since the start
-	waiting []*waiter // who came first is first
-}
-
-// waiter is a connection that waits for a place.
-type waiter struct {
-	from   netip.Addr
-	cut    func()
-	placed chan *Place // of one; nil: does not wait
+	all     turned // since the start
+	waiting line
 }
 
 // turned counts who was turned away since it was last said.
@@ -60,7 +52,7 @@ func (g *Gate) export(set *metrics.Set) {
 	for name, read := range map[string]func() int{
 		"hawser_places":               func() int { return g.book.all },
 		"hawser_places_limit":         func() int { return g.book.limits.All },
-		"hawser_places_waiting":       func() int { return len(g.waiting) },
+		"hawser_places_waiting":       func() int { return g.waiting.waiting.Len() },
 		"hawser_places_refused_total": func() int { return g.all.refused },
 		"hawser_places_cut_total":     func() int { return g.all.cut },
 	} {
@@ -81,7 +73,7 @@ type Place struct {
 // Enter gives a place to a connection, or returns nil. If the place goes to another connection later, cut is called:
 // once, from another goroutine, and it must not block. Who has a place calls Leave.
 func (g *Gate) Enter(remote net.Addr, cut func()) *Place {
-	place, _ := g.try(&waiter{from: AddrOf(remote), cut: cut})
+	place, _ := g.try(&waiter{from: prefixes(AddrOf(remote)), cut: cut})
 	if place == nil {
 		g.say(turned{refused: 1})
 	}
@@ -91,30 +83,37 @@ func (g *Gate) Enter(remote net.Addr, cut func()) *Place {
 // Wait is Enter, but waits for a place, in turn, until ctx ends; then it returns nil. So it does at once when
 // too many wait.
 func (g *Gate) Wait(ctx context.Context, remote net.Addr, cut func()) *Place {
-	w := &waiter{from: AddrOf(remote), cut: cut, placed: make(chan *Place, 1)}
-	for {
-		place, waits := g.try(w)
-		if waits {
-			place, waits = w.await(ctx, g.book.limits.Patience)
-		}
-		if place == nil {
-			place = g.giveUp(w)
-		}
-		if place == nil && !waits {
-			g.say(turned{refused: 1})
-		}
-		if place != nil || !waits {
-			return place
+	w := &waiter{from: prefixes(AddrOf(remote)), cut: cut, placed: make(chan *Place, 1)}
+	place, waits := g.try(w)
+	for waits {
+		select {
+		case place = <-w.placed:
+			waits = false
+		case <-time.After(g.book.limits.Patience): // time alone makes others stuck
+			place, waits = g.try(w)
+		case <-ctx.Done():
+			place, waits = g.giveUp(w), false
 		}
 	}
+	if place == nil {
+		g.say(turned{refused: 1})
+	}
+	return place
 }
 
-// try gives a place if there is one, and else notes that somebody waits, if he wants to and not too many do.
+// try gives a place if there is one, and else puts him into the line who wants to wait. Who waits already keeps his turn.
 func (g *Gate) try(w *waiter) (place *Place, waits bool) {
 	g.mu.Lock()
+	if len(w.placed) > 0 { // in this instant
+		g.mu.Unlock()
+		return <-w.placed, false
+	}
 	taken, goes := g.book.enter(w.from, w.cut, time.Now())
-	if waits = taken == nil && w.placed != nil && g.mayWaitLocked(w); waits {
-		g.waiting = append(g.waiting, w)
+	switch {
+	case taken != nil:
+		g.waiting.leave(w)
+	case w.placed != nil:
+		waits = w.at != nil || g.waiting.join(w, g.book.limits)
 	}
 	g.mu.Unlock()
 	if goes != nil {
@@ -127,22 +126,11 @@ func (g *Gate) try(w *waiter) (place *Place, waits bool) {
 	return &Place{g, taken}, false
 }
 
-func (g *Gate) mayWaitLocked(w *waiter) bool {
-	same, source := 0, Source(w.from)
-	for _, o := range g.waiting {
-		if Source(o.from) == source {
-			same++
-		}
-	}
-	queue := g.book.limits.Queue
-	return len(g.waiting) < queue && same < max(queue/2, 1)
-}
-
 // giveUp ends a wait. The place may have come in this instant.
 func (g *Gate) giveUp(w *waiter) *Place {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.waiting = slices.DeleteFunc(g.waiting, func(o *waiter) bool { return o == w })
+	g.waiting.leave(w)
 	select {
 	case place := <-w.placed:
 		return place
@@ -151,31 +139,12 @@ func (g *Gate) giveUp(w *waiter) *Place {
 	}
 }
 
-// await waits for a place. Time alone makes others stuck, so it is tried again after a while.
-func (w *waiter) await(ctx context.Context, patience time.Duration) (place *Place, again bool) {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case place := <-w.placed:
-		return place, false
-	case <-timer.C:
-		return nil, true
-	case <-ctx.Done():
-		return nil, false
-	}
-}
-
 // placeLocked gives a place that was left to the first who waits and may have it.
 func (g *Gate) placeLocked() {
 	now := time.Now()
-	for i, w := range g.waiting {
-		taken := g.book.join(w.from, w.cut, now)
-		if taken == nil {
-			continue
-		}
-		g.waiting = slices.Delete(g.waiting, i, i+1)
+	w, taken := g.waiting.next(func(w *waiter) (*seat, netip.Prefix) { return g.book.join(w.from, w.cut, now) })
+	if w != nil {
 		w.placed <- &Place{g, taken}
-		return
 	}
 }
 

@@ -94,7 +94,7 @@ func TestWaitingForAPlace(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		waiters.Wait()
-		if len(g.waiting) > 0 {
+		if g.waiting.waiting.Len() > 0 {
 			t.Error("who gave up still waits")
 		}
 	})
