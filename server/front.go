@@ -26,13 +26,31 @@ const (
 	handshakeBytes = 16 << 10         // after the hello; a client's certificates are 2 or 3 KiB
 )
 
-// helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole or waits for
-// its turn, about 8 KiB each, and after that, up to 40 KiB each, for each role. Of the descriptors of the process they get
-// one of so many.
+// helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole, about 8 KiB
+// each, and after that, up to 40 KiB each, for each role. Of the descriptors of the process they get one of so many. So
+// few are in a handshake at once that each ends in time for its client also where the processor does 50 a second.
 const (
 	helloPlaces, helloShare = 1024, 8
-	rolePlaces, roleShare   = 256, 32
+	rolePlaces, roleShare   = 128, 32
 )
+
+// crowdQueue is how many devices and relays may wait for their turn, about 8 KiB each. After a restart thousands come
+// within 2 s. To wait costs next to nothing, while who is closed comes back after a pause that doubles each time: then
+// the last ones are back after a minute, and the server has nothing to do meanwhile. Small limits of descriptors are
+// left to those who are in.
+const (
+	crowdQueue = 4096
+	crowdSpare = 4096 // descriptors; of those beyond them a quarter is for who waits
+)
+
+// crowd are the limits for a role of which all clients come at once.
+func crowd(l gate.Limits, descriptors int) gate.Limits {
+	l.Queue = crowdQueue
+	if descriptors > 0 {
+		l.Queue = min(crowdQueue, max(descriptors/32, (descriptors-crowdSpare)/4))
+	}
+	return l
+}
 
 // How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
 // Accept fails at once, and a loop without a pause would use all of the processor.
@@ -79,7 +97,11 @@ func newFront(log *slog.Logger, set *metrics.Set, descriptors int, roles ...role
 	hellos.Patience = 0 // a client's hello comes with its first packets, and then it has no place here any more
 	f := &front{log: log, count: newListenCounters(set), hellos: gate.New("hellos", hellos, log, set)}
 	for _, r := range roles {
-		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, gate.Places(rolePlaces, descriptors, roleShare), log, set)})
+		places := gate.Places(rolePlaces, descriptors, roleShare)
+		if r.alpn == transport.ALPNAccess {
+			places = crowd(places, descriptors)
+		}
+		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, places, log, set)})
 	}
 	return f
 }

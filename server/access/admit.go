@@ -11,7 +11,7 @@ import (
 
 // How devices are let in when all of them come back at once, as after a restart of the server (access §4).
 const (
-	longestWait = 2 * time.Second  // a device that would wait longer is sent away
+	longestWait = 5 * time.Second  // a device that would wait longer is sent away: that costs one more handshake
 	longestAway = 60 * time.Second // at most for so long
 	freeEntries = 16               // that may always wait: so few tell nothing of how fast it goes
 	paceWeight  = 16               // of how many entries the pace is the mean, about
@@ -31,9 +31,12 @@ func (p *pace) took(n int, d time.Duration) {
 		p.each = each
 		return
 	}
-	// A moving mean: a single slow commit must not send many away.
-	p.each += (each - p.each) / paceWeight
+	p.follow(each)
 }
+
+// follow takes in that one was done so long after the one before it. A moving mean: a single slow commit must not send
+// many away.
+func (p *pace) follow(each time.Duration) { p.each += (each - p.each) / paceWeight }
 
 // wait is how long n more will take.
 func (p *pace) wait(n int) time.Duration { return time.Duration(n) * p.each }
@@ -45,7 +48,8 @@ func (p *pace) wait(n int) time.Duration { return time.Duration(n) * p.each }
 type admission struct {
 	mu      sync.Mutex // guards the rest
 	inside  int        // who have said hello, and are not attached yet
-	looking pace       // what it takes to attach one
+	looking pace       // in which time one is attached after another, in a crowd
+	last    time.Time  // when one of the crowd was attached; zero: there is none
 	writing pace       // what it takes to write the row of one for the other nodes
 	taken   time.Time  // until when those who were sent away are expected
 }
@@ -60,15 +64,23 @@ func (a *admission) enter(unwritten int, now time.Time) (attached func(), err er
 		return nil, &wire.Refusal{Reason: transport.Busy, Text: "many come back at once", RetryAfter: a.laterLocked(ahead, now)}
 	}
 	a.inside++
-	// How many were served side by side tells how long one takes from the next; each alone seems slower the more there
-	// are.
-	beside := a.inside
-	return func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.inside--
-		a.looking.took(beside, time.Since(now))
-	}, nil
+	return a.leave, nil
+}
+
+// leave measures how fast a crowd goes, by the time between two of it. How long each one takes would not tell: that is
+// longer the more there are beside it, and while the processor is busy with the handshakes of others.
+func (a *admission) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now, before := time.Now(), a.last
+	a.last = time.Time{}
+	if a.inside >= freeEntries {
+		a.last = now
+		if !before.IsZero() {
+			a.looking.follow(now.Sub(before))
+		}
+	}
+	a.inside--
 }
 
 // laterLocked is when somebody may come again who would have to wait for ahead now: after those who were sent away before.

@@ -50,6 +50,39 @@ func TestPaceFollows(t *testing.T) {
 	}
 }
 
+// A device that is attached alone, however slowly, tells nothing of how fast a crowd goes.
+func TestOnlyACrowdTellsHowFastItGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a admission
+		attach := func(beside int, each time.Duration) {
+			var left []func()
+			for range beside {
+				attached, err := a.enter(0, time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				left = append(left, attached)
+			}
+			for _, attached := range left {
+				time.Sleep(each)
+				attached()
+			}
+		}
+		for range 100 {
+			attach(freeEntries-1, time.Second)
+		}
+		if a.looking.each != 0 {
+			t.Errorf("one takes %v, and there was no crowd", a.looking.each)
+		}
+		for range 10 {
+			attach(2*freeEntries, 10*time.Millisecond)
+		}
+		if each := a.looking.each; each < 9*time.Millisecond || each > 10*time.Millisecond {
+			t.Errorf("one takes %v, want 10 ms", each)
+		}
+	})
+}
+
 // Of 3,000 devices that come at once to a server that attaches a hundred in a second, none waits for long, those that are
 // sent away come back spread out, and all get in about as fast as the server can.
 func TestDevicesAreAdmittedAsFastAsTheServerGoes(t *testing.T) {
@@ -69,9 +102,6 @@ func TestDevicesAreAdmittedAsFastAsTheServerGoes(t *testing.T) {
 			<-turn
 			return time.Since(begun), nil
 		}
-		for range 2 * paceWeight { // what it knows from before
-			attach()
-		}
 		begun := time.Now()
 		var mu sync.Mutex
 		var longest, spread time.Duration
@@ -79,6 +109,7 @@ func TestDevicesAreAdmittedAsFastAsTheServerGoes(t *testing.T) {
 		var all sync.WaitGroup
 		for range devices {
 			all.Go(func() {
+				time.Sleep(wait.Random(2 * time.Second))
 				for {
 					waited, err := attach()
 					r, _ := errors.AsType[*wire.Refusal](err)
