@@ -78,6 +78,7 @@ type Agent struct {
 	counts   *counts
 	liveness liveness
 	around   lookout
+	refused  refused
 	alive    func(time.Duration) // the state machine promises liveness, and Options.Alive, to move again within this time
 }
 

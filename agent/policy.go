@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -197,6 +198,17 @@ func (p Policy) Judge(target netip.AddrPort) (ok bool, why string) {
 		return false, own + ", and no rule names this address"
 	}
 	return false, "no rule allows it"
+}
+
+// Reached is Judge for a target of which a dial has shown that the gateway itself answers there, whatever was known
+// before: the address became its own since, or a route makes it so, as for a whole network "ip route add local" does.
+func (p Policy) Reached(itself netip.AddrPort) (ok bool, why string) {
+	p.Own = maps.Clone(p.Own)
+	if p.Own == nil {
+		p.Own = map[netip.Addr]string{}
+	}
+	p.Own[itself.Addr().Unmap()] = "a local route"
+	return p.Judge(itself)
 }
 
 // gateway says that an address leads to the gateway itself; empty: it does not.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -50,16 +51,20 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 		s.Refuse(transport.Protocol, "the target is not IP:PORT")
 		return
 	}
-	if ok, why := a.policy().Judge(addr); !ok {
-		// The owner learns of it, and who tried.
-		a.log.Warn("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", transport.Policy, "why", why)
-		s.Refuse(transport.Policy, fmt.Sprintf("the owner of the device does not allow %s", addr))
+	refuse := func(reason transport.Reason, text, why string) {
+		a.sayRefused(o, addr, reason, why)
+		s.Refuse(reason, text)
+	}
+	const forbidden = "the owner of the device does not allow %s"
+	policy := a.policy()
+	if ok, why := policy.Judge(addr); !ok {
+		refuse(transport.Policy, fmt.Sprintf(forbidden, addr), why)
 		return
 	}
 	host := addr.Addr().Unmap()
 	if most := a.config.Limits.of(host); !a.sessions.open.take(host, most) {
-		a.log.Info("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", transport.Busy)
-		s.Refuse(transport.Busy, fmt.Sprintf("the gateway has %d connections to %s: no more are allowed", most, host))
+		text := fmt.Sprintf("the gateway has %d connections to %s: no more are allowed", most, host)
+		refuse(transport.Busy, text, "limits")
 		return
 	}
 	defer a.sessions.open.give(host)
@@ -70,9 +75,15 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 	conn, err := a.dialOut(dialing, "tcp", addr.String())
 	if err != nil {
 		reason := reasonOfDial(err)
-		a.log.Info("stream refused", "session", o.Session, "user", o.User, "addr", addr, "reason", reason)
-		s.Refuse(reason, unreached(addr, reason, err))
+		refuse(reason, unreached(addr, reason, err), err.Error())
 		return
+	}
+	if a.isItself(conn, host) {
+		if ok, why := policy.Reached(addr); !ok {
+			conn.Close() // nothing was said on it
+			refuse(transport.Policy, fmt.Sprintf(forbidden, addr), why)
+			return
+		}
 	}
 	// Granted only now: until then a refusal can still say why.
 	machine, ok := conn.(session.Half)
@@ -86,6 +97,16 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 	defer stop()
 	a.log.Info("stream open", "session", o.Session, "user", o.User, "addr", addr)
 	session.Bridge(machine, s)
+}
+
+// isItself reports whether a connection to a machine has not left the gateway. A look at the routes that fails says
+// nothing: that the connection is from an address to itself is enough on most systems.
+func (a *Agent) isItself(conn net.Conn, to netip.Addr) bool {
+	if here, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil && here.Addr().Unmap() == to {
+		return true
+	}
+	local, err := a.board.Local(to)
+	return local && err == nil
 }
 
 // reasonOfDial is busy for a gateway that has no descriptor left: it works again when somebody has closed something.

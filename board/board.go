@@ -40,6 +40,9 @@ type Board struct {
 	// Routes lists the routes of all routing tables that lead everywhere, or to a part of a network of an interface, on
 	// Linux.
 	Routes func() ([]Route, error)
+	// Local reports whether what is sent to an address comes back to the machine itself, on Linux: by its address, or by a
+	// route of type local. Elsewhere it is false.
+	Local func(netip.Addr) (bool, error)
 	// Descriptors is how many files and sockets the program may have open; 0: no such limit.
 	Descriptors func() int
 	// OpenWatchdog arms the hardware watchdog behind a device file and sets its timeout, in whole seconds. From then on
@@ -92,6 +95,7 @@ func New() *Board {
 		ClockKept:  clockKept,
 		Interfaces: interfaces,
 		Routes:     routesNow,
+		Local:      localNow,
 
 		Descriptors: descriptors,
 

@@ -4,6 +4,7 @@ package board
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -15,6 +16,8 @@ func openWatchdog(string, time.Duration) (Watchdog, error) { return nil, ErrNoDe
 
 // Routes and kinds are read on Linux only.
 func routesNow() ([]Route, error) { return nil, nil }
+
+func localNow(netip.Addr) (bool, error) { return false, nil }
 
 func readLinks() (map[int]link, error) { return nil, nil }
 

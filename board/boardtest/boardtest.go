@@ -77,6 +77,7 @@ func New(wall time.Time) *board.Board {
 		Uptime:     uptime,
 		Interfaces: interfaces,
 		Routes:     routes,
+		Local:      func(netip.Addr) (bool, error) { return false, nil },
 
 		Descriptors: func() int { return 0 },
 

@@ -161,6 +161,55 @@ func (s setUp) test(t *testing.T) error {
 	return s.judge(agent.NewPolicy(nil, around).Judge)
 }
 
+// A network that a route gives to the gateway itself ("AnyIP"), and an address that becomes its own, look like machines of
+// the LAN. Only the kernel knows.
+func TestPolicyAfterTheDial(t *testing.T) {
+	t.Attr("id", "L-policy")
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // its namespace ends with the thread
+		done <- askAboutOwn()
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func askAboutOwn() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("make a namespace: %w", err)
+	}
+	if err := ip("link set lo up; " + lanAndWAN + "route add local 192.168.50.128/25 dev lo; " +
+		"route add local 192.168.50.64/26 dev lo src 192.168.50.1; route add local fd00:50::5:0/112 dev lo"); err != nil {
+		return err
+	}
+	b := kernel.New()
+	before, err := agent.Around(b)
+	if err != nil {
+		return err
+	}
+	if err := ip("addr add 192.168.50.9/24 dev lan0; addr add fd00:50::9/64 dev lan0 nodad"); err != nil { // between look and dial
+		return err
+	}
+	p := agent.NewPolicy(nil, before)
+	for text, itself := range map[string]bool{
+		"192.168.50.200": true, "192.168.50.70": true, "fd00:50::5:7": true, "192.168.50.9": true, "fd00:50::9": true,
+		"192.168.50.2": false, "fd00:50::2": false,
+	} {
+		target := netip.AddrPortFrom(netip.MustParseAddr(text), 502)
+		if ok, why := p.Judge(target); !ok {
+			err = errors.Join(err, fmt.Errorf("%s is refused before the dial, and the test shows nothing: %s", text, why))
+		}
+		if local, failed := b.Local(target.Addr()); local != itself || failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s is the gateway itself: %v, %v", text, local, failed))
+		}
+		if ok, _ := p.Reached(target); ok {
+			err = errors.Join(err, fmt.Errorf("%s is the gateway itself, and is allowed", text))
+		}
+	}
+	return err
+}
+
 // judge compares each target with what is said of it.
 func (s setUp) judge(allows func(netip.AddrPort) (bool, string)) (err error) {
 	for want, list := range map[bool]string{true: s.yes, false: s.no} {
