@@ -53,21 +53,19 @@ func (s *Server) meet(ctx context.Context, conn *tls.Conn) (met *end) {
 	stop := context.AfterFunc(ctx, func() { wake(conn) })
 	defer stop()
 	e, echo, err := s.admit(ctx, conn)
-	place.Leave() // paired ends are bounded by MaxPipes, and strangers must not use up what those need
-	switch {
-	case err != nil:
-		s.refuseConn(conn, e, err)
-	case e == nil:
-		err = s.measure(ctx, conn, echo, began)
-		if errors.Is(err, wire.ErrFrame) {
-			s.refuseConn(conn, nil, err)
-		}
-	default:
-		if err = s.wait(e); err == nil {
-			return e
-		}
-		s.refuseConn(conn, e, err)
+	if err != nil {
+		s.refuseConn(conn, e, err) // in its place: it may take endTime
+		return nil
 	}
+	place.Leave() // paired ends are bounded by MaxPipes, and strangers must not use up what those need
+	if e == nil {
+		s.measureInPlace(ctx, conn, echo, began)
+		return nil
+	}
+	if err = s.wait(e); err == nil {
+		return e
+	}
+	s.refuseConn(conn, e, err)
 	return nil
 }
 
@@ -87,10 +85,22 @@ func (s *Server) enter(ctx context.Context, conn *tls.Conn) *gate.Place {
 	place := s.joining.Enter(conn.RemoteAddr(), cut)
 	if place == nil {
 		s.counters.dropped.Inc()
-		s.refuseConn(conn, nil, refuse(transport.Busy, "admit client"))
-		linger(ctx, conn)
+		s.turnAway(ctx, conn)
 	}
 	return place
+}
+
+// turnAway tells a client that there is no place, as long as there is one to tell it.
+func (s *Server) turnAway(ctx context.Context, conn *tls.Conn) {
+	cut := func() { conn.NetConn().Close() }
+	place := s.refusals.Enter(conn.RemoteAddr(), cut)
+	if place == nil {
+		cut() // and without close_notify, which could wait
+		return
+	}
+	defer place.Leave()
+	s.refuseConn(conn, nil, refuse(transport.Busy, "admit client"))
+	linger(ctx, conn)
 }
 
 // linger reads what a client sends that was refused before it said anything. Closing a socket with unread bytes resets
@@ -241,9 +251,23 @@ func (s *Server) mayMeasure(conn *tls.Conn) error {
 	return nil
 }
 
+// measureInPlace is measure for who gets one of the places for it, and says what was wrong.
+func (s *Server) measureInPlace(ctx context.Context, conn *tls.Conn, f wire.Frame, began time.Time) {
+	place := s.measuring.Enter(conn.RemoteAddr(), func() { conn.NetConn().Close() })
+	if place == nil {
+		s.counters.dropped.Inc()
+		s.turnAway(ctx, conn)
+		return
+	}
+	defer place.Leave()
+	if err := s.measure(ctx, conn, place, f, began); errors.Is(err, wire.ErrFrame) {
+		s.refuseConn(conn, nil, err)
+	}
+}
+
 // measure sends back f and the echoes that follow it, until the client closes or has used
 // up its limits. Any other frame is the error wire.ErrFrame.
-func (s *Server) measure(ctx context.Context, conn *tls.Conn, f wire.Frame, began time.Time) (err error) {
+func (s *Server) measure(ctx context.Context, conn *tls.Conn, place *gate.Place, f wire.Frame, began time.Time) (err error) {
 	if err := setDeadline(ctx, conn, began.Add(measureTime)); err != nil {
 		return err
 	}
@@ -254,5 +278,6 @@ func (s *Server) measure(ctx context.Context, conn *tls.Conn, f wire.Frame, bega
 		if f, err = wire.Expect(conn, wire.TypeEcho); err != nil {
 			return err
 		}
+		place.Progress()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/gate"
 	"hawser/server/grant"
 	"hawser/transport"
 	"hawser/transport/wire"
@@ -126,5 +127,52 @@ func TestMeasuringClientTakesNoStrangersPlace(t *testing.T) {
 		if err := echo(r.dial(t, r.device()), 16); err == nil {
 			t.Error("measured beside a stranger who has the only place")
 		}
+	})
+}
+
+// However many measure, they take a relay no more than their places; and to be told so, there are few.
+func TestMeasuringIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.server.measuring = gate.New("measurements", gate.Limits{All: 2, Source: 2, Net: 2, Patience: 2 * time.Second}, nil, nil)
+		r.server.refusals = gate.New("refusals", gate.Limits{All: 1, Source: 1, Net: 1, Patience: 2 * time.Second}, nil, nil)
+		first, second := r.dial(t, r.device()), r.dial(t, r.device())
+		must(t, echo(first, 16))
+		must(t, echo(second, 16))
+		told, cut := r.dial(t, r.device()), r.dial(t, r.device())
+		wantReason(t, echo(told, 16), transport.Busy)
+		if err := echo(cut, 16); err == nil || transport.ReasonOf(err) == transport.Busy {
+			t.Errorf("%v, want the end without a word: there is one place to be told", err)
+		}
+		r.pair(t, "s1") // sessions need none of these
+		time.Sleep(time.Second)
+		must(t, echo(first, 16))
+		time.Sleep(time.Second)
+		third := r.dial(t, r.device()) // takes the place of the one that stands still
+		must(t, echo(third, 16))
+		must(t, echo(first, 16))
+		if err := echo(second, 16); err == nil {
+			t.Error("who stood still has his place as before")
+		}
+	})
+}
+
+// Also who is told at once that there is no place, and does not read it, takes no more than the places for that.
+func TestRefusalsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.server.joining = gate.New("joining", gate.Limits{All: 1, Source: 1, Net: 1, Patience: time.Minute}, nil, nil)
+		r.server.refusals = gate.New("refusals", gate.Limits{All: 1, Source: 1, Net: 1, Patience: 3 * time.Second}, nil, nil)
+		r.dial(t, r.device()) // says nothing
+		synctest.Wait()
+		r.dial(t, r.device()) // is told, and stays
+		synctest.Wait()
+		began := time.Now()
+		if f, err := wire.Read(r.dial(t, r.device())); err == nil || time.Since(began) != 0 {
+			t.Errorf("a third one reads %v after %v, want the end at once", f, time.Since(began))
+		}
+		time.Sleep(endTime)
+		synctest.Wait()
+		wantReason(t, answer(r.dial(t, r.device())), transport.Busy)
 	})
 }

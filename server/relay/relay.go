@@ -29,6 +29,12 @@ const DefaultMaxJoining = 1024
 // strangerPlaces are for clients without a certificate: they hear why nobody pairs them, and that is all.
 const strangerPlaces = 128
 
+// Places for those who measure, for 15 s at most, and for those who are told that there is no place, for 2 s.
+const (
+	measuringPlaces = 512
+	refusalPlaces   = 32
+)
+
 // DefaultMaxPipes is how many sessions a relay carries at most, unless its configuration
 // says otherwise.
 const DefaultMaxPipes = 2000
@@ -81,6 +87,8 @@ type Server struct {
 	counters  *counters
 	joining   *gate.Gate // clients with a certificate, and without an accepted grant
 	strangers *gate.Gate // clients without one
+	measuring *gate.Gate // clients that measure
+	refusals  *gate.Gate // clients that are told that there is no place
 }
 
 // New makes a relay. It does not touch the network or the disk.
@@ -97,6 +105,8 @@ func New(c Config) (*Server, error) {
 	}
 	s.joining = gate.New("connections without a grant", gate.Places(c.MaxJoining, c.Descriptors, 16), s.log, set)
 	s.strangers = gate.New("relay connections without a certificate", gate.Places(strangerPlaces, c.Descriptors, 32), s.log, set)
+	s.measuring = gate.New("measurements", gate.Places(measuringPlaces, c.Descriptors, 32), s.log, set)
+	s.refusals = gate.New("relay refusals", gate.Places(refusalPlaces, c.Descriptors, 32), s.log, set)
 	c.Dialer.Certificate = func() *tls.Certificate {
 		cert, _ := s.Certificate() // none: an enrolling client shows nothing
 		return cert
