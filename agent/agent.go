@@ -178,13 +178,21 @@ func (a *Agent) trace(t transport.Attempt) {
 }
 
 // Run runs the state machine until ctx ends; then it ends all sessions, waits for every goroutine that it started and
-// returns nil. The only error is that another agent has the status socket, before anything else was started. The order of the
-// end: the state machine says goodbye first, then the sessions end, then what only serves them; the watchdog is
+// returns nil. The only error is that another agent has the state directory or the status socket, before anything else was
+// started. The order of the end: the state machine says goodbye first, then the sessions end, then what only serves them; the watchdog is
 // disarmed last, so that an end that hangs resets the machine.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// First, because a socket that is taken means that another agent runs here.
+	// First, because what is taken means that another agent runs here.
+	lock, err := lockState(ctx, a.config.Data)
+	switch {
+	case ctx.Err() != nil && lock == nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	defer lock.Close()
 	stop, err := a.serveStatus(ctx)
 	if err != nil {
 		return err

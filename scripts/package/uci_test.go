@@ -136,6 +136,12 @@ func TestUCIRefusesWhatIsNoValue(t *testing.T) {
 				t.Errorf("%s: access %q gives %+v", name, value, r)
 			}
 		}
+		var u uci
+		u.list("access", "hawser.example.com")
+		u.option("limits_streams", "5\n")
+		if r := u.render(t, shell...); r.path != "" || !strings.Contains(r.log, "limits_streams: a value holds a control character") {
+			t.Errorf("%s: a limit gives %+v", name, r)
+		}
 		for _, port := range []string{"", "x", "443]", "4 43", "-1", "1000000", "443\n", "0x1bb"} {
 			var u uci
 			u.list("access", "hawser.example.com")
@@ -158,13 +164,18 @@ func TestAgentTakesWhatUCISays(t *testing.T) {
 	u.option("set_system_clock", "auto")
 	u.list("proxy", "http://ann:it's%20me@proxy.example:3128", "socks5://192.0.2.9")
 	u.option("budget_mb_per_month", "5")
+	u.option("limits_streams", "100")
+	u.option("limits_per_target", "32")
+	u.list("limits_targets", "192.168.10.20=8", "192.168.10.0/24=16")
+	u.option("limits_memory_mb", "20")
 	u.option("private_infrastructure", "1")
 	u.option("allow_nothing", "1")
 	u.option("log", "debug")
 	r := u.render(t, "busybox", "sh")
 	const want = "access: ['hawser.example.com', '192.0.2.10:8443']\nports: [443, 8443]\ndns: {servers: ['192.0.2.53']}\n" +
 		"time: {servers: ['ntp.example.com'], set_system_clock: 'auto'}\nallow: []\n" +
-		"proxy: ['http://ann:it''s%20me@proxy.example:3128', 'socks5://192.0.2.9']\nheartbeat: {budget_mb_per_month: '5'}\nprivate_infrastructure: true\nlog: 'debug'\n"
+		"proxy: ['http://ann:it''s%20me@proxy.example:3128', 'socks5://192.0.2.9']\nheartbeat: {budget_mb_per_month: '5'}\n" +
+		"limits: {streams: '100', per_target: '32', memory_mb: '20', targets: ['192.168.10.20=8', '192.168.10.0/24=16']}\nprivate_infrastructure: true\nlog: 'debug'\n"
 	if r.yaml != want {
 		t.Errorf("rendered\n%s, want\n%s", r.yaml, want)
 	}

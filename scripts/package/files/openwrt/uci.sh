@@ -25,6 +25,7 @@ hawser_config() {
 	hawser_allow
 	hawser_list proxy
 	hawser_budget
+	hawser_limits
 	hawser_bool private_infrastructure
 	hawser_option log
 	[ -z "$bad" ] || { hawser_say "/etc/config/hawser: $bad" && return 1; }
@@ -117,6 +118,21 @@ hawser_budget() {
 	[ -n "$value" ] || return 0
 	hawser_text "$value"
 	hawser_line heartbeat "{$option: $scalar}"
+}
+
+# The keys of limits are options of their own: UCI has no list within one.
+hawser_limits() {
+	local key option value scalar items inner=''
+	for key in streams per_target memory_mb; do
+		option=limits_$key value='' scalar=''
+		config_get value agent "$option"
+		[ -n "$value" ] || continue
+		hawser_text "$value"
+		inner="${inner:+$inner, }$key: $scalar"
+	done
+	hawser_items limits_targets hawser_text
+	[ -z "$items" ] || inner="${inner:+$inner, }targets: [$items]"
+	[ -z "$inner" ] || hawser_line limits "{$inner}"
 }
 
 # No list is the default policy, an empty one lets nobody in, and UCI cannot say the second.
