@@ -21,35 +21,39 @@ import (
 
 // What a stranger gets before TLS has finished (wire §1.3).
 const (
-	handshakeTime  = 10 * time.Second // from the first byte on
-	turnTime       = 3 * time.Second  // of it, at most, for a place among those of the role
-	handshakeBytes = 16 << 10         // after the hello; a client's certificates are 2 or 3 KiB
+	handshakeTime  = 10 * time.Second        // from the first byte on
+	turnTime       = 2500 * time.Millisecond // of it, at most, for a place among those of the role
+	handshakeBytes = 16 << 10                // after the hello; a client's certificates are 2 or 3 KiB
 )
 
 // helloPlaces and rolePlaces are how many connections may be in a handshake: with a hello that is not whole, about 8 KiB
 // each, and after that, up to 40 KiB each, for each role. Of the descriptors of the process they get one of so many. So
-// few are in a handshake at once that each ends in time for its client also where the processor does 50 a second.
+// few of a role at once that they end in time also on a processor that does 50 a second: with four times as many none
+// would, all would try again, and that without end.
 const (
 	helloPlaces, helloShare = 1024, 8
-	rolePlaces, roleShare   = 128, 32
+	rolePlaces, roleShare   = 64, 32
 )
 
-// crowdQueue is how many devices and relays may wait for their turn, about 8 KiB each. After a restart thousands come
-// within 2 s. To wait costs next to nothing, while who is closed comes back after a pause that doubles each time: then
-// the last ones are back after a minute, and the server has nothing to do meanwhile. Small limits of descriptors are
-// left to those who are in.
+// How many may wait for their turn, up to 15 KiB each with what the collector has not taken yet. After a restart thousands
+// of devices come within 2 s. To wait costs next to nothing, while who is closed comes back after a pause that doubles
+// each time: the last ones would be back after a minute, and the server have nothing to do meanwhile.
 const (
-	crowdQueue = 4096
-	crowdSpare = 4096 // descriptors; of those beyond them a quarter is for who waits
+	roleQueue  = 512
+	crowdQueue = 3072 // of devices and relays
+	crowdSpare = 4096 // descriptors; of those beyond them a quarter is for that crowd, and small limits for who is in
 )
 
-// crowd are the limits for a role of which all clients come at once.
-func crowd(l gate.Limits, descriptors int) gate.Limits {
-	l.Queue = crowdQueue
-	if descriptors > 0 {
-		l.Queue = min(crowdQueue, max(descriptors/32, (descriptors-crowdSpare)/4))
+// queueOf is how many may wait for a place of a role, in a process with so many descriptors. It is pure.
+func queueOf(alpn string, descriptors int) int {
+	most, free := roleQueue, descriptors/roleShare
+	if alpn == transport.ALPNAccess {
+		most, free = crowdQueue, max(free, (descriptors-crowdSpare)/4)
 	}
-	return l
+	if descriptors == 0 {
+		return most
+	}
+	return min(most, free)
 }
 
 // How long an accept loop waits after an error, doubled with each one. When the process has no file descriptors left,
@@ -83,7 +87,8 @@ type counted struct {
 	places *gate.Gate
 }
 
-// await waits for a place, for less time than clients wait for the end of a handshake (wire §8).
+// await waits for a place, for so much less time than clients wait for the end of a handshake (wire §8) that one which
+// begins is not in vain.
 func (r counted) await(ctx context.Context, conn net.Conn) *gate.Place {
 	ctx, cancel := context.WithTimeout(ctx, turnTime)
 	defer cancel()
@@ -98,9 +103,7 @@ func newFront(log *slog.Logger, set *metrics.Set, descriptors int, roles ...role
 	f := &front{log: log, count: newListenCounters(set), hellos: gate.New("hellos", hellos, log, set)}
 	for _, r := range roles {
 		places := gate.Places(rolePlaces, descriptors, roleShare)
-		if r.alpn == transport.ALPNAccess {
-			places = crowd(places, descriptors)
-		}
+		places.Queue = queueOf(r.alpn, descriptors)
 		f.roles = append(f.roles, counted{r, gate.New("handshakes "+r.alpn, places, log, set)})
 	}
 	return f
@@ -188,7 +191,11 @@ func (f *front) receive(ctx context.Context, conn net.Conn, place *gate.Place, u
 		}
 		return counted{}, nil, err
 	}
-	protocols, err := protocolsOf(hello)
+	// On a stack of its own, of which TLS takes some KiB: a connection that waits for its turn would keep them.
+	var protocols []string
+	var reading sync.WaitGroup
+	reading.Go(func() { protocols, err = protocolsOf(hello) })
+	reading.Wait()
 	if err != nil {
 		return counted{}, nil, err
 	}
