@@ -3,10 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
-	"hawser/internal/answer"
 	"hawser/internal/wait"
 )
 
@@ -23,7 +23,8 @@ var errLocked = errors.New("locked")
 // would put each other off the server for ever, and a copy of the program that somebody tries out need not have the same
 // status socket. A system that cannot lock here, or a directory that is read-only, is no reason not to serve.
 //
-// It is an error of the configuration: to start again changes nothing while the other one runs.
+// It is no error of the configuration, after which no service manager starts the agent again: one that somebody has started
+// by hand must not keep the service off when it is gone.
 func lockState(ctx context.Context, dir string) (lock io.Closer, err error) {
 	began := time.Now()
 	for {
@@ -34,7 +35,7 @@ func lockState(ctx context.Context, dir string) (lock io.Closer, err error) {
 		case !errors.Is(err, errLocked):
 			return io.NopCloser(nil), nil
 		case time.Since(began) >= lockPatience:
-			return nil, answer.Usage("another hawser-agent runs with the state directory %s: stop it, or give this one a directory "+
+			return nil, fmt.Errorf("another hawser-agent runs with the state directory %s: stop it, or give this one a directory "+
 				"and an identity of its own (--data)", dir)
 		case !wait.Sleep(ctx, lockRetry):
 			return nil, ctx.Err()

@@ -11,7 +11,7 @@ import (
 	"hawser/internal/answer"
 )
 
-// A second agent on one state directory says so in words, and ends with the code of a configuration error.
+// A second agent on one state directory says so in words, and ends so that a service manager tries again.
 func TestASecondAgentIsKeptOutOfTheStateDirectory(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.enrollNow()
@@ -19,7 +19,7 @@ func TestASecondAgentIsKeptOutOfTheStateDirectory(t *testing.T) {
 		p.await(StateAttached, 10*time.Second)
 		began := time.Now()
 		err := must(New(r.opts))(r.t).Run(r.t.Context())
-		if ExitCode(err) != answer.ExitUsage || !strings.Contains(err.Error(), r.dir) || time.Since(began) < lockPatience {
+		if ExitCode(err) != answer.ExitFailed || !strings.Contains(err.Error(), r.dir) || time.Since(began) < lockPatience {
 			t.Errorf("%v, exit code %d, after %v", err, ExitCode(err), time.Since(began))
 		}
 		if s := p.Status().State; s != StateAttached {

@@ -82,7 +82,7 @@ func TestWhoWaitsKeepsHisTurn(t *testing.T) {
 				}
 			})
 			synctest.Wait()
-			time.Sleep(time.Second)
+			time.Sleep(patience / 4)
 		}
 		has.Progress()
 		time.Sleep(patience - time.Millisecond) // both have looked again
