@@ -32,6 +32,7 @@ var imposters = []imposter{
 	{"nginx ends TLS for something else", []string{"tls-intercepted"}, "Site Proxy", "https", nginx("stream", "")},
 	{"sslsplit inspects what another server answers", []string{"tls-intercepted"}, "Site Proxy", "https", sslsplit},
 	{"sslsplit inspects, and our server refuses it", []string{"reset-after-hello", "tls-refused"}, "", "", sslsplitToServer},
+	{"mitmproxy inspects what our server answers", []string{"tls-intercepted"}, "mitmproxy", "", mitmproxy},
 	{"another infrastructure", []string{"wrong-root"}, "", "", otherInfrastructure},
 }
 
@@ -122,6 +123,17 @@ func inspect(t *testing.T, to4, to6 string) (string, func() []byte) {
 	return "site:8443", func() []byte {
 		return bytes.Join([][]byte{contents(t, content), contents(t, connections), []byte(p.String())}, nil)
 	}
+}
+
+// mitmproxy inspects too, and before it shows a certificate of its own it reads the server's, to have the same names: one
+// that it cannot read ends the connection, and nobody learns why (docs/decisions/0013). It leads on to where it was to go.
+func mitmproxy(t *testing.T) (string, func() []byte) {
+	dir := t.TempDir()
+	flows := filepath.Join(dir, "flows")
+	p := start(t, "site", "mitmdump", "--mode", "transparent", "--listen-port", "8443", "--ssl-insecure",
+		"--set", "confdir="+dir, "--set", "flow_detail=4", "--set", "termlog_verbosity=debug", "--save-stream-file", flows)
+	p.awaitPort(8443)
+	return "site:8443", func() []byte { return append(contents(t, flows), p.String()...) }
 }
 
 // otherInfrastructure is a real server with a root that nobody here trusts.

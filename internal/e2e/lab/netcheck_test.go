@@ -51,6 +51,8 @@ func networks(t *testing.T) []network {
 			says: "Site Proxy CA", german: "wird aufgebrochen"},
 		{name: "sslsplit inspects", make: diverted(sslsplit), reason: "tls-intercepted",
 			says: "Site Proxy CA", german: "wird aufgebrochen"},
+		{name: "mitmproxy inspects", make: diverted(mitmproxy), reason: "tls-intercepted",
+			says: "mitmproxy", german: "wird aufgebrochen"},
 		{name: "a web server", make: diverted(nginx("http", `return 200 "hello";`)), reason: "plain-http",
 			says: "Something that is no Access Server answers on TCP", german: "das kein Access Server ist"},
 		{name: "small packets only", make: func(t *testing.T) { narrow(t, 1400, true) },
