@@ -91,12 +91,13 @@ var germanWords = lexicon{
 		"erreichten Adresse; und im Audit des Betreibers.",
 	sAboutCut: "Wie man es abschaltet: das Kabel des Gateways zu diesem Netz ziehen, oder die Regeln zurücknehmen und seine bestehenden Verbindungen beenden. " +
 		"Von außen ist dann nichts mehr erreichbar.",
-	sTest:        "Wie man eine Regel prüft",
-	sTestHow:     "Von einem Rechner aus, für den dieselben Regeln gelten: openssl s_client -alpn %s -connect %s",
-	sTestGood:    "Der Weg ist offen, wenn ein Zertifikat erscheint, dessen Aussteller mit \"Hawser issuing\" beginnt. Dass openssl es nicht überprüfen kann, ist richtig: die Infrastruktur hat ihre eigene Root.",
-	sTestBrowser: "Ein Webbrowser zeigt dort einen Fehler, und das ist richtig: die Server sprechen nur mit Hawser-Programmen, und TLS auch auf Port 80.",
-	sInspection:  "TLS-Inspektion",
-	sExempt:      "Ausnahme nötig: statt des Zertifikats des Servers kam eines von %s. Bitte auf allen Ports von der TLS-Inspektion ausnehmen: %s.",
+	sTest:     "Wie man eine Regel prüft",
+	sTestHow:  "Von einem Rechner aus, für den dieselben Regeln gelten: openssl s_client -alpn %s -connect %s",
+	sTestGood: "Der Weg ist offen, wenn ein Zertifikat erscheint, dessen Aussteller mit \"Hawser issuing\" beginnt. Dass openssl es nicht überprüfen kann, ist richtig: die Infrastruktur hat ihre eigene Root.",
+	sTestBrowser: "Ein Webbrowser zeigt dort eine Zeile, die sagt, wozu der Port dient, bei https nach einer Warnung vor dem Zertifikat. " +
+		"Beides ist richtig: die Server sprechen nur mit Hawser-Programmen, und TLS auch auf Port 80.",
+	sInspection: "TLS-Inspektion",
+	sExempt:     "Ausnahme nötig: statt des Zertifikats des Servers kam eines von %s. Bitte auf allen Ports von der TLS-Inspektion ausnehmen: %s.",
 	sExemptProfile: "Zertifikate von %s kamen für %s. Wenn das ein Aussteller dieses Standorts ist, diese Rechner bitte von der TLS-Inspektion " +
 		"ausnehmen.",
 	sNoInspection:  "Keine Inspektion war zu sehen. Die Server bitte in jedem Fall ausnehmen: ein fremdes Zertifikat beendet die Verbindung.",

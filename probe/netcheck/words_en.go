@@ -91,12 +91,13 @@ var englishWords = lexicon{
 		"that was reached; and in the operator's audit.",
 	sAboutCut: "How to cut it off: unplug the gateway's cable to this network, or take the rules back and end its established connections. " +
 		"Nothing of it can be reached from outside then.",
-	sTest:        "How to test a rule",
-	sTestHow:     "From a computer that has the same rules: openssl s_client -alpn %s -connect %s",
-	sTestGood:    "The way is open if it shows a certificate whose issuer begins with \"Hawser issuing\". That it cannot verify it is right: the infrastructure has its own root.",
-	sTestBrowser: "A web browser shows an error there, and that is right: the servers speak TLS to Hawser programs only, on port 80, too.",
-	sInspection:  "TLS inspection",
-	sExempt:      "Exemption needed: a certificate issued by %s was shown instead of the server's own. Exempt from TLS inspection, on all ports: %s.",
+	sTest:     "How to test a rule",
+	sTestHow:  "From a computer that has the same rules: openssl s_client -alpn %s -connect %s",
+	sTestGood: "The way is open if it shows a certificate whose issuer begins with \"Hawser issuing\". That it cannot verify it is right: the infrastructure has its own root.",
+	sTestBrowser: "A web browser shows one line there that says what the port is for, over https after a warning of the certificate. Both are right: " +
+		"the servers speak TLS to Hawser programs only, on port 80, too.",
+	sInspection: "TLS inspection",
+	sExempt:     "Exemption needed: a certificate issued by %s was shown instead of the server's own. Exempt from TLS inspection, on all ports: %s.",
 	sExemptProfile: "Certificates issued by %s were shown for %s. If that is an issuer of this site, exempt these hosts from TLS " +
 		"inspection.",
 	sNoInspection:  "No inspection was seen. Exempt the servers from it in any case: a foreign certificate ends the connection.",
