@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/internal/soak"
 	"hawser/server/store"
 	"hawser/server/store/storetest"
 	"hawser/transport/wire"
@@ -28,7 +29,7 @@ func BenchmarkPresencesComeBack(b *testing.B) {
 	if err := s.cluster.take(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	const clients = 10_000
+	clients := soak.Or(10_000, 100_000)
 	links := make(map[identity.Name]*link)
 	for range clients {
 		name := identity.DeviceName("plant", identity.NewUID())

@@ -58,22 +58,29 @@ func follows(r, before Record, known bool) error {
 // holds printable ASCII alone. Numbers have no gap, because a node has one writer and a transaction that fails takes
 // its number back.
 func (t *Tx) Append(r Record) error {
-	h := &t.work.head
+	if err := t.chain(&r); err != nil {
+		return err
+	}
+	if err := t.Insert(&r); err != nil {
+		return err
+	}
+	t.chained(r)
+	return nil
+}
+
+// chain completes a record that is to be the next one of this node.
+func (t *Tx) chain(r *Record) (err error) {
+	h := t.work.head
 	r.Seq, r.Node, r.Prev = h.auditSeq+1, t.work.node, h.auditHash
 	// Before the hash: what is shown and verified later is the truncated time in UTC.
 	r.Time = r.Time.UTC().Truncate(time.Millisecond)
 	r.Actor, r.Object, r.Detail = Printable(r.Actor), Printable(r.Object), Printable(r.Detail)
-	sum, err := api.Record(r).Sum()
-	if err != nil {
-		return err
-	}
-	r.Hash = sum
-	if err := t.Insert(&r); err != nil {
-		return err
-	}
-	h.auditSeq, h.auditHash = r.Seq, r.Hash
-	return nil
+	r.Hash, err = api.Record(*r).Sum()
+	return err
 }
+
+// chained makes a record that was written the one that the next one follows.
+func (t *Tx) chained(r Record) { t.work.head.auditSeq, t.work.head.auditHash = r.Seq, r.Hash }
 
 // AuditFilter selects audit records. Empty members select all. Filters, order and limit are the database's: an audit of
 // millions of records is never read into memory for a page.
@@ -126,6 +133,7 @@ func (t *Tx) Audit(f AuditFilter) ([]Record, error) {
 		}
 		column("domain", values...)
 	}
+	// By time, for a person who reads records of several nodes; their clocks differ, so a chain is not in this order.
 	order := "at DESC, node DESC, seq DESC"
 	if f.Node != "" {
 		if len(where) == 0 && f.Before == (AuditPlace{}) {

@@ -215,6 +215,11 @@ func TestDevicesAreListedInPages(t *testing.T) {
 		gone := device("a")
 		gone.Revoked = gone.Created
 		insert(t, s, other, gone)
+		// By the UID, which another one has as its name.
+		const begin = "abcd0123"
+		named, numbered, late := device("x "+begin), device("y"), device("zz")
+		numbered.ID, late.ID = begin+numbered.ID[len(begin):], begin+late.ID[len(begin):]
+		insert(t, s, named, numbered, late)
 		page := func(f DeviceFilter) (all []string) {
 			f.Domain, f.Limit = "plant", 2
 			for {
@@ -229,18 +234,23 @@ func TestDevicesAreListedInPages(t *testing.T) {
 				}
 			}
 		}
-		want := slices.Sorted(slices.Values(append(names, "a")))
+		want := slices.Sorted(slices.Values(append(names, "a", named.Name, numbered.Name, late.Name)))
 		for _, c := range []struct {
 			filter DeviceFilter
 			want   []string
 		}{
 			{DeviceFilter{}, want},
-			{DeviceFilter{Query: "A"}, []string{"a", "a", "a 1", "a%1", "a_1"}},
+			{DeviceFilter{Query: "A"}, []string{"a", "a", "a 1", "a%1", "a_1", named.Name}},
 			{DeviceFilter{Query: "_"}, []string{"a_1"}},
 			{DeviceFilter{Query: "%"}, []string{"a%1"}},
 			{DeviceFilter{Query: "Ä"}, []string{"Ä"}},
 			{DeviceFilter{Query: "!"}, nil},
-			{DeviceFilter{State: "pending"}, []string{"B", "a_1", "Ä"}},
+			{DeviceFilter{Query: begin[:3]}, []string{named.Name}},
+			{DeviceFilter{Query: "ABCD"}, []string{named.Name, numbered.Name, late.Name}},
+			{DeviceFilter{Query: begin + "_"}, nil},
+			{DeviceFilter{Query: numbered.ID}, []string{numbered.Name}},
+			{DeviceFilter{Query: begin, State: "enrolled"}, nil},
+			{DeviceFilter{State: "pending"}, []string{"B", "a_1", named.Name, numbered.Name, late.Name, "Ä"}},
 			{DeviceFilter{State: "enrolled"}, []string{"a", "a%1", "ä"}},
 			{DeviceFilter{State: "revoked"}, []string{"a", "a 1", "b", "z"}},
 		} {

@@ -26,30 +26,40 @@ type DevicePlace struct{ Name, ID string }
 // a device that vanished from the list could not be revoked.
 func (t *Tx) Devices(f DeviceFilter) ([]Member, error) {
 	// The rows are found in an index alone, which is small, and only those that are shown are read: they have a chain.
-	tail, args := " WHERE id IN (SELECT id FROM devices WHERE domain=?", []any{f.Domain}
+	ids, args := f.selects("domain=?", f.Domain)
 	if f.Query != "" {
-		part := likeEscaper().Replace(lowerASCII(f.Query))
-		id := part + "%"
-		if len(f.Query) < minUIDPart { // every other UID begins with it
-			id = ""
+		part := lowerASCII(f.Query)
+		ids, args = f.selects("domain=? AND lower(name) LIKE ? ESCAPE '!'", f.Domain, "%"+likeEscaper().Replace(part)+"%")
+		// One statement for each of the two. As one condition it would be asked of every name: 40 ms in place of 25 for
+		// 100,000 devices with SQLite. The domain is asked for so that no index is for it: UIDs have their own.
+		if len(part) >= minUIDPart && strings.Trim(part, "0123456789abcdef") == "" {
+			more, moreArgs := f.selects("domain||''=? AND id>=? AND id<?", f.Domain, part, part+"g")
+			ids = "SELECT id FROM (" + ids + ") AS named UNION SELECT id FROM (" + more + ") AS numbered"
+			args = append(args, moreArgs...)
 		}
-		tail += " AND (lower(name) LIKE ? ESCAPE '!' OR id LIKE ? ESCAPE '!')"
-		args = append(args, "%"+part+"%", id)
 	}
+	return rows(t, Member{Kind: identity.KindDevice}, " WHERE id IN ("+ids+") ORDER BY name, id LIMIT ?", append(args, f.Limit),
+		func(*Member, error) {})
+}
+
+// selects is a statement for the first f.Limit ids of what a condition and f select.
+func (f DeviceFilter) selects(condition string, args ...any) (string, []any) {
+	text := "SELECT id FROM devices WHERE " + condition
 	switch f.State {
 	case "pending":
-		tail += " AND revoked=0 AND enrolled=0"
+		text += " AND revoked=0 AND enrolled=0"
 	case "enrolled":
-		tail += " AND revoked=0 AND enrolled<>0"
+		text += " AND revoked=0 AND enrolled<>0"
 	case "revoked":
-		tail += " AND revoked<>0"
+		text += " AND revoked<>0"
 	}
+	// A place and not an offset: the database would count through all that it leaves out, and a device that is added
+	// meanwhile would push another one onto two pages.
 	if f.After != (DevicePlace{}) {
-		tail += " AND (name,id)>(?,?)"
+		text += " AND (name,id)>(?,?)"
 		args = append(args, f.After.Name, f.After.ID)
 	}
-	return rows(t, Member{Kind: identity.KindDevice}, tail+" ORDER BY name, id LIMIT ?) ORDER BY name, id", append(args, f.Limit),
-		func(*Member, error) {})
+	return text + " ORDER BY name, id LIMIT ?", append(args, f.Limit)
 }
 
 // lowerASCII lowers what lower() of both engines lowers. They leave other letters alone: SQLite knows ASCII only, and
