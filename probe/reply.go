@@ -43,8 +43,8 @@ func newQuery(name string, qtype uint16, mixed bool) query {
 	return q
 }
 
-// mixCase sets the case of each letter at random (0x20): one more bit for each that a
-// forger who does not see the query has to guess.
+// mixCase sets the case of each letter at random (0x20): one more bit for each that a forger who does not see the query
+// has to guess.
 func mixCase(name string) string {
 	b := []byte(name)
 	bits := make([]byte, len(b))
@@ -95,6 +95,7 @@ func judge(q query, msg []byte) reply {
 		return reply{fit: ignored}
 	}
 	h := parseHeader(msg)
+	// Ignored and no failure: whoever sends such a thing may be a forger, and the true answer may still come.
 	if h.id != q.id || !h.response || h.opcode != dns.OpcodeQuery {
 		return reply{fit: ignored}
 	}
@@ -141,7 +142,8 @@ func parseHeader(msg []byte) header {
 	}
 }
 
-// compare checks that msg repeats the query, and returns where its answers start.
+// compare checks that msg repeats the query, and returns where its answers start. A forger who has guessed
+// ID and port still has to know what was asked.
 func (q query) compare(msg []byte, h header) (off int, v fit) {
 	name, off, err := dns.UnpackDomainName(msg, headerBytes)
 	if err != nil || h.questions != 1 || len(msg) < off+4 {
@@ -151,6 +153,8 @@ func (q query) compare(msg []byte, h header) (off int, v fit) {
 	switch {
 	case qtype != q.qtype || class != dns.ClassINET || !strings.EqualFold(name, q.name):
 		return 0, ignored
+	// Told from a forged answer: resolvers that change the case exist, and are asked without mixed case for a day
+	// (names §2).
 	case q.mixed && name != q.name:
 		return 0, mangled
 	}
@@ -160,6 +164,7 @@ func (q query) compare(msg []byte, h header) (off int, v fit) {
 // byCode is the reply for an error code (RFC 1035 §4.1.1).
 func byCode(rcode int) reply {
 	switch rcode {
+	// Its own fit, because a question without EDNS may be understood (RFC 6891 §7).
 	case dns.RcodeFormatError:
 		return reply{fit: formErr, reason: ReasonBadReply}
 	case dns.RcodeNameError:
@@ -190,8 +195,8 @@ type ownedAddr struct {
 	ttl   uint32
 }
 
-// readRecords reads up to maxRecords of the n records at off. It reports
-// false if one of them cannot be read.
+// readRecords reads up to maxRecords of the n records at off. It reports false if one of them cannot be read: of an
+// answer that breaks off nobody knows whether the address was in what is missing.
 func readRecords(msg []byte, off int, n uint16) (records, bool) {
 	recs := records{aliases: make(map[string]alias)}
 	for range min(n, maxRecords) {
@@ -241,6 +246,7 @@ func (r *records) resolve(q query) reply {
 	}
 	out := reply{fit: answered}
 	for _, a := range r.addrs {
+		// Of the name that the aliases end at, and no other: a record beside the chain is how a cache is poisoned.
 		if a.owner == name && a.addr.Is4() == (q.qtype == typeA) {
 			out.addrs = append(out.addrs, a.addr)
 			ttl = min(ttl, a.ttl)

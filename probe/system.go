@@ -39,8 +39,9 @@ func (r *Resolver) hostsFile() string {
 	return systemHostsFile()
 }
 
-// readResolvConf returns the name servers of a resolv.conf(5), or none if it cannot be
-// read: the caller then reports that there is no resolver.
+// readResolvConf returns the name servers of a resolv.conf(5), or none if it cannot be read: the caller then reports that
+// there is no resolver. Its search list is left out: our names are whole (names §1), and a list would send each of them
+// to a stranger's domain first.
 func readResolvConf(path string) []netip.AddrPort {
 	f, err := os.Open(path)
 	if err != nil {
@@ -60,7 +61,8 @@ func readResolvConf(path string) []netip.AddrPort {
 	return list
 }
 
-// lookupHosts returns the addresses that the hosts file gives to name.
+// lookupHosts returns the addresses that the hosts file gives to name. A file that cannot be read gives none, and no
+// error: the resolvers are asked anyway.
 func lookupHosts(path, name string) []netip.Addr {
 	f, err := os.Open(path)
 	if err != nil {

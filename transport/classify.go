@@ -194,7 +194,8 @@ func (e *DialError) AllRefused() bool {
 	return len(e.Attempts) > 0 && !slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Reason != Refused })
 }
 
-// Unwrap returns the cause of the context that ended the search, or nil.
+// Unwrap returns the cause of the context that ended the search, or nil. The errors of the attempts are not among it: the
+// deadline of one of them would look like the end of the whole search. They are in Attempts.
 func (e *DialError) Unwrap() error { return e.Cause }
 
 // Error names each candidate with its reason.

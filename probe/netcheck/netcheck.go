@@ -162,6 +162,8 @@ const (
 	wayPlace      kind = "way"
 )
 
+// plan is made before anything is sent: how many rows there will be, and in which order, depends on the configuration
+// alone and not on what answers first.
 func (r *run) plan() plan {
 	p := plan{sources: r.TimeSources, servers: slices.Concat(servers(RoleAccess, r.Hosts, r.Ports), servers(RoleRelay, r.Relays, r.Ports))}
 	if r.Profile != nil {
@@ -247,8 +249,8 @@ func (p plan) named(host string) (some []server) {
 	return some
 }
 
-// servers reads the hosts as configured. One that is named twice, with
-// several ports, becomes one. The ports come in the order of the search (wire §8).
+// servers reads the hosts as configured. One that is named twice, with several ports, becomes one. The ports come in the
+// order of the search (wire §8). A host that is none stays without ports, so that the report has a row that says so.
 func servers(role Role, hosts []string, ports []transport.Port) (all []server) {
 	addrs := checkedAddrs
 	if role == RoleRelay {
@@ -272,7 +274,8 @@ func servers(role Role, hosts []string, ports []transport.Port) (all []server) {
 	return all
 }
 
-// askedName is the first name that a client here has to resolve, or "".
+// askedName is the first name that a client here has to resolve, or "". Each resolver is asked for one name of ours: what
+// matters is whether it knows that, and not whether it knows others.
 func (p plan) askedName() string {
 	for _, s := range p.servers {
 		if name, ok := transport.HostName(s.host); ok {
@@ -354,8 +357,7 @@ func (r *run) host(ctx context.Context, of []server) {
 	}
 }
 
-// name finds the addresses of a host. Known is false when ctx ended first: then nothing
-// is known about the name.
+// name finds the addresses of a host. Known is false when ctx ended first: then nothing is known about the name.
 func (r *run) name(ctx context.Context, of []server) (row NameRow, known bool) {
 	host := of[0].host
 	r.names <- struct{}{} // soon free again, since every search ends with ctx
@@ -378,8 +380,7 @@ func (r *run) name(ctx context.Context, of []server) (row NameRow, known bool) {
 	return row, true
 }
 
-// way tries one candidate. It frees its slot before the row is received, or a slow
-// receiver would delay other dials.
+// way tries one candidate. It frees its slot before the row is received, or a slow receiver would delay other dials.
 func (r *run) way(ctx context.Context, at place, addr netip.AddrPort) {
 	candidate := transport.Candidate{Host: at.name, Addr: addr, Proxy: at.proxy}
 	var a transport.Attempt
@@ -418,9 +419,8 @@ func (r *run) target(role Role) transport.Target {
 	return t
 }
 
-// local returns the addresses from which this machine reaches the servers, or else the
-// resolvers, one of each family: they are the sources in the rules of a firewall. A
-// connected UDP socket tells them without sending anything.
+// local returns the addresses from which this machine reaches the servers, or else the resolvers, one of each family:
+// they are the sources in the rules of a firewall. A connected UDP socket tells them without sending anything.
 func (r *run) local(ctx context.Context, report Report) []netip.Addr {
 	dial := r.Resolver.Dial
 	if dial == nil {

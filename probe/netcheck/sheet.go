@@ -13,9 +13,9 @@ import (
 	"hawser/transport"
 )
 
-// Sheet is the hand-over sheet for the site's IT: what a firewall must let
-// through, and what was found, from a Report. Text and HTML render it. It is for people who have never heard of Hawser
-// and decide by a form, so it says first what is asked for, then why.
+// Sheet is the hand-over sheet for the site's IT: what a firewall must let through, and what was found, from a Report.
+// Text and HTML render it. It is for people who have never heard of Hawser and decide by a form, so it says first what is
+// asked for, then why.
 type Sheet struct {
 	Report   Report
 	Language Language  // empty: English
@@ -35,9 +35,8 @@ type Sheet struct {
 
 func (s *Sheet) words() *lexicon { return lexiconOf(s.Language) }
 
-// part is one section of the sheet: sentences, then a table whose first row is its
-// head. Text and HTML make every string harmless. Both forms are made of the same parts, so that neither lacks a
-// section.
+// part is one section of the sheet: sentences, then a table whose first row is its head. Text and HTML make every string
+// harmless. Both forms are made of the same parts, so that neither lacks a section.
 type part struct {
 	title string
 	lines []string
@@ -80,6 +79,8 @@ func (s *Sheet) title() string {
 	return text
 }
 
+// facts has a row for everything that a form asks for, also where nothing is known: whoever fills it in sees what is
+// missing, and asks for it.
 func (s *Sheet) facts() [][]string {
 	l := s.words()
 	gateway := s.Gateway
@@ -174,7 +175,8 @@ func (s *Sheet) inspection() []string {
 	return orElse(lines, s.words().say(sNoInspection))
 }
 
-// byIssuer is a sentence for each issuer of some ways, with their hosts.
+// byIssuer is a sentence for each issuer of some ways, with their hosts. A site with two inspections has two boxes, and
+// often two people who look after them.
 func (s *Sheet) byIssuer(keep func(WayRow) bool, form phrase) (lines []string) {
 	l := s.words()
 	var issuers []string
@@ -240,6 +242,7 @@ func (s *Sheet) ntp() (lines []string) {
 		}
 		lines = append(lines, fmt.Sprintf("%s (%s): %s.", t.Source, addrText(t.Addr), what))
 	}
+	// No source is configured, and none is needed: an optional rule that nobody uses is one more reason to say no.
 	if len(lines) == 0 {
 		return []string{l.say(sNTPNone)}
 	}
@@ -254,6 +257,7 @@ func (s *Sheet) remarks() []string {
 		return []string{l.say(sByName)}
 	}
 	lines := []string{l.say(sOnePort)}
+	// Without this sentence IT opens the Access Server, and the first session fails at a relay: a second round.
 	if !slices.ContainsFunc(s.Report.Names, NameRow.isRelay) {
 		lines = append(lines, l.say(sRelaysToo))
 	}
@@ -286,6 +290,7 @@ func (s *Sheet) missing(rules []rule) (lines []string) {
 	}
 	for _, r := range rules {
 		form := sAllow
+		// A port that refuses is a server that does not run as often as a firewall: IT should not search for what is not there.
 		if r.refused {
 			form = sAllowIfUp
 		}
@@ -299,7 +304,7 @@ func (s *Sheet) missing(rules []rule) (lines []string) {
 	return lines
 }
 
-// destination is host and addresses in one.
+// destination is host and addresses in one. Both: a rule by name is right for longer, and many firewalls have none.
 func (r rule) destination() string {
 	addrs := joined(r.addrs, ", ")
 	switch {

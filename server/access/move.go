@@ -27,6 +27,7 @@ func (s *Server) postMove(r request) (int, any, error) {
 	if body.Epoch < 1 {
 		return 0, nil, refuse(api.BadRequest, "epoch is under 1")
 	}
+	// Both ends ask when their relay dies. The second one waits here, and gets what the first has brought about.
 	release, err := s.sessions.lockMove(r.Context(), record.ID)
 	if err != nil {
 		return 0, nil, err
@@ -98,6 +99,7 @@ func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Sess
 	if lost.Epoch == r.Epoch {
 		left = r.Relay
 	}
+	// Without the relay that was left: its measurements are as good as before it died, and it would be chosen again.
 	d, relay, err := s.chooseRelay(ctx, user, r.Device, left)
 	if err != nil {
 		return wire.Offer{}, s.refuseSessionFor(ctx, user, r.DeviceIdentity(), err)
@@ -129,6 +131,7 @@ func (s *Server) commitEpoch(ctx context.Context, old store.Session, d api.Decis
 		case !r.Ended.IsZero():
 			return errEnded
 		case r.Epoch != old.Epoch:
+			// A second is enough for the other server to be done. Then this one has learnt the new epoch.
 			return &wire.Refusal{Reason: transport.Busy, Text: "another server moves the session", RetryAfter: time.Second}
 		}
 		r.Epoch, r.Relay, r.Lost, r.Instance = r.Epoch+1, d.Chosen, left, old.Instance

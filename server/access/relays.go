@@ -28,6 +28,7 @@ func (s *Server) getRelays(r request) (int, any, error) {
 		if relay.Name <= after {
 			continue
 		}
+		// After the name and not at an index: relays come and go between two pages.
 		if len(page.Relays) == limit {
 			page.Next = cursorOf(page.Relays[limit-1].Name)
 			break
@@ -99,6 +100,7 @@ func (s *Server) getDeviceRelays(r request) (int, any, error) {
 	}
 	switch r.URL.Query().Get("measure") {
 	case "", "0":
+	// The device measures now, which takes seconds and its data: only a person who waits asks for it.
 	case "1":
 		if err := s.measureNow(r.Context(), m.Identity()); err != nil {
 			return 0, nil, err
@@ -106,6 +108,7 @@ func (s *Server) getDeviceRelays(r request) (int, any, error) {
 	default:
 		return 0, nil, refuse(api.BadRequest, "measure is not 0 or 1")
 	}
+	// For nobody's loss: no relay is left out, as it would be in a move.
 	d, err := s.decide(r.Context(), r.caller.peer, m.UID(), "")
 	return http.StatusOK, d, err
 }

@@ -31,7 +31,8 @@ func (s *Store) Accept(ctx context.Context) error {
 
 // accept runs where commits do, so that there are none beside it.
 func (s *Store) accept(ctx context.Context) error {
-	before, err := s.ReadAll(ctx) // what is accepted is said
+	// All of it and not what is known so far: the scrub takes a week, and whoever accepts wants to know what.
+	before, err := s.ReadAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,6 +44,8 @@ func (s *Store) accept(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// After the commit, as for every commit: a crash in between leaves a database with a newer incarnation, which is
+	// believed.
 	if err := s.progress.save(now); err != nil {
 		return err
 	}
@@ -172,6 +175,7 @@ func (t *Tx) mendRevoked() (texts []string, err error) {
 	var bad []scanned
 	var unreadable []bool
 	err = t.scanTable(tab, tab.sql.selectAll, nil, func(r Row, s scanned, damage error) error {
+		// Written later: a transaction of PostgreSQL takes no statement while the rows of another one are being read.
 		if damage != nil {
 			bad = append(bad, s)
 			unreadable = append(unreadable, s.decode(r) != nil)
@@ -286,6 +290,8 @@ func (t *Tx) nextIncarnation(at time.Time, known int64) (inc int64, err error) {
 	}
 	var old int64
 	fmt.Sscan(text, &old) // one that is no number is earlier than all
+	// A time and not only the next number: of two copies of one backup that are both restored, each is a history of its
+	// own, and a server that has used the one notices when it gets the other.
 	inc = max(at.UnixMilli(), old+1, known+1)
 	return inc, t.setIncarnation(inc)
 }
@@ -321,6 +327,7 @@ func (t *Tx) acceptAudit(at time.Time) error {
 		}
 	}
 	for _, f := range all {
+		// With its text. Other damage in the same place, later, is something that nobody has accepted.
 		err := t.exec("INSERT INTO accepted (tbl,place,finding,at) VALUES (?,?,?,?)", f.Table, f.Key, f.Text, micros(at))
 		if err != nil {
 			return err

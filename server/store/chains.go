@@ -82,6 +82,8 @@ func (t *Tx) verifyHeads() (list []Finding, err error) {
 		if err != nil {
 			return nil, err
 		}
+		// This finds a head that was put back alone. One that was put back with its commits has both right, and is found by
+		// the progress beside the database.
 		if gen != h.gen || chain != h.chain {
 			say(fmt.Sprintf("the last commit is %d, and it was %d, or another one", gen, h.gen))
 		}
@@ -198,6 +200,7 @@ func (t *Tx) auditBuckets(node string, from int64) ([]int64, error) {
 		next = (seq/auditBucket + 1) * auditBucket
 	}
 	h, err := t.head(node)
+	// The head counts even without its record: the newest records may be what is missing.
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
@@ -218,6 +221,7 @@ func (s *Store) verifyAudit(ctx context.Context, node string, bucket int64) erro
 		return err
 	})
 	if errors.Is(err, ErrDamaged) {
+		// Not grave, as it would be of another table: no grant depends on what an audit says.
 		list, err = []Finding{auditFinding(node, bucket, "cannot be read: "+err.Error())}, nil
 	}
 	if err != nil {

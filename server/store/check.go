@@ -53,6 +53,8 @@ func (s *Store) condition(ctx context.Context) (c condition, err error) {
 		return c, s.engine.classify(err)
 	}
 	err = s.View(ctx, func(t *Tx) (err error) {
+		// Of the sums, which are a few thousand rows: to count millions of records takes seconds, and check may be asked
+		// each minute.
 		if err := t.one("SELECT coalesce(sum(n),0) FROM sums WHERE tbl>=? AND tbl<?", []any{auditSums(""), auditSums("\x7f")}, &c.audit); err != nil {
 			return err
 		}
@@ -81,6 +83,7 @@ func (e *engine) settings(ctx context.Context) (version string, found map[string
 	queries := map[string]string{"journal_mode": "PRAGMA journal_mode", "synchronous": "PRAGMA synchronous"}
 	about := "SELECT 'SQLite ' || sqlite_version()"
 	if e.postgres {
+		// A standby refuses to write whatever its settings say.
 		queries = map[string]string{"read_only": "SELECT CASE WHEN pg_is_in_recovery() THEN 'on' ELSE current_setting('default_transaction_read_only') END"}
 		for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit", "data_checksums"} {
 			queries[name] = "SELECT current_setting('" + name + "')"
@@ -101,7 +104,8 @@ func (e *engine) settings(ctx context.Context) (version string, found map[string
 	return version, found, nil
 }
 
-// judge is pure.
+// judge says what is wrong with a condition, all of it at once: who repairs one setting should not find the next one
+// tomorrow. It is pure.
 func (c condition) judge(now time.Time) (text string, err error) {
 	var wrong []error
 	want := func(name, why, set string, good ...string) {
@@ -120,6 +124,7 @@ func (c condition) judge(now time.Time) (text string, err error) {
 		// All but off wait for the local disk.
 		want("synchronous_commit", loses, "set synchronous_commit = on for this role and database", "on", "local", "remote_write", "remote_apply")
 		want("read_only", "nothing can be written", "point the store's url to the primary server", "off")
+		// data_checksums is said and not wanted: it is decided when a cluster is made, and the seals find what it would find.
 		parts = append(parts, "fsync "+c.settings["fsync"], "full_page_writes "+c.settings["full_page_writes"],
 			"synchronous_commit "+c.settings["synchronous_commit"], "data_checksums "+c.settings["data_checksums"])
 	} else {

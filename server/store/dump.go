@@ -58,6 +58,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	if err := s.View(ctx, func(t *Tx) error { return s.dump(t, w, begun) }); err != nil {
 		return fmt.Errorf("back up store %s: %w", s.engine.where, err)
 	}
+	// Only now: a backup that failed must not keep check quiet.
 	err := s.transact(ctx, func(t *Tx) error { return t.setMeta(metaBackup, strconv.FormatInt(begun.UnixMicro(), 10)) })
 	if err != nil { // the dump is good
 		s.log.Warn("the time of the backup was not written down", "err", err)
@@ -306,6 +307,8 @@ func restore(ctx context.Context, o Options, r io.Reader, from *Store) (h Health
 		return h, err
 	}
 	s.known = now
+	// As at any start: a dump has whatever damage it was made of, and its own checksum says only that it is the same
+	// dump.
 	return s.ReadAll(ctx)
 }
 

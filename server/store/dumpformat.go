@@ -30,7 +30,9 @@ const (
 	endBytes = 8 + sha256.Size
 )
 
-// dumpHeader is the first frame.
+// dumpHeader is the first frame. Store and Incarnation say which history the rows are of: what is restored begins one
+// that is later than it and than every other that is known. Schema is that of the tables and no version of the format: a
+// dump of an older program goes into the older tables first.
 type dumpHeader struct {
 	Store       string    `json:"store"`
 	Incarnation int64     `json:"incarnation"`
@@ -39,7 +41,8 @@ type dumpHeader struct {
 	Time        time.Time `json:"time"`
 }
 
-// dumpTable says of what the rows are that follow it.
+// dumpTable says of what the rows are that follow it. The columns are in the dump, and not taken from the program that
+// reads it: an older schema has others.
 type dumpTable struct {
 	Name    string   `json:"name"`
 	Columns []string `json:"columns"`
@@ -62,7 +65,8 @@ func (t dumpTable) check() error {
 	return nil
 }
 
-// dumpWriter writes a dump. The first error stays. So its callers write on and look once, at the end.
+// dumpWriter writes a dump. The first error stays. So its callers write on and look once, at the end. row is used again
+// for each row: an audit of ten million records would leave as many slices to the collector.
 type dumpWriter struct {
 	w    *bufio.Writer
 	sum  hash.Hash
@@ -203,6 +207,7 @@ func (d *dumpReader) frame() (kind byte, payload []byte, err error) {
 		return 0, nil, err
 	}
 	n := binary.BigEndian.Uint32(head[1:])
+	// A row has some kilobytes. Four bytes that were damaged may say four gigabytes.
 	if n > maxDumpFrame {
 		return 0, nil, fmt.Errorf("read dump: a frame of %d bytes: at most %d", n, maxDumpFrame)
 	}
@@ -213,7 +218,8 @@ func (d *dumpReader) frame() (kind byte, payload []byte, err error) {
 	return head[0], payload, d.read(payload)
 }
 
-// readEnd compares the end with what was read.
+// readEnd compares the end with what was read. The sum itself is read past d.read, which would add it to what it is
+// compared with.
 func (d *dumpReader) readEnd(n uint32) error {
 	count := make([]byte, 8)
 	if n != endBytes {
@@ -250,6 +256,7 @@ func (d *dumpReader) next() ([]any, error) {
 			if err = decodeStrict(payload, d.table); err == nil {
 				err = d.table.check()
 			}
+			// This program writes each table once. Twice is another program, or somebody who tries what happens.
 			if err == nil && slices.Contains(d.seen, d.table.Name) {
 				err = fmt.Errorf("table %s twice", d.table.Name)
 			}
@@ -275,6 +282,7 @@ func (t *dumpTable) parse(b []byte) (values []any, err error) {
 	take := func(n uint64) []byte {
 		if uint64(len(b)) < n {
 			err = damage
+			// Zeros, so that a number is still read of it: err ends the row anyway.
 			return make([]byte, min(n, 8))
 		}
 		taken := b[:n]

@@ -106,6 +106,7 @@ func openPostgres(raw string) (*engine, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(postgresConns)
+	// Less than what firewalls and poolers let a connection be idle, which they end without a word.
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return &engine{postgres: true, where: u.Redacted(), write: db, read: db}, nil
 }

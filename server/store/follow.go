@@ -33,6 +33,7 @@ func (f *Follower) Next(ctx context.Context) (changes []Change, missed bool, err
 		if _, err := f.store.judgeAgain(t, known); err != nil {
 			return err
 		}
+		// In a new incarnation numbers may have gone back: nothing that was seen says what is new.
 		if inc = f.store.lastKnown().Incarnation; inc != f.incarnation || f.seen == nil {
 			missed = true
 			return nil
@@ -60,6 +61,8 @@ func (f *Follower) Next(ctx context.Context) (changes []Change, missed bool, err
 	if err != nil {
 		return nil, false, err
 	}
+	// Only now. After an error the next call reads the same again; a change that comes twice harms nobody, since it only
+	// says what to read.
 	f.seen, f.incarnation = seen, inc
 	return changes, missed, nil
 }
@@ -89,7 +92,8 @@ func (s *Store) goneAstray(why string) error {
 	return fmt.Errorf("store %s %w: %s", s.engine.where, ErrDamaged, why)
 }
 
-// gens reads the number of the newest commit of each node.
+// gens reads the number of the newest commit of each node, of the heads: they are one row a node, and each commit has
+// changed its head in the same transaction.
 func (t *Tx) gens(into map[string]int64) error {
 	rows, err := t.query("SELECT node,gen FROM heads")
 	if err != nil {

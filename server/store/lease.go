@@ -30,6 +30,7 @@ func (s *Store) TakeLease(ctx context.Context) error {
 		if !free {
 			return fmt.Errorf("the name %s of this Access Server is %w", s.node, ErrInUse)
 		}
+		// With the head, in one transaction: whoever holds the lease is the one whose commits are taken.
 		err = t.exec("INSERT INTO leases (node,run,until) VALUES (?,?,"+t.engine.clock()+"+?) "+
 			"ON CONFLICT (node) DO UPDATE SET run=excluded.run, until=excluded.until", s.node, s.run, LeaseTime.Microseconds())
 		return errors.Join(err, t.setRun(s.node, s.run))

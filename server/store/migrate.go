@@ -39,6 +39,9 @@ func migrations() []migration {
 		"CREATE TABLE user_keys (domain {text}, user_name {text}, spki {text}, login {int}, not_after {int}, " + sealed + "PRIMARY KEY (domain, user_name, spki){end}",
 		"CREATE TABLE devices " + member,
 		"CREATE UNIQUE INDEX devices_name ON devices (domain, name) WHERE revoked = 0",
+		// A page of a list is read of an index that has it in order, and that has nothing else: one for all devices of a
+		// domain, and one for each state that can be asked for. With a single one, the page of the few that wait would be
+		// read past all that do not. TestPagesAreFoundInIndexes holds the statements to that.
 		"CREATE INDEX devices_list ON devices (domain, name, id)",
 		"CREATE INDEX devices_pending ON devices (domain, name, id) WHERE revoked=0 AND enrolled=0",
 		"CREATE INDEX devices_enrolled ON devices (domain, name, id) WHERE revoked=0 AND enrolled<>0",
@@ -55,6 +58,7 @@ func migrations() []migration {
 		"CREATE TABLE presence (name {text}, node {text}, run {text}, since {int}, body {text}, " + sealed + "PRIMARY KEY (name){end}",
 		"CREATE TABLE audit (node {text}, seq {int}, at {int}, domain {text}, actor {text}, action {text}, object {text}, result {text}, " +
 			"detail {text}, prev {text}, hash {text}, " + sealed + "PRIMARY KEY (node, seq){end}",
+		// Each begins with what an audit is filtered by, and ends in the place of a record, which is the order of a page.
 		"CREATE INDEX audit_time ON audit (at, node, seq)",
 		"CREATE INDEX audit_domain ON audit (domain, at, node, seq)",
 		"CREATE INDEX audit_object ON audit (object, at, node, seq)",

@@ -48,7 +48,8 @@ func openProgress(dir, node string) (*progressFile, error) {
 	return f, nil
 }
 
-// save is called by who commits alone, so it needs no lock.
+// save is called by who commits alone, so it needs no lock. What is on the medium already is not written again: each
+// write is a sync, and flash wears.
 func (f *progressFile) save(p progress) error {
 	if f == nil || f.known == p {
 		return nil
@@ -71,6 +72,7 @@ func judgeProgress(known, found progress, at string) string {
 	switch {
 	case known == (progress{}): // the first start here, or the file was removed
 		return ""
+	// By the id and not by name or URL: those may say the same of two databases, and other things of one.
 	case known.Store != found.Store:
 		return "it is another database than the one that this server has used"
 	case found.Incarnation > known.Incarnation: // an operator has restored, moved or accepted it
@@ -101,7 +103,8 @@ func (t *Tx) head(node string) (h head, err error) {
 	return h, err
 }
 
-// found reads what the database says of a node. sql.ErrNoRows: nothing.
+// found reads what the database says of a node. sql.ErrNoRows: nothing. One statement, because it is the first of each
+// commit, and every statement to a PostgreSQL elsewhere costs a round trip.
 func (t *Tx) found(node string) (h head, p progress, err error) {
 	var inc sql.NullString
 	var id sql.NullString

@@ -269,6 +269,8 @@ func (t *Tx) cutAudit(node string, r Retention, now time.Time, aged int, sign fu
 			return Checkpoint{}, 0, false, err
 		}
 	}
+	// The records leave by one statement, without their seals: their sums go whole, and the chain of commits has the cut
+	// by the record that says so.
 	t.work.wrote = true
 	return c, old, end == first+cutAtOnce, errors.Join(
 		t.exec("DELETE FROM audit WHERE node=? AND seq<=?", node, c.Seq),

@@ -81,6 +81,7 @@ func (t *Tx) changeSums(deltas map[sumKey]sum) error {
 		}
 		now.plus(deltas[key])
 		if missing {
+			// At the first row of a bucket. Rows that are there while their sum is missing are a finding (compareSums).
 			err = t.exec("INSERT INTO sums (tbl,bucket,n,total) VALUES (?,?,?,?)", key.table, key.bucket, now.n, now.bytes())
 		} else {
 			err = t.exec("UPDATE sums SET n=?,total=? WHERE tbl=? AND bucket=?", now.n, now.bytes(), key.table, key.bucket)

@@ -138,6 +138,7 @@ func (t *Tx) write(r Row, replace bool) error {
 	if err != nil {
 		return err
 	}
+	// Asked here and not left to a violation of the key: after that a transaction of PostgreSQL takes no more statements.
 	if found && !replace {
 		return fmt.Errorf("write %s %s: %w", tab.name, keyText(key), ErrExists)
 	}
@@ -247,6 +248,7 @@ func rows[T any, P interface {
 
 // micros is how the database writes a time.
 func micros(at time.Time) int64 {
+	// 0 and not the microseconds of the year 1: statements ask for ended=0, and people read the tables.
 	if at.IsZero() {
 		return 0
 	}

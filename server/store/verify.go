@@ -109,6 +109,7 @@ func (s *Store) found(table string, list []Finding) {
 
 // sayDamaged logs what was not known before.
 func (s *Store) sayDamaged(list, before []Finding) {
+	// Once and not at each reading: a log with the same line each day is not read any more.
 	for _, f := range list {
 		if !slices.Contains(before, f) {
 			s.log.Error("the store is damaged", "store", s.engine.where, "table", f.Table, "row", f.Key, "err", f.Text)
@@ -199,6 +200,7 @@ func (t *Tx) verifyTable(tab *table) (list []Finding, err error) {
 		}
 		list = append(list, differences(tab.name, want, got, bad)...)
 	}
+	// Seals and sums read the rows by one tree alone. Lists go by the others.
 	structure, err := t.integrity(tab.name)
 	return append(list, structure...), err
 }
@@ -302,6 +304,7 @@ func (s *Store) Scrub(ctx context.Context) {
 			steps = append(steps, func(context.Context) error { return err })
 		}
 		for _, step := range steps {
+			// Before the step and not after it: a start has read everything but old records just now.
 			if !wait.Sleep(ctx, scrubTime/time.Duration(len(steps))) {
 				return
 			}

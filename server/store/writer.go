@@ -297,6 +297,8 @@ func (s *Store) attempt(ctx context.Context, batch []*op) (errs []error, err err
 	for _, o := range batch {
 		sync = sync || o.mode != lazy
 	}
+	// After the commit and before anybody is answered, see remember. A store that cannot write its progress answers
+	// ErrFull, although the rows are there: to say yes would be a promise that a rollback breaks without a word.
 	err = s.remember(all.head, sync)
 	s.lookAgain(all)
 	return errs, err
@@ -437,6 +439,7 @@ func (s *Store) settled(h head) bool {
 		if err == nil {
 			return found.gen == h.gen && found.chain == h.chain
 		}
+		// As after the fourth try: whatever took the answer away does not come back in two milliseconds.
 		if pause(ctx, try+4) != nil {
 			return false
 		}

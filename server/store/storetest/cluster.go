@@ -80,6 +80,7 @@ func (c *Cluster) ServerIn(t testing.TB, prepare func(dir string)) (*Server, str
 	defer c.mu.Unlock()
 	s, err := c.newServer(prepare)
 	if err == nil {
+		// Before it starts: one that never becomes ready has files, too.
 		t.Cleanup(func() {
 			s.kill()
 			if err := removeContent(s.dir); err != nil {
@@ -136,6 +137,8 @@ func (c *Cluster) prepare() (err error) {
 	if err := s.own(dir); err != nil {
 		return err
 	}
+	// Locale C: text has to sort by its bytes where the schema says so, and a machine of another language must not find
+	// another order where it does not. No sync: a power cut during a test loses nothing of worth.
 	cmd := exec.Command(filepath.Join(c.bin, "initdb"), "-D", s.Data(), "-U", superuser, "--auth=trust", "--encoding=UTF8", "--locale=C",
 		"--data-checksums", "--no-sync")
 	cmd.Dir = dir
@@ -178,6 +181,7 @@ func account() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
+	// The one account that every Linux has and that owns nothing.
 	u, err := user.Lookup("nobody")
 	if err != nil {
 		return nil, err

@@ -88,6 +88,7 @@ func (p *process) run(s *Server) {
 		return
 	}
 	defer r.Close()
+	// No autovacuum: it would come in between where a test counts. Little memory: many of these run at once.
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.Data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=on",
 		"-c", "shared_buffers=16MB", "-c", "max_connections=100", "-c", "autovacuum=off", "-c", "log_checkpoints=off")
 	cmd.Dir, cmd.Stderr = s.dir, w
@@ -143,6 +144,7 @@ func (s *Server) kill() {
 	if s.proc == nil {
 		return
 	}
+	// Before the postmaster is gone: then they are nobody's children.
 	children := childrenOf(s.proc.pid)
 	syscall.Kill(s.proc.pid, syscall.SIGKILL)
 	for _, pid := range children { // they would notice, but have time to finish something
