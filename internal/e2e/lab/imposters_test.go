@@ -32,7 +32,7 @@ var imposters = []imposter{
 	{"nginx ends TLS for something else", []string{"tls-intercepted"}, "Site Proxy", "https", nginx("stream", "")},
 	{"sslsplit inspects what another server answers", []string{"tls-intercepted"}, "Site Proxy", "https", sslsplit},
 	{"sslsplit inspects, and our server refuses it", []string{"reset-after-hello", "tls-refused"}, "", "", sslsplitToServer},
-	{"mitmproxy inspects what our server answers", []string{"tls-intercepted"}, "mitmproxy", "", mitmproxy},
+	{"mitmproxy inspects what our server answers", []string{"tls-intercepted"}, "mitmproxy", "https", mitmproxy},
 	{"another infrastructure", []string{"wrong-root"}, "", "", otherInfrastructure},
 }
 
