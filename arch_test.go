@@ -24,10 +24,10 @@ import (
 // inside a row everybody may import everybody. What is not here may not be imported.
 var mayImport = map[string][]string{
 	"cmd/hawser-agent":    {"agent", "board", "probe", "internal/answer", "internal/cli", "internal/cli/netcheckcmd", "internal/version"},
-	"cmd/hawser":          {"manager", "probe", "transport/api", "internal/answer", "internal/cli", "internal/cli/netcheckcmd", "internal/version"},
+	"cmd/hawser":          {"manager", "identity", "probe", "transport/api", "internal/answer", "internal/cli", "internal/cli/netcheckcmd", "internal/version"},
 	"cmd/hawser-server":   {"server", "internal/answer", "internal/cli", "internal/version"},
-	"agent":               {"board", "identity", "probe", "transport", "internal/credential", "internal/answer", "internal/strictyaml"},
-	"manager":             {"identity", "probe", "transport", "transport/api", "internal/credential", "internal/answer"},
+	"agent":               {"board", "identity", "probe", "transport", "internal/credential", "internal/answer", "internal/owner", "internal/strictyaml"},
+	"manager":             {"identity", "probe", "transport", "transport/api", "internal/credential", "internal/answer", "internal/owner"},
 	"board":               {},
 	"server":              {"server/access", "server/count", "server/gate", "server/relay", "server/store", "identity", "transport", "internal/credential", "internal/answer", "internal/strictyaml"},
 	"server/access":       {"server/choose", "server/count", "server/gate", "server/grant", "server/store", "identity", "transport", "transport/api"},
@@ -49,8 +49,10 @@ var mayImport = map[string][]string{
 	"internal/provision":  {"identity", "transport", "internal/strictyaml"},
 	"internal/durable":    {},
 	"internal/memnet":     {},
+	"internal/owner":      {"identity"},
 	"internal/soak":       {},
 	"internal/strictyaml": {},
+	"internal/thieftest":  {"identity", "server/store", "transport", "transport/api"},
 	"internal/version":    {},
 	"internal/wait":       {},
 }

@@ -64,6 +64,8 @@ type Agent struct {
 	idleOut dialFunc // dialOut, counted unless it is for a session: what it costs to be reachable
 
 	store    *store
+	owners   owners
+	news     chan []string // statements of the server that are to be taken
 	clock    *clock.Clock
 	resolver *probe.Resolver
 	// One for servers and sessions: which way out is open is learnt once for both.
@@ -100,7 +102,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, socket: o.Socket, service: o.Service,
-		unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
+		owners: owners{dir: s.dir}, news: make(chan []string, maxNews), unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
 	// The resolver, SNTP and the dialer all go through the meter: an idle month once cost 36 MB, most of it unseen
 	// keepalives, and status can only show what is counted here.
 	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}
@@ -213,6 +215,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		func(ctx context.Context) { a.feed(ctx, dog) },
 		a.showSignal,
 		a.watchKey,
+		a.takeNews,
 	} {
 		tasks.Go(func() { run(ctx) })
 	}

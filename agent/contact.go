@@ -18,16 +18,29 @@ import (
 type FirstContact struct {
 	Access   []string // HOST or HOST:PORT
 	Ports    []uint
-	Code     string // activation code
+	Code     string // the owner's code for this device
 	RootFile string
 	Pin      string   // SHA-256 of the root's public key, in hex
 	Proxy    []string // auto, none, or URLs without name and password
 }
 
+// serversCode refuses a code that no Manager of the owner has made. The server knows everything of such a code, so that it
+// could give the gateway to whom it likes.
+type serversCode struct{ fault error }
+
+func (serversCode) Error() string {
+	return "it is a code of a server, for the founder of a domain or for a relay, and no gateway takes one"
+}
+
+func (e serversCode) Unwrap() error { return e.fault }
+
 // Prepare checks f and merges it into cfg. An error is a mistake of the operator.
 // It reads the root certificate and uses no network.
 func (f FirstContact) Prepare(cfg *Config) (e EnrollOptions, err error) {
-	if e.Code, err = identity.ParseCode(f.Code); err != nil {
+	if e.Code, err = identity.ParseOwnerCode(f.Code); err != nil {
+		if _, server := identity.ParseCode(f.Code); server == nil {
+			err = serversCode{err}
+		}
 		return e, fmt.Errorf("--code: %w", err)
 	}
 	e.Pin, err = f.Reach(cfg)

@@ -22,7 +22,7 @@ func TestFirstContactIsMergedIntoTheConfig(t *testing.T) {
 	pki := identitytest.New(time.Now())
 	root := filepath.Join(t.TempDir(), "root.pem")
 	write(t, root, string(pki.Roots.PEM()), 0o644)
-	pin, code := pki.Pin(), identity.NewCode().String()
+	pin, code := pki.Pin(), identity.NewOwnerCode().String()
 	for name, tt := range map[string]struct {
 		f      FirstContact
 		cfg    Config
@@ -51,7 +51,7 @@ func TestFirstContactIsMergedIntoTheConfig(t *testing.T) {
 func TestProxyOfTheFirstContactIsKept(t *testing.T) {
 	pki, dir := identitytest.New(time.Now()), t.TempDir()
 	write(t, filepath.Join(dir, rootFile), string(pki.Roots.PEM()), 0o600)
-	contact := FirstContact{Access: []string{"a.example"}, Code: identity.NewCode().String(), Pin: pki.Pin().String(),
+	contact := FirstContact{Access: []string{"a.example"}, Code: identity.NewOwnerCode().String(), Pin: pki.Pin().String(),
 		Proxy: []string{"http://p.example:3128", "socks5://10.0.0.9"}}
 	for name, words := range map[string][]string{"urls": contact.Proxy, "none": {"none"}, "auto": nil} {
 		cfg, file := DefaultConfig(), filepath.Join(dir, name, "agent.yaml")
@@ -78,7 +78,7 @@ func TestProxyOfTheFirstContactIsKept(t *testing.T) {
 }
 
 func TestABadFirstContactIsRefused(t *testing.T) {
-	code, pin := identity.NewCode().String(), identity.SPKI{1}.String()
+	code, pin := identity.NewOwnerCode().String(), identity.SPKI{1}.String()
 	bad := map[string]struct {
 		f    FirstContact
 		want string

@@ -24,11 +24,14 @@ func Advice(err error) string {
 	if errors.Is(err, fs.ErrPermission) {
 		return "run it as root (Windows: as an administrator)"
 	}
+	if _, ok := errors.AsType[serversCode](err); ok {
+		return "make a code for this device with hawser device add: it begins with U"
+	}
 	if identity.FaultOf(err) == identity.FaultBadCode {
 		return "the code has a typing error: compare it with what hawser device add printed"
 	}
 	switch transport.ReasonOf(err) {
-	case transport.BadCode:
+	case transport.BadCode, transport.NotStated:
 		return "make a new code with hawser device add"
 	case transport.WrongRoot, transport.TLSIntercepted, transport.CaptivePortal: // which say what to do better than netcheck
 		return answer.Advice(err)

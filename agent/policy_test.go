@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"hawser/board"
+	"hawser/identity"
 )
 
 func TestParseRule(t *testing.T) {
@@ -57,6 +58,17 @@ func TestParseRule(t *testing.T) {
 			if again, err := ParseRule(r.String()); err != nil || again != r {
 				t.Errorf("%q: read again as %v, %v", r, again, err)
 			}
+		}
+	}
+}
+
+// What an owner writes here and what a statement says are one language: it has one meaning in both.
+func TestARuleOfAScopeIsARuleHere(t *testing.T) {
+	for _, text := range []string{"10.0.0.0/8:80-90", "10.0.0.1:502", "0.0.0.0/0:*", "[2001:db8::/32]:443", "[2001:db8::1]:*", "192.168.10.0/24:1-1024"} {
+		target, err := identity.ParseTarget(text)
+		r := must(ParseRule(text))(t)
+		if want := (Rule{target.Prefix, target.From, target.To}); err != nil || r != want {
+			t.Errorf("%s: %v here, %v in a scope, %v", text, r, want, err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"hawser/identity"
 	"hawser/transport"
 	"hawser/transport/accesstest"
+	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
@@ -23,13 +24,17 @@ var (
 // manager is the other end of sessions: the real transport/session.
 type manager struct {
 	r      *rig
+	name   identity.Name
 	cert   tls.Certificate
 	dialer *transport.Dialer
+	hello  mux.Hello // what it says of its owner: an operator whose scope is everything
 }
 
 func (r *rig) manager() *manager {
-	m := &manager{r: r, cert: r.access.PKI.Leaf(identity.UserName("plant", "ann"), -time.Hour, 30*day)}
+	m := &manager{r: r, name: identity.UserName("plant", "ann")}
+	m.cert = r.access.PKI.Leaf(m.name, -time.Hour, 30*day)
 	m.dialer = &transport.Dialer{DialContext: r.net.Host(managerAddr).DialContext, Certificate: func() *tls.Certificate { return &m.cert }}
+	m.hello = mux.Hello{Statements: r.owner.UserChain("ann", identity.RoleOperator, nil, m.cert.Leaf.PublicKey)}
 	return m
 }
 
@@ -38,7 +43,7 @@ func (m *manager) offers(id string, device identity.SPKI, permissions ...string)
 	base := wire.Offer{Session: id, Epoch: 1, Grant: "grant-" + id, Permissions: permissions, User: "ann",
 		Relay: wire.Relay{Name: "r1", Hosts: []string{relayAddr.String()}, Ports: []transport.Port{443}}}
 	runtime, own = base, base
-	runtime.Role, runtime.Peer, runtime.PeerSPKI = wire.RoleRuntime, identity.UserName("plant", "ann").String(), identity.CertSPKI(m.cert.Leaf)
+	runtime.Role, runtime.Peer, runtime.PeerSPKI = wire.RoleRuntime, m.name.String(), identity.CertSPKI(m.cert.Leaf)
 	own.Role, own.Peer, own.PeerSPKI = wire.RoleManager, testName.String(), device
 	return runtime, own
 }
@@ -50,12 +55,17 @@ func (m *manager) open(l *accesstest.Link, p *process, id string, permissions ..
 	if reason := m.r.offer(l, runtime); reason != "" {
 		m.r.t.Fatalf("offer %s: %s", id, reason)
 	}
-	s, err := session.Join(m.r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: m.r.access.PKI.Roots, Offer: own})
+	s, err := m.join(own)
 	if err != nil {
 		m.r.t.Fatalf("join: %v; log:\n%s", err, m.r.notes)
 	}
 	m.r.t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// join joins the session of an offer.
+func (m *manager) join(own wire.Offer) (*session.Session, error) {
+	return session.Join(m.r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: m.r.access.PKI.Roots, Offer: own, Hello: m.hello})
 }
 
 // offer sends an offer and returns the reason of its answer.

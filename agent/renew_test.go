@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -142,7 +143,7 @@ func TestARenewalForAnotherNameOrKeyIsNotTaken(t *testing.T) {
 				r.access.Identify = func(_ wire.Type, csr []byte) (wire.Identity, *wire.Refusal) { return forge(r, csr), nil }
 				p := r.start()
 				r.until(time.Minute, "renewal", func() bool { return r.notes.count("renew identity") > 0 })
-				if after := must(ShowIdentity(r.dir))(t); after != before {
+				if after := must(ShowIdentity(r.dir))(t); !reflect.DeepEqual(after, before) {
 					t.Errorf("before %+v, after %+v", before, after)
 				}
 				if s := p.Status().State; s != StateAttached {

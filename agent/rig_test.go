@@ -17,8 +17,10 @@ import (
 	"hawser/identity"
 	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
+	"hawser/internal/owner"
 	"hawser/transport"
 	"hawser/transport/accesstest"
+	"hawser/transport/session"
 )
 
 const day = 24 * time.Hour
@@ -46,9 +48,12 @@ type rig struct {
 	t      *testing.T
 	net    *memnet.Network
 	access *accesstest.Server
+	owner  *identitytest.Owner
 	dir    string
 	opts   Options
 	notes  *notes
+	// session is the first one of a test that has two.
+	session *session.Session
 }
 
 // bubble runs f with a gateway that has just woken in 1970, not enrolled.
@@ -64,7 +69,7 @@ func bubbleAt(t *testing.T, truth time.Time, f func(r *rig)) {
 		time.Sleep(time.Until(truth))
 		n := memnet.New()
 		n.SetLatency(20 * time.Millisecond)
-		r := &rig{t: t, net: n, dir: filepath.Join(t.TempDir(), "state"), notes: &notes{}}
+		r := &rig{t: t, net: n, dir: filepath.Join(t.TempDir(), "state"), notes: &notes{}, owner: identitytest.NewOwner("plant")}
 		r.access = accesstest.New(t, identitytest.New(time.Now().Add(-4*365*day)), n.Host(accessAddr))
 		r.opts = Options{
 			Config: Config{Data: r.dir, Access: []string{accessAddr.String()}, Ports: []transport.Port{443}},
@@ -75,14 +80,23 @@ func bubbleAt(t *testing.T, truth time.Time, f func(r *rig)) {
 	})
 }
 
-// enroll puts an identity into the state directory as enroll would.
+// enroll puts an identity, and the owner's word for it, into the state directory as enroll would.
 func (r *rig) enroll(notBefore, notAfter time.Time) {
 	r.t.Helper()
 	s := must(openStore(r.dir, nil))(r.t)
 	key := must(s.key())(r.t)
 	chain := r.access.PKI.Chain(key.Public(), testName, time.Until(notBefore), time.Until(notAfter))
-	if err := s.saveIdentity(identity.MarshalChain(chain), r.access.PKI.Roots); err != nil {
-		r.t.Fatal(err)
+	own(r.t, s, identity.MarshalChain(chain), r.access.PKI.Roots, r.owner)
+}
+
+// own stores an identity, and what an owner says of it.
+func own(tb testing.TB, s *store, chainPEM []byte, roots *identity.Roots, o *identitytest.Owner) {
+	tb.Helper()
+	self := must(newSelf(chainPEM, must(s.key())(tb), roots))(tb)
+	known := must(owner.Create(s.dir, self.peer(), o.Key))(tb)
+	must(known.Take(o.DeviceChain(testUID, "gateway 7", self.Cert.Leaf.PublicKey), time.Now()))(tb)
+	if err := s.saveIdentity(chainPEM, roots); err != nil {
+		tb.Fatal(err)
 	}
 }
 
@@ -232,5 +246,37 @@ func write(t testing.TB, path, text string, mode fs.FileMode) {
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func removeAll(r *rig, files []string) {
+	for _, path := range paths(r, files) {
+		if err := os.Remove(path); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func writeAll(r *rig, files []string) {
+	for _, path := range paths(r, files) {
+		write(r.t, path, "damaged", 0o600)
+	}
+}
+
+func contents(r *rig, files []string) (text string) {
+	for _, path := range paths(r, files) {
+		b, _ := os.ReadFile(path)
+		text += string(b) + "\n"
+	}
+	return text
+}
+
+// block puts directories where the next generations of the owner's files are to go.
+func block(r *rig) {
+	for _, path := range paths(r, []string{"owner.0", "owner.1"}) {
+		os.Remove(path)
+		if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 }

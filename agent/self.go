@@ -13,6 +13,7 @@ import (
 	"hawser/identity"
 	"hawser/internal/credential"
 	"hawser/internal/durable"
+	"hawser/internal/owner"
 )
 
 // Self is the gateway's identity as it is stored. Its dates have not been checked: servers check them, and the gateway
@@ -23,8 +24,13 @@ type Self struct {
 	SPKI  identity.SPKI
 	Roots *identity.Roots
 	Cert  tls.Certificate // chain and key; Leaf is set
-	Label string          // the device's display name; set by Enroll only
+	// Label is the device's display name, and DomainKey the owner's key. Only Enroll sets them.
+	Label     string
+	DomainKey identity.SPKI
 }
+
+// peer is what the owner's statements are about.
+func (s *Self) peer() identity.Peer { return identity.Peer{Name: s.Name, SPKI: s.SPKI} }
 
 // self loads the identity. The error is ErrNotEnrolled when there is none.
 func (s *store) self() (*Self, error) { return readSelf(s.dir) }
@@ -100,10 +106,13 @@ type IdentityInfo struct {
 	NotBefore time.Time `json:"not_before"`
 	NotAfter  time.Time `json:"not_after"`
 	Enrolled  bool      `json:"enrolled"`
+	// Owner is null, and OwnerError says why, when nobody can be let in.
+	Owner      *OwnerStatus `json:"owner"`
+	OwnerError string       `json:"owner_error,omitempty"`
 }
 
 // ShowIdentity returns the identity in a state directory and writes nothing there.
-// It is no error if there is none; a damaged identity is one.
+// It is no error if there is none; a damaged identity is one. What is known of the owner is judged by the system's clock.
 func ShowIdentity(dir string) (IdentityInfo, error) {
 	self, err := readSelf(dir)
 	if errors.Is(err, ErrNotEnrolled) {
@@ -113,15 +122,24 @@ func ShowIdentity(dir string) (IdentityInfo, error) {
 		return IdentityInfo{}, fmt.Errorf("show identity in %s: %w", dir, err)
 	}
 	leaf := self.Cert.Leaf
-	return IdentityInfo{self.UID.String(), self.Name.Domain, self.SPKI.String(), leaf.NotBefore.UTC(), leaf.NotAfter.UTC(), true}, nil
+	info := IdentityInfo{UID: self.UID.String(), Domain: self.Name.Domain, SPKI: self.SPKI.String(),
+		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), Enrolled: true}
+	known, err := openOwner(dir, self)
+	if err != nil {
+		info.OwnerError = err.Error()
+		return info, nil
+	}
+	info.Owner = ownerStatus(known, self, time.Now())
+	return info, nil
 }
 
 // Reset removes the identity in a state directory and everything that belongs to
-// it: identity.pem first, without which the rest counts for nothing after a power
+// it, also what is known of its owner: identity.pem first, without which the rest counts for nothing after a power
 // cut, then the key. Missing files are no error. The caller makes sure that no agent
 // runs there. After an error it can be called again.
 func Reset(dir string) error {
-	for _, f := range []string{identityFile, keyFile, rootFile, stateSlots + ".0", stateSlots + ".1"} {
+	for _, f := range []string{identityFile, keyFile, rootFile, owner.SlotName + ".0", owner.SlotName + ".1",
+		stateSlots + ".0", stateSlots + ".1"} {
 		if err := os.Remove(filepath.Join(dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("reset identity: %w", err)
 		}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"hawser/identity"
+	"hawser/internal/owner"
 	"hawser/transport"
 	"hawser/transport/control"
 	"hawser/transport/mux"
@@ -34,6 +36,7 @@ type sessions struct {
 	mu         sync.Mutex // guards all below
 	link       *control.Link
 	running    map[string]*running
+	rounds     int               // how often all were judged again
 	locked     bool              // by the key switch: no session may run
 	unreported []wire.EndSession // ends that no Access Server was told of; at most maxSessions
 }
@@ -44,7 +47,13 @@ type running struct {
 	self   *Self // as it was when the offer came
 	since  time.Time
 	cancel context.CancelCauseFunc
-	live   *session.Session // nil until joined
+	owner  *owner.Owner // who judges; nil: none is known
+
+	// Guarded by sessions.mu until the peer is admitted, and never changed after that.
+	live     *session.Session // nil until admitted
+	chain    []string         // of the peer's statements; nil: not told yet
+	admitted bool
+	verdict  identity.Verdict
 }
 
 // attach sets the control connection; nil: there is none. Ends of sessions that
@@ -178,20 +187,36 @@ func (s *sessions) ended(r *running, reason transport.Reason) {
 // it ended.
 func (s *sessions) serve(ctx context.Context, r *running) error {
 	a := s.agent
+	var noOwner error
+	r.owner, noOwner = a.ownerOf(r.self)
 	live, err := session.Join(uncounted(ctx), session.Config{Dialer: a.dialer, Certificate: r.self.Cert,
-		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now, Budget: s.memory, Streams: s.most})
+		Roots: r.self.Roots, Offer: r.offer, Now: a.clock.Now, Budget: s.memory, Streams: s.most, Hello: hello(r.owner), Hold: true})
 	if err != nil {
 		return cause(ctx, err)
 	}
+	// A stream in the middle of a write does not look at ctx; it ends when the session is closed below it.
+	stop := context.AfterFunc(ctx, func() { part(ctx, live) })
+	defer stop()
+	// The infrastructure has sent this peer. The owner decides.
+	if r.owner == nil {
+		err = &wire.Refusal{Reason: transport.NotStated, Text: byRules + noOwner.Error()}
+	} else {
+		err = s.admit(ctx, r, live)
+	}
+	if err != nil {
+		r.cancel(err)
+		part(ctx, live)
+		return cause(ctx, err)
+	}
 	a.counts.begin(live)
-	a.log.Info("session up", "session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User)
+	a.log.Info("session up", "session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User, "role", r.verdict.User.Role)
 	s.mu.Lock()
 	r.live = live
 	s.mu.Unlock()
-	// A stream in the middle of a write does not look at ctx; it ends when the session is closed below it.
-	stop := context.AfterFunc(ctx, func() { live.Close() })
-	defer stop()
 
+	var attending sync.WaitGroup
+	defer attending.Wait()
+	attending.Go(func() { s.attend(ctx, r, live) })
 	var streams sync.WaitGroup
 	streaming, cancel := context.WithCancel(ctx)
 	for {
@@ -199,9 +224,9 @@ func (s *sessions) serve(ctx context.Context, r *running) error {
 		if err != nil {
 			break
 		}
-		streams.Go(func() { a.serveStream(streaming, stream, r.offer) })
+		streams.Go(func() { a.serveStream(streaming, stream, r) })
 	}
-	live.Close()
+	part(ctx, live)
 	cancel() // ends connects under way and streams whose machine is silent
 	streams.Wait()
 	return cause(ctx, live.Err())

@@ -63,7 +63,7 @@ func TestAnOfferWithAHigherEpochMovesTheSession(t *testing.T) {
 		if reason := r.offer(l, runtime); reason != "" {
 			r.t.Fatalf("offer: %s", reason)
 		}
-		second, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.PKI.Roots, Offer: own})
+		second, err := m.join(own)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -106,6 +106,10 @@ func attachedRigWith(t *testing.T, fit func(*rig), f func(r *rig, p *process, l 
 		f(r, p, <-r.access.Links, r.manager())
 		p.stop(20 * time.Second)
 	})
+}
+
+func openOf(service wire.Service, target string) mux.Open {
+	return mux.Open{Service: service, Target: target}
 }
 
 func openTCP(r *rig, s *session.Session, target string) (*mux.Stream, transport.Reason) {
@@ -326,7 +330,7 @@ func TestAWrongPeerGetsNoSession(t *testing.T) {
 		if reason := r.offer(l, runtime); reason != "" {
 			t.Fatalf("offer: %s", reason)
 		}
-		s, err := session.Join(r.t.Context(), session.Config{Dialer: m.dialer, Certificate: m.cert, Roots: r.access.PKI.Roots, Offer: own})
+		s, err := m.join(own)
 		if err == nil {
 			_, err = s.Open(r.t.Context(), mux.Open{Service: wire.ServiceTCP, Target: "192.168.10.20:502"})
 			s.Close()

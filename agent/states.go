@@ -24,12 +24,16 @@ func (a *Agent) boot(context.Context) (State, error) {
 	self, err := a.store.self()
 	if errors.Is(err, ErrNotEnrolled) {
 		a.self.Store(nil)
+		a.sessions.judgeAgain() // who has removed the identity wants nobody in
 		return StateEnroll, nil
 	}
 	if err != nil {
 		return StateBoot, err
 	}
 	a.self.Store(self)
+	a.owners.forget() // it may have been enrolled again
+	a.ownerOf(self)
+	a.sessions.judgeAgain() // those of an identity that was replaced
 	return StateDial, nil
 }
 
@@ -94,8 +98,7 @@ func (a *Agent) dial(ctx context.Context, up *attachment) (State, error) {
 			return StateDial, err
 		}
 	}
-	link, err := conn.Control(ctx, wire.Hello{Version: a.version, Hints: a.board.Hints(),
-		Instance: a.instance, SessionVersion: wire.SessionVersion})
+	link, err := conn.Control(ctx, a.hello())
 	if err != nil {
 		conn.NetConn().Close()
 		return next(StateDial, serverReason(err)), &transport.Error{Reason: transport.ReasonOf(err),
@@ -103,6 +106,19 @@ func (a *Agent) dial(ctx context.Context, up *attachment) (State, error) {
 	}
 	*up = attachment{conn, link}
 	return StateAttached, nil
+}
+
+// hello is what the gateway says of itself, and of what it knows of its owner.
+func (a *Agent) hello() wire.Hello {
+	h := wire.Hello{Version: a.version, Hints: a.board.Hints(), Instance: a.instance, SessionVersion: wire.SessionVersion}
+	if known, err := a.ownerOf(a.self.Load()); err == nil {
+		h.DomainKey = known.Pinned().Key.SPKI()
+		h.List, h.Device = known.Serials()
+		if chain := known.Chain(); len(chain) > 1 {
+			h.Key = chain[1]
+		}
+	}
+	return h
 }
 
 // expiryMargin is how far the server's clock may be ahead of ours when it checks
@@ -189,6 +205,7 @@ func (a *Agent) handler(survived func(time.Duration)) control.Handler {
 		Offer:      a.sessions.offer,
 		EndSession: func(m wire.EndSession) { a.sessions.end(m.Session, m.Reason) },
 		Revoked:    a.sessions.revoked,
+		Statements: a.heard,
 		Pool:       a.relays.pool,
 		Measure:    a.relays.wantAll,
 		Beat:       func() { a.alive(time.Minute) },

@@ -35,6 +35,7 @@ type Status struct {
 	Counts   Counts          `json:"counts"`
 	Key      string          `json:"key_switch,omitempty"` // locked or unlocked; empty: there is none
 	Reach    Reach           `json:"reach"`                // what sessions may reach now
+	Owner    *OwnerStatus    `json:"owner"`                // null: none is known, and nobody is let in
 	Troubles []string        `json:"troubles"`             // what does not work, and stops nothing
 }
 
@@ -151,6 +152,9 @@ func (a *Agent) Status() Status {
 	}
 	if self := a.self.Load(); self != nil {
 		st.UID, st.Domain = self.UID.String(), self.Name.Domain
+		if known, err := a.owners.of(self); err == nil {
+			st.Owner = ownerStatus(known, self, a.clock.Now())
+		}
 	}
 	if n := len(st.Sessions); n > 0 {
 		st.Relay = st.Sessions[n-1].Relay

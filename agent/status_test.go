@@ -40,14 +40,14 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 			`"counts":{"connections":9,"handshakes":7,"failures":{"timeout":2},"online":2,"reconnects":1,` +
 			`"sessions":3,"session_ends":{"closed":2},"streams":5,"streams_refused":{"policy":1},"in_bytes":400,"out_bytes":5000},"key_switch":"unlocked",` +
 			`"reach":{"rules":["192.168.10.20/32:502"],"networks":[{"interface":"lan0","network":"192.168.10.0/24","lan":true,"why":"it is so"}]},` +
-			`"troubles":["save state: no space left on device"]}`},
+			`"owner":null,"troubles":["save state: no space left on device"]}`},
 		{Status{State: StateEnroll, Clock: clock.Status{State: clock.Unknown}, Sessions: []SessionStatus{}, Since: since, Error: "no way", Signal: SignalEnrolling,
 			Counts: newCounts().now(), Reach: Policy{}.Reach(), Troubles: []string{}},
 			`{"state":"enroll","uid":"","domain":"","access":null,"relay":"","clock":{"state":"unknown","offset_ms":0,"source":"","floor_reset":null},` +
 				`"sessions":[],"since":"2026-11-23T10:00:00Z","error":"no way","signal":"enrolling",` +
 				`"data":{"day_bytes":0,"month_bytes":0,"budget_bytes":0,"over_bytes":0,"interval_s":0},` +
 				`"counts":{"connections":0,"handshakes":0,"failures":{},"online":0,"reconnects":0,` +
-				`"sessions":0,"session_ends":{},"streams":0,"streams_refused":{},"in_bytes":0,"out_bytes":0},"reach":{"rules":null,"networks":[]},"troubles":[]}`},
+				`"sessions":0,"session_ends":{},"streams":0,"streams_refused":{},"in_bytes":0,"out_bytes":0},"reach":{"rules":null,"networks":[]},"owner":null,"troubles":[]}`},
 	} {
 		if got := string(must(json.Marshal(tt.st))(t)); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
@@ -57,8 +57,10 @@ func TestStatusJSONIsWhatTheSpecSays(t *testing.T) {
 
 func TestIdentityJSONIsWhatTheSpecSays(t *testing.T) {
 	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
-	got := string(must(json.Marshal(IdentityInfo{"u", "plant", "5f", at, at.Add(30 * day), true}))(t))
-	want := `{"uid":"u","domain":"plant","spki_sha256":"5f","not_before":"2026-11-23T10:00:00Z","not_after":"2026-12-23T10:00:00Z","enrolled":true}`
+	got := string(must(json.Marshal(IdentityInfo{UID: "u", Domain: "plant", SPKI: "5f", NotBefore: at, NotAfter: at.Add(30 * day), Enrolled: true,
+		Owner: &OwnerStatus{DomainKey: "7a", Name: "press 4", List: at}}))(t))
+	want := `{"uid":"u","domain":"plant","spki_sha256":"5f","not_before":"2026-11-23T10:00:00Z","not_after":"2026-12-23T10:00:00Z","enrolled":true,` +
+		`"owner":{"domain_key_sha256":"7a","name":"press 4","folder":"","list":"2026-11-23T10:00:00Z","fault":""}}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -20,16 +20,14 @@ import (
 
 func stateDir(t testing.TB) string { return filepath.Join(t.TempDir(), "state") }
 
-// enrolledDir is a state directory with an identity.
+// enrolledDir is a state directory with an identity, and with an owner.
 func enrolledDir(t testing.TB, pki *identitytest.PKI) (string, *store) {
 	t.Helper()
 	dir := stateDir(t)
 	s := must(openStore(dir, nil))(t)
 	key := must(s.key())(t)
 	chain := pki.Chain(key.Public(), testName, -time.Hour, 30*day)
-	if err := s.saveIdentity(identity.MarshalChain(chain), pki.Roots); err != nil {
-		t.Fatal(err)
-	}
+	own(t, s, identity.MarshalChain(chain), pki.Roots, identitytest.NewOwner("plant"))
 	return dir, s
 }
 
@@ -122,7 +120,7 @@ func TestDamagedSlotsStartEmpty(t *testing.T) {
 // is not enrolled, and the same code gives it the same identity.
 func TestAPowerCutDuringEnrollmentLeavesNoHalfAnIdentity(t *testing.T) {
 	whole, _ := enrolledDir(t, identitytest.New(time.Now()))
-	order := []string{keyFile, rootFile, identityFile}
+	order := []string{keyFile, "owner.0", "owner.1", rootFile, identityFile}
 	for n := range len(order) + 1 {
 		dir := stateDir(t)
 		s := must(openStore(dir, nil))(t)
@@ -132,6 +130,9 @@ func TestAPowerCutDuringEnrollmentLeavesNoHalfAnIdentity(t *testing.T) {
 		_, err := s.self()
 		if n < len(order) && !errors.Is(err, ErrNotEnrolled) || n == len(order) && err != nil {
 			t.Errorf("after %q: %v", order[:n], err)
+		}
+		if info, err := ShowIdentity(dir); err != nil || info.Enrolled && info.Owner == nil {
+			t.Errorf("after %q: an identity without an owner: %+v, %v", order[:n], info, err)
 		}
 	}
 	dir := stateDir(t) // the writes do come in that order: the last one cannot be done
@@ -191,8 +192,8 @@ func TestShowIdentity(t *testing.T) {
 	dir, s := enrolledDir(t, pki)
 	self := must(s.self())(t)
 	info := must(ShowIdentity(dir))(t)
-	want := IdentityInfo{testUID.String(), "plant", self.SPKI.String(), self.Cert.Leaf.NotBefore, self.Cert.Leaf.NotAfter, true}
-	if info != want {
+	want := IdentityInfo{testUID.String(), "plant", self.SPKI.String(), self.Cert.Leaf.NotBefore, self.Cert.Leaf.NotAfter, true, info.Owner, ""}
+	if info != want || info.Owner == nil || info.Owner.Name != "gateway 7" || info.Owner.Fault != "" || info.Owner.Device.IsZero() || !info.Owner.Until.IsZero() {
 		t.Errorf("got %+v, want %+v", info, want)
 	}
 	parent := t.TempDir()

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"hawser/identity"
 	"hawser/transport"
 	"hawser/transport/mux"
 	"hawser/transport/session"
@@ -19,19 +20,23 @@ import (
 
 const targetTimeout = 10 * time.Second // to reach a machine on the LAN side
 
-// serveStream serves one stream to its end, or until ctx ends with the session (session §4). Permissions
-// come from the offer and can only narrow: what the owner allows is asked of the policy, whatever they say. It runs on
-// a goroutine of the session, which waits for it. The stream is closed in any case.
-func (a *Agent) serveStream(ctx context.Context, s *mux.Stream, o wire.Offer) {
+// serveStream serves one stream to its end, or until ctx ends with the session (session §4). Three must agree: the
+// permissions of the offer, the scope of the user by the owner's statement, and the gateway's own rules. It runs on a
+// goroutine of the session, which waits for it. The stream is closed in any case.
+func (a *Agent) serveStream(ctx context.Context, s *mux.Stream, r *running) {
 	defer s.Close()
 	header := s.Asked()
-	if !slices.Contains(o.Permissions, string(header.Service)) {
-		s.Refuse(transport.Policy, "the session does not permit "+string(header.Service))
+	if !slices.Contains(r.offer.Permissions, string(header.Service)) {
+		s.Refuse(transport.Policy, byInfra+"it does not permit "+string(header.Service)+" in this session")
+		return
+	}
+	if !sees(r.verdict.User, r.owner) { // it may have been moved to another folder
+		s.Refuse(transport.Policy, byOwner+"this device is not in the scope of "+r.verdict.User.User)
 		return
 	}
 	switch header.Service {
 	case wire.ServiceTCP:
-		a.serveTCP(ctx, s, header.Target, o)
+		a.serveTCP(ctx, s, header.Target, r)
 	// Bytes come back as they are: the Manager measures with what a tool's bytes go through.
 	case wire.ServicePing:
 		if s.Grant() == nil {
@@ -43,8 +48,9 @@ func (a *Agent) serveStream(ctx context.Context, s *mux.Stream, o wire.Offer) {
 	}
 }
 
-// serveTCP connects a stream to a machine, if the owner's policy allows the target.
-func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wire.Offer) {
+// serveTCP connects a stream to a machine, if the user's scope has the target and the gateway's rules allow it.
+func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, r *running) {
+	o := r.offer
 	// No names: the gateway would ask a DNS that somebody else may control, and the policy is about addresses.
 	addr, err := netip.ParseAddrPort(target)
 	if err != nil {
@@ -55,7 +61,11 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, o wi
 		a.sayRefused(o, addr, reason, why)
 		s.Refuse(reason, text)
 	}
-	const forbidden = "the owner of the device does not allow %s"
+	if user := r.verdict.User; !user.Reaches(identity.Reach{Service: string(wire.ServiceTCP), Addr: addr}) {
+		refuse(transport.Policy, fmt.Sprintf("%s%s is not in the scope of %s", byOwner, addr, user.User), "it is not in the user's scope")
+		return
+	}
+	const forbidden = byRules + "they do not allow %s"
 	policy := a.policy()
 	if ok, why := policy.Judge(addr); !ok {
 		refuse(transport.Policy, fmt.Sprintf(forbidden, addr), why)

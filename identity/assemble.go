@@ -23,6 +23,19 @@ func (v Verifier) Assemble(pool []Signed, peer Peer, now time.Time) ([]string, e
 	return nil, err
 }
 
+// Gather is the best chain whose signatures lead to the domain key, whatever lists and time say of it; nil if there is none.
+// It is for an end's own chain, which others judge: by lists that it may not have yet.
+func (v Verifier) Gather(pool []Signed, peer Peer) []string {
+	for _, chain := range v.candidates(pool, peer) {
+		if signed, err := parseStatements(chain, 2); err == nil {
+			if _, err := v.walk(signed, peer); err == nil {
+				return chain
+			}
+		}
+	}
+	return nil
+}
+
 // Hanging lists whose keys have a chain now, and none any more when a list with these entries counts (identity §15.6): who
 // ends a signer states these again first. They are in the order of the pool.
 func (v Verifier) Hanging(pool []Signed, entries []Entry, now time.Time) []Peer {

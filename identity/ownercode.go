@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"strings"
+	"time"
 )
 
 // The format of identity §13.
@@ -98,6 +99,25 @@ type Invitation struct {
 	Subject Signed    // a [UserStatement] or [DeviceStatement]
 	Invite  Signed    // an [InviteStatement] of that subject
 	List    uint64    // serial of the newest list that the maker knew
+}
+
+// Invite makes the invitation of a code: who has it may state one key of the subject until end. serial and list are those of
+// the invite and of the newest list that the maker knows; signer is the domain key, or a key that may state the subject
+// (identity §15.2). The faults are those of [Sign].
+func (p Pinned) Invite(code OwnerCode, subject Signed, slot uint32, end time.Time, serial, list uint64, signer crypto.Signer) (Invitation, error) {
+	key, err := NewPublicKey(code.InviteKey(slot).Public())
+	if err != nil {
+		return Invitation{}, err
+	}
+	s := InviteStatement{Domain: p.Domain, Slot: slot, Key: key, Exp: end.Unix(), Serial: serial}
+	switch subject := subject.Statement.(type) {
+	case UserStatement:
+		s.User = subject.User
+	case DeviceStatement:
+		s.UID = subject.UID
+	}
+	invite, err := Sign(s, signer)
+	return Invitation{Domain: p.Domain, Key: p.Key, Subject: subject, Invite: invite, List: list}, err
 }
 
 // MAC is the code's MAC over the invitation into the infrastructure whose root has this SPKI hash. The fault is that of

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hawser/identity"
 	"hawser/internal/answer"
 	"hawser/transport"
 	"hawser/transport/api"
@@ -123,14 +125,21 @@ func TestRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		a := f.loggedIn(f.manager())
-		f.answer("POST /devices", jsonAnswer(api.NewDevice{UID: f.uid, Name: "Presse Süd, 4", Code: "X"}))
+		f.answer("GET /statements", jsonAnswer(api.Statements{}))
+		var added api.DeviceRequest
+		f.answer("POST /devices", func(w http.ResponseWriter, r *http.Request) {
+			json.NewDecoder(r.Body).Decode(&added)
+			jsonAnswer(api.NewSubject{Name: "Presse Süd, 4", Expires: time.Now()})(w, r)
+		})
 		f.answer("GET /devices/Presse Süd, 4", jsonAnswer(api.Device{Name: "Presse Süd, 4"}))
 		f.answer("POST /devices/"+f.uid.String()+"/revoke", jsonAnswer(api.Device{State: "revoked"}))
 		f.answer("GET /audit", func(w http.ResponseWriter, r *http.Request) {
 			jsonAnswer(map[string]any{"records": []api.Record{{Detail: r.URL.RawQuery}}})(w, r)
 		})
-		if d, err := a.AddDevice(t.Context(), "Presse Süd, 4"); err != nil || d.Code != "X" {
+		if d, err := a.AddDevice(t.Context(), "Presse Süd, 4"); err != nil || d.Name != "Presse Süd, 4" {
 			t.Errorf("add: %+v, %v", d, err)
+		} else if code, err := identity.ParseOwnerCode(d.Code); err != nil || code.LookupID() != added.Code.Lookup || len(added.Code.Statements) != 4 {
+			t.Errorf("add: %v, %+v", err, added)
 		}
 		if d, err := a.Device(t.Context(), "Presse Süd, 4"); err != nil || d.Name != "Presse Süd, 4" {
 			t.Errorf("show: %+v, %v", d, err)

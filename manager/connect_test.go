@@ -347,12 +347,14 @@ func TestSessionWithAnotherDeviceIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		a := f.loggedIn(f.manager())
-		namesake := f.leaf(identity.DeviceName("default", f.uid)) // of another key
-		f.answer("POST /sessions", func(w http.ResponseWriter, r *http.Request) { f.openSessionWith(namesake, w, r) })
+		namesake := f.leaf(identity.DeviceName("default", f.uid))              // of another key
+		stated := f.owner.DeviceChain(f.uid, "press", namesake.Leaf.PublicKey) // after a change of hardware, say
+		f.answer("POST /sessions", func(w http.ResponseWriter, r *http.Request) { f.openSessionWith(namesake, stated, w, r) })
 		_, err := a.Ping(t.Context(), "press", 1, nil)
 		if transport.ReasonOf(err) != transport.WrongPeer {
 			t.Errorf("another key: %v", err)
 		}
+		f.chain = f.owner.DeviceChain(f.uid, "press", f.gatewayTLS.Leaf.PublicKey)
 		f.answer("POST /sessions", f.openSession)
 		if _, err := a.Ping(t.Context(), "press", 1, nil); err != nil {
 			t.Errorf("the right one: %v", err)

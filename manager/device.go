@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"hawser/identity"
 	"hawser/transport"
@@ -15,20 +16,67 @@ import (
 // maxPages bounds one list: a hostile server could always name a next page.
 const maxPages = 100
 
-// AddDevice makes a device and its activation code. Reason name-taken when the domain has one of that name. The answer
-// has the code, which the server keeps as a hash only: a lost answer means a device to be revoked.
-func (a *Account) AddDevice(ctx context.Context, name string) (d api.NewDevice, err error) {
+// codeLife is how long a code can be used (identity §13.3).
+const codeLife = 72 * time.Hour
+
+// NewDevice is a device that waits for its gateway.
+type NewDevice struct {
+	UID     identity.UID `json:"uid"`
+	Name    string       `json:"name"`
+	Code    string       `json:"code"` // shown once; no server has it
+	Expires time.Time    `json:"expires"`
+}
+
+// AddDevice states a device and makes the code for its gateway. Reason name-taken when the domain has one of that name. The
+// code is printed when the server has taken what belongs to it, and not before.
+func (a *Account) AddDevice(ctx context.Context, name string) (d NewDevice, err error) {
+	op := "add device " + name
 	if err := identity.CheckDisplayName(name); err != nil {
 		return d, usage("name: %w", err)
 	}
-	return d, a.do(ctx, "add device "+name, http.MethodPost, "/devices", api.AddRequest{Name: name}, &d)
+	if _, err := identity.ParseUID(name); err == nil {
+		return d, usage("name: it would be taken for a UID")
+	}
+	if _, err := a.readAndConfirm(ctx); err != nil {
+		return d, err
+	}
+	p, err := a.pen(false)
+	if err != nil {
+		return d, err
+	}
+	for range maxTries {
+		if d, err = a.addDevice(ctx, op, p, name); transport.ReasonOf(err) != transport.CodeTaken {
+			break
+		}
+	}
+	return d, err
+}
+
+func (a *Account) addDevice(ctx context.Context, op string, p pen, name string) (NewDevice, error) {
+	d := NewDevice{UID: identity.NewUID(), Name: name}
+	serial, err := a.serial(nil, identity.Subject{UID: d.UID})
+	if err != nil {
+		return d, err
+	}
+	subject, err := identity.Sign(identity.DeviceStatement{Domain: a.state.config.Domain, UID: d.UID, Name: name, Serial: serial, Seen: p.seen}, p.key)
+	if err != nil {
+		return d, err
+	}
+	code, sent, err := a.invite(p, subject, serial, codeLife)
+	if err != nil {
+		return d, err
+	}
+	var answer api.NewSubject
+	err = a.do(ctx, op, http.MethodPost, "/devices", api.DeviceRequest{Code: sent}, &answer)
+	d.Code, d.Expires = code.String(), answer.Expires
+	return d, err
 }
 
 // Devices lists the devices of the domain. It is never nil, so that JSON has a list.
 func (a *Account) Devices(ctx context.Context) ([]api.Device, error) {
 	all := []api.Device{}
 	const op = "list devices"
-	return all, pages(op, "/devices", func(page string) (string, error) {
+	return all, pages(op, "/devices", api.MaxLimit, func(page string) (string, error) {
 		var answer api.Devices
 		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
 		all = append(all, answer.Devices...)
@@ -36,9 +84,9 @@ func (a *Account) Devices(ctx context.Context) ([]api.Device, error) {
 	})
 }
 
-// pages reads a list (access §6): it calls get with the path of each page, until there is no next one.
-func pages(op, path string, get func(page string) (next string, err error)) error {
-	query := url.Values{api.ParamLimit: {strconv.Itoa(api.MaxLimit)}}
+// pages reads a list (access §6): it calls get with the path of each page of so many entries, until there is no next one.
+func pages(op, path string, limit int, get func(page string) (next string, err error)) error {
+	query := url.Values{api.ParamLimit: {strconv.Itoa(limit)}}
 	for range maxPages {
 		next, err := get(path + "?" + query.Encode())
 		if err != nil || next == "" {

@@ -33,6 +33,11 @@ type Manager struct {
 	// Progress is called with a one-line progress text, and with "" when done. It may be called concurrently. Nil: nothing
 	// is shown.
 	Progress func(text string)
+	// Passphrase asks for that of a domain key. Nil: there is nobody to ask. NoPassphrase: a new domain key is kept without.
+	Passphrase   Passphrase
+	NoPassphrase bool
+	// work is the logarithm of the rounds of a passphrase. 0: as many as age takes, about a second.
+	work int
 
 	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error)             // nil: a probe.Resolver
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)     // nil: net.Dialer

@@ -96,9 +96,23 @@ func Advice(err error) string {
 	case transport.Revoked:
 		return "ask who administers the domain"
 	case api.NotFound:
-		return "see hawser device list"
+		return "see hawser device list, or hawser user list"
+	case transport.Policy:
+		if _, ok := errors.AsType[*problem](err); ok {
+			return "your role does not allow it: an admin of the domain can"
+		}
 	case api.NameTaken:
 		return "choose another name"
+	case transport.NotStated:
+		return "who gets in is stated by an admin of the domain: see hawser user list, hawser user renew"
+	case transport.Stale:
+		return "somebody knows of a newer list or statement: try again; it comes with the next technician who has it"
+	case transport.DomainTaken:
+		return "the domain has another key: bring it here first with hawser domain import FILE"
+	case transport.InviteUsedTwice:
+		return "two keys came with one code: somebody has copied it; an admin makes a new one, and revokes what is not known"
+	case transport.ListFull:
+		return "the lists do not fit any more: whoever has the domain key signs a new one"
 	case transport.WrongRoot:
 		return "check --pin or --root: the server belongs to another infrastructure"
 	}

@@ -19,11 +19,11 @@ import (
 
 // openSession offers a session to both ends and starts the Runtime's.
 func (f *fake) openSession(w http.ResponseWriter, r *http.Request) {
-	f.openSessionWith(f.gatewayTLS, w, r)
+	f.openSessionWith(f.gatewayTLS, f.chain, w, r)
 }
 
-// openSessionWith offers a session with the owner of a certificate, while it is always the gateway that comes.
-func (f *fake) openSessionWith(peer tls.Certificate, w http.ResponseWriter, r *http.Request) {
+// openSessionWith offers a session with the holder of a certificate and a chain, while it is always the gateway that comes.
+func (f *fake) openSessionWith(peer tls.Certificate, chain []string, w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.sessions++
 	id := fmt.Sprintf("s%d", f.sessions)
@@ -32,7 +32,7 @@ func (f *fake) openSessionWith(peer tls.Certificate, w http.ResponseWriter, r *h
 	offer := wire.Offer{Session: id, Role: wire.RoleManager, User: "admin",
 		Peer:        identity.DeviceName("default", f.uid).String(),
 		PeerSPKI:    identity.CertSPKI(peer.Leaf),
-		Permissions: []string{"tcp", "ping"}}
+		Permissions: []string{"tcp", "ping"}, Statements: chain}
 	f.mu.Unlock()
 	f.offer(offer, w, r)
 }

@@ -1,9 +1,11 @@
 package manager
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +16,8 @@ import (
 
 	"hawser/identity"
 	"hawser/identity/identitytest"
+	"hawser/internal/credential"
+	"hawser/internal/durable"
 	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/api"
@@ -31,8 +35,10 @@ type fake struct {
 	client  *memnet.Host
 	gateway *memnet.Host
 
+	owner      *identitytest.Owner
 	uid        identity.UID
 	gatewayTLS tls.Certificate
+	chain      []string // of the gateway
 	code       identity.Code
 	relays     [2]*relaytest.Relay
 	ctx        context.Context // of all that runs
@@ -41,6 +47,7 @@ type fake struct {
 	mu       sync.Mutex                  // guards all below
 	answers  map[string]http.HandlerFunc // by "METHOD /path below /api/v1"; a test replaces some
 	calls    []string                    // "METHOD /path" in order
+	heard    []byte                      // all bodies
 	sessions int                         // opened so far
 	user     identity.SPKI               // who is logged in
 	offered  map[string]wire.Offer       // the newest to the Manager, by session
@@ -67,6 +74,8 @@ func newFake(t *testing.T) *fake {
 	f := &fake{t: t, pki: identitytest.New(time.Now()), net: memnet.New(), uid: identity.NewUID(), code: identity.NewCode(), offered: map[string]wire.Offer{}}
 	f.client, f.gateway = f.net.Host(clientAddr), f.net.Host(gatewayAddr)
 	f.gatewayTLS = f.leaf(identity.DeviceName("default", f.uid))
+	f.owner = identitytest.NewOwner("default")
+	f.chain = f.owner.DeviceChain(f.uid, "press", f.gatewayTLS.Leaf.PublicKey)
 	f.answers = f.api()
 
 	var cancel context.CancelFunc
@@ -120,8 +129,10 @@ func peer(r *http.Request) identity.SPKI {
 
 func (f *fake) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	name := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/api/v1")
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	f.mu.Lock()
-	f.calls = append(f.calls, name)
+	f.calls, f.heard = append(f.calls, name), append(f.heard, body...)
 	answer := f.answers[name]
 	f.mu.Unlock()
 	if answer == nil {
@@ -207,15 +218,22 @@ func (f *fake) certify(csr []byte) string {
 	return string(identity.MarshalChain(chain))
 }
 
-// manager is a Manager on the client's host with a home of its own.
+// manager is a Manager on the client's host with a home of its own, in which there is the domain key.
 func (f *fake) manager() *Manager {
-	return &Manager{Home: f.t.TempDir() + "/home", DialContext: f.client.DialContext}
+	m := &Manager{Home: f.t.TempDir() + "/home", DialContext: f.client.DialContext}
+	if err := durable.OpenDir(m.Home); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := credential.Write(m.Home, must(credential.KeyFile(domainFile, f.owner.DomainKey))); err != nil {
+		f.t.Fatal(err)
+	}
+	return m
 }
 
 // loggedIn is an account of a fresh login.
 func (f *fake) loggedIn(m *Manager) *Account {
 	f.t.Helper()
-	_, err := m.Login(f.t.Context(), Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin()})
+	_, err := m.Login(f.t.Context(), f.founder())
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -227,9 +245,16 @@ func (f *fake) loggedIn(m *Manager) *Account {
 	return a
 }
 
+// founder is the login of whoever founds the domain.
+func (f *fake) founder() Login {
+	return Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Domain: "default", Pin: f.pin()}
+}
+
 func (f *fake) pin() string { return f.pki.Pin().String() }
 
 func readLogin(r *http.Request) (in api.LoginRequest) {
-	json.NewDecoder(r.Body).Decode(&in)
+	decode(r, &in)
 	return in
 }
+
+func decode(r *http.Request, into any) { json.NewDecoder(r.Body).Decode(into) }

@@ -18,6 +18,7 @@ import (
 	"hawser/internal/answer"
 	"hawser/internal/credential"
 	"hawser/internal/durable"
+	"hawser/internal/owner"
 	"hawser/transport"
 	"hawser/transport/api"
 )
@@ -72,6 +73,7 @@ type state struct {
 	credential.Credential
 	roots  *identity.Roots
 	config config
+	owner  *owner.Owner
 }
 
 // certificate is the one that the account shows in TLS.
@@ -138,8 +140,30 @@ func (h home) read() (s state, err error) {
 	if s.Chain, err = credential.Load(h.path(identityFile), identity.ParseChain); err != nil {
 		return s, err
 	}
-	s.roots, err = h.readRoots()
+	if s.roots, err = h.readRoots(); err != nil {
+		return s, err
+	}
+	s.owner, err = h.openOwner(s)
 	return s, err
+}
+
+// openOwner reads what is known of the owner of the domain. The caller holds the lock; later changes take it.
+func (h home) openOwner(s state) (*owner.Owner, error) {
+	self, err := s.self()
+	if err != nil {
+		return nil, err
+	}
+	o, err := owner.Open(string(h), self)
+	if err == nil {
+		o.Lock = h.lock
+	}
+	return o, err
+}
+
+// self is who the account is, by the files alone.
+func (s state) self() (identity.Peer, error) {
+	spki, err := identity.SPKIOf(s.Key.Public())
+	return identity.Peer{Name: identity.UserName(s.config.Domain, s.config.User), SPKI: spki}, err
 }
 
 func (h home) readKey() (crypto.Signer, error) {

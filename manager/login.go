@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"slices"
+	"time"
 
 	"hawser/identity"
 	"hawser/internal/credential"
+	"hawser/internal/owner"
 	"hawser/transport"
 	"hawser/transport/api"
 )
@@ -17,18 +20,22 @@ import (
 // Login says how to log in.
 type Login struct {
 	Server string // HOST, HOST:PORT or https://HOST[:PORT]
-	Code   string // a login code (identity §7)
-	User   string
+	// Code is that of a founder, which a server has made, or an owner's, which an admin's Manager has made. The class of the
+	// code says which: a founder is asked for the names, and everybody else is told his own.
+	Code         string
+	User, Domain string // of a founder
 	// The root: a PEM file, or the SPKI hash in hex. With neither, the root of the account that Home holds.
 	RootFile, Pin string
 	// Proxy is auto, none, or URLs without name and password. Nil: that of the account that Home holds.
 	Proxy []string
 }
 
-// Login makes a key, has it certified for a login code, and stores the account in Home, replacing one that is there.
-// The answer is verified before any of it is stored. When the answer is lost, the same Login works again within 24 h.
-// Errors: *answer.UsageError, *transport.DialError, or a reason such as bad-code. The key is on the disk before it is
-// sent: after a crash the same code is good for the same key only (access §6).
+// Login makes a key, has it certified for a code, and stores the account in Home, replacing one that is there. A founder also
+// makes the domain key, unless Home has it, and states himself. The answer is verified before any of it is stored: to a
+// founder nobody says what the domain key is, and to everybody else whoever made the code does, through a server that cannot
+// change it (identity §13). When the answer is lost, the same Login works again within 24 h. Errors: *answer.UsageError,
+// *transport.DialError, or a reason such as bad-code. The keys are on the disk before they are sent: after a crash the same
+// code is good for the same key only (access §6).
 func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 	host, code, err := l.check()
 	if err != nil {
@@ -52,11 +59,7 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 	}
 
 	// Everything before this has changed nothing on disk.
-	key, err := h.beginLogin()
-	if err != nil {
-		return Info{}, err
-	}
-	csr, err := identity.NewCSR(key)
+	key, request, err := m.beginLogin(h, code, l)
 	if err != nil {
 		return Info{}, err
 	}
@@ -72,33 +75,56 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 	}
 	var answer api.LoginAnswer
 	op := "log in at " + host
-	request := api.LoginRequest{Code: code.String(), User: l.User, CSR: csr}
 	if err := call(ctx, dial, op, http.MethodPost, "/login", request, &answer); err != nil {
 		return Info{}, err
 	}
-	s, err := m.accept(answer, host, l.User, key, roots)
+	s, learnt, err := m.accept(answer, host, code, request, key, roots)
 	if err != nil {
 		return Info{}, fail(transport.ReasonOf(err), op, err)
 	}
 	s.config.Good, _ = found.take()
 	s.config.Proxy = had.Proxy
-	return m.account(h, s).Info(), h.endLogin(s)
+	if s, err = h.endLogin(s, learnt, m.now()); err != nil {
+		return Info{}, err
+	}
+	a := m.account(h, s)
+	if learnt.own != "" {
+		// The server needs it for others. If this fails, the next command says so, and the same login cures it.
+		if err := a.publish(ctx, learnt.own); err != nil {
+			return Info{}, err
+		}
+	}
+	return a.Info(), nil
+}
+
+// loginCode is a code of either class.
+type loginCode struct {
+	founder string // a server's code
+	owner   identity.OwnerCode
 }
 
 // check parses the input before anything else is done. A code with a typing error is found by its check character,
 // without a try at the server, which counts them.
-func (l Login) check() (host string, code identity.Code, err error) {
+func (l Login) check() (host string, code loginCode, err error) {
 	if host, err = parseServer(l.Server); err != nil {
 		return "", code, err
 	}
-	if l.Code == "" {
-		return "", code, usage("log in: want the login code: --code CODE, as hawser-server init printed it")
-	}
-	if code, err = identity.ParseCode(l.Code); err != nil {
-		return "", code, usage("read code: %w", err)
-	}
-	if err = identity.CheckLabel(l.User); err != nil {
-		return "", code, usage("user: %w", err)
+	switch {
+	case l.Code == "":
+		return "", code, usage("log in: want the code: --code CODE, as hawser-server init or hawser user add printed it")
+	case identity.IsOwnerCode(l.Code):
+		if code.owner, err = identity.ParseOwnerCode(l.Code); err != nil {
+			return "", code, usage("read code: %w", err)
+		}
+	default:
+		parsed, err := identity.ParseCode(l.Code)
+		if err != nil {
+			return "", code, usage("read code: %w", err)
+		}
+		code.founder = parsed.String()
+		if err = errors.Join(identity.CheckLabel(l.User), identity.CheckLabel(l.Domain)); err != nil {
+			return "", code, usage("a founder's user and domain: %w", err)
+		}
 	}
 	// Two that differ would make it chance which one is believed.
 	if l.RootFile != "" && l.Pin != "" {
@@ -135,46 +161,134 @@ func (l Login) target(h home, host string) (t transport.Target, err error) {
 	return t, err
 }
 
-// beginLogin makes the directory if it is missing and returns the key to certify. It releases the lock before the request,
-// so that other commands of the present account are not blocked. Two logins with one code at once get one key, and the
-// server takes the second for a repetition of the first.
-func (h home) beginLogin() (crypto.Signer, error) {
+// beginLogin makes the directory if it is missing, the key to certify, and a founder's domain key, and the request. It
+// releases the lock before the request, so that other commands of the present account are not blocked. Two logins with one
+// code at once get one key, and the server takes the second for a repetition of the first.
+func (m *Manager) beginLogin(h home, code loginCode, l Login) (key crypto.Signer, r api.LoginRequest, err error) {
 	if err := h.create(); err != nil {
-		return nil, err
+		return nil, r, err
 	}
 	unlock, err := h.lock()
 	if err != nil {
-		return nil, asUsage(err)
+		return nil, r, asUsage(err)
 	}
 	defer unlock.Close()
-	return h.pendingKey()
-}
-
-// endLogin replaces the account on disk.
-func (h home) endLogin(s state) error {
-	unlock, err := h.lock()
+	if key, err = h.pendingKey(); err != nil {
+		return nil, r, err
+	}
+	if r.CSR, err = identity.NewCSR(key); err != nil {
+		return nil, r, err
+	}
+	if code.founder == "" {
+		auth := code.owner.Auth()
+		r.Lookup, r.Auth = code.owner.LookupID(), auth[:]
+		return key, r, nil
+	}
+	domain, err := m.makeDomainKey(h)
 	if err != nil {
-		return err
+		return nil, r, err
 	}
-	defer unlock.Close()
-	return h.store(s)
+	r.Code, r.User = code.founder, l.User
+	r.DomainKey, r.Statements, err = m.found(domain, l, key)
+	return key, r, err
 }
 
-// accept verifies that the server's answer is for our key and user, and makes an account of it. The domain is the
-// server's to say, since the code belongs to one; the user is not.
-func (m *Manager) accept(answer api.LoginAnswer, host, user string, key crypto.Signer, roots *identity.Roots) (s state, err error) {
-	if answer.User != user || identity.CheckLabel(answer.Domain) != nil {
-		return s, fail(transport.Protocol, "read answer", errors.New("it is for another user"))
+// found states the founder, an admin for a year, and his key.
+func (m *Manager) found(domain crypto.Signer, l Login, key crypto.Signer) (pub identity.PublicKey, texts []string, err error) {
+	if pub, err = identity.NewPublicKey(domain.Public()); err != nil {
+		return pub, nil, err
 	}
-	chain, err := userChain(answer.Chain, roots, key, identity.UserName(answer.Domain, user), m.now())
+	own, err := identity.NewPublicKey(key.Public())
+	if err != nil {
+		return pub, nil, err
+	}
+	now := m.now()
+	serial, err := identity.NextSerial(0, now)
+	if err != nil {
+		return pub, nil, err
+	}
+	for _, s := range []identity.Statement{
+		identity.UserStatement{Domain: l.Domain, User: l.User, Role: identity.RoleAdmin, Exp: now.Add(userLife).Unix(), Serial: serial},
+		identity.KeyStatement{Domain: l.Domain, Subject: identity.Subject{User: l.User}, Key: own, Label: label(), Serial: serial},
+	} {
+		signed, err := identity.Sign(s, domain)
+		if err != nil {
+			return pub, nil, err
+		}
+		texts = append(texts, signed.JWS)
+	}
+	return pub, texts, nil
+}
+
+// learnt is what a login says of the owner.
+type learnt struct {
+	key        identity.PublicKey
+	statements []string
+	own        string // the user's own hawser-key, which the server does not have yet; empty for a founder
+}
+
+// endLogin replaces the account on disk. What is known of the owner comes first: without it the account is none.
+func (h home) endLogin(s state, l learnt, now time.Time) (state, error) {
+	unlock, err := h.lock()
 	if err != nil {
 		return s, err
 	}
+	defer unlock.Close()
+	self, err := s.self()
+	if err != nil {
+		return s, err
+	}
+	o, err := owner.Create(string(h), self, l.key)
+	if err != nil {
+		return s, asUsage(err)
+	}
+	if _, err := o.Take(l.statements, now); err != nil {
+		return s, asUsage(err)
+	}
+	o.Lock, s.owner = h.lock, o
+	return s, h.store(s)
+}
+
+// accept verifies that the server's answer is for our key and for whom it must be, and makes an account of it. The domain and
+// the name are the server's to say only as far as the statements say the same.
+func (m *Manager) accept(answer api.LoginAnswer, host string, code loginCode, r api.LoginRequest, key crypto.Signer, roots *identity.Roots) (s state, l learnt, err error) {
+	if errors.Join(identity.CheckLabel(answer.Domain), identity.CheckLabel(answer.User)) != nil {
+		return s, l, fail(transport.Protocol, "read answer", errors.New("it is for nobody"))
+	}
+	if code.founder != "" && answer.User != r.User {
+		return s, l, fail(transport.Protocol, "read answer", errors.New("it is for another user"))
+	}
+	name := identity.UserName(answer.Domain, answer.User)
+	chain, err := userChain(answer.Chain, roots, key, name, m.now())
+	if err != nil {
+		return s, l, err
+	}
+	l = learnt{key: r.DomainKey, statements: r.Statements}
+	own := r.Statements
+	if code.founder == "" {
+		root := identity.CertSPKI(roots.Certificates()[0])
+		if l.key, l.statements, err = answer.Open(code.owner, root, name, key.Public(), label()); err != nil {
+			return s, l, fail(transport.NotStated, "read answer", fmt.Errorf("whoever made the code has not said this, and nothing of it is stored: %w", err))
+		}
+		own, l.own = l.statements, l.statements[1]
+		l.statements = append(slices.Clone(own), answer.Lists...)
+	}
+	// By the domain key that is pinned now: a founder's own, or the one that the code vouches for. A list may come later.
+	spki, err := identity.SPKIOf(key.Public())
+	if err != nil {
+		return s, l, err
+	}
+	v := identity.Verifier{Pinned: identity.Pinned{Domain: answer.Domain, Key: l.key}}
+	if _, err = v.Judge(own, identity.Peer{Name: name, SPKI: spki}, m.now()); err != nil && identity.FaultOf(err) != identity.FaultStale {
+		return s, l, fail(transport.ReasonOf(err), "read answer", err)
+	}
 	hosts, ports, ok := mergeHosts(host, answer.Hosts, answer.Ports)
 	if !ok {
-		return s, fail(transport.Protocol, "read answer", errors.New("it names hosts or ports that cannot be"))
+		return s, l, fail(transport.Protocol, "read answer", errors.New("it names hosts or ports that cannot be"))
 	}
-	return state{credential.Credential{Key: key, Chain: chain}, roots, config{Hosts: hosts, Ports: ports, Domain: answer.Domain, User: user}}, nil
+	s = state{Credential: credential.Credential{Key: key, Chain: chain}, roots: roots,
+		config: config{Hosts: hosts, Ports: ports, Domain: answer.Domain, User: answer.User}}
+	return s, l, nil
 }
 
 // Limits of what a server may name: the search tries every host on every port (wire §8).

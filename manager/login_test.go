@@ -25,7 +25,7 @@ func TestLoginMakesAnAccountThatWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		m := f.manager()
-		info, err := m.Login(t.Context(), Login{Server: "https://" + accessAddr.String() + "/", Code: strings.ToLower(f.code.String()), User: "admin", Pin: f.pin()})
+		info, err := m.Login(t.Context(), Login{Server: "https://" + accessAddr.String() + "/", Code: strings.ToLower(f.code.String()), User: "admin", Domain: "default", Pin: f.pin()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func TestLoginRefusesAnAnswerThatIsNotForUs(t *testing.T) {
 			{"too much", func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, maxAnswerBytes+1)) }, transport.Protocol},
 		}
 		m := f.manager()
-		login := Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin()}
+		login := f.founder()
 		for _, tt := range cases {
 			f.answer("POST /login", tt.answer)
 			_, err := m.Login(t.Context(), login)
@@ -122,7 +122,7 @@ func TestLoginThatWasCutOffUsesItsKeyAgain(t *testing.T) {
 			keys = append(keys, string(must(x509.MarshalPKIXPublicKey(must(identity.ParseCSR(readLogin(r).CSR))))))
 			panic(http.ErrAbortHandler)
 		})
-		login := Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin()}
+		login := f.founder()
 		for range 2 {
 			if _, err := m.Login(t.Context(), login); ExitCode(err) != answer.ExitUnreachable {
 				t.Fatalf("the answer was lost: %v", err)
@@ -150,7 +150,7 @@ func TestLoginOfWrongServerIsRefused(t *testing.T) {
 		f := newFake(t)
 		m := f.manager()
 		pin := identitytest.New(time.Now()).Pin().String()
-		_, err := m.Login(t.Context(), Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: pin})
+		_, err := m.Login(t.Context(), Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Domain: "default", Pin: pin})
 		if transport.ReasonOf(err) != transport.WrongRoot || ExitCode(err) != answer.ExitRefused || isFinal(err) {
 			t.Errorf("another pin: %v", err)
 		}
@@ -165,24 +165,24 @@ func TestLoginOfWrongServerIsRefused(t *testing.T) {
 func TestLoginUsageErrorsTouchNothing(t *testing.T) {
 	pin, code := strings.Repeat("ab", 32), identity.NewCode().String()
 	cases := []Login{
-		{Server: "", Code: code, User: "admin", Pin: pin},
-		{Server: "http://h", Code: code, User: "admin", Pin: pin},
-		{Server: "https://h/path", Code: code, User: "admin", Pin: pin},
-		{Server: "h:0", Code: code, User: "admin", Pin: pin},
-		{Server: "h:99999", Code: code, User: "admin", Pin: pin},
-		{Server: "a b", Code: code, User: "admin", Pin: pin},
-		{Server: "h", Code: "", User: "admin", Pin: pin},
-		{Server: "h", Code: code[:len(code)-1], User: "admin", Pin: pin},
-		{Server: "h", Code: code, User: "Admin!", Pin: pin},
-		{Server: "h", Code: code, User: "", Pin: pin},
-		{Server: "h", Code: code, User: "admin", Pin: "abc"},
+		{Server: "", Code: code, User: "admin", Domain: "default", Pin: pin},
+		{Server: "http://h", Code: code, User: "admin", Domain: "default", Pin: pin},
+		{Server: "https://h/path", Code: code, User: "admin", Domain: "default", Pin: pin},
+		{Server: "h:0", Code: code, User: "admin", Domain: "default", Pin: pin},
+		{Server: "h:99999", Code: code, User: "admin", Domain: "default", Pin: pin},
+		{Server: "a b", Code: code, User: "admin", Domain: "default", Pin: pin},
+		{Server: "h", Code: "", User: "admin", Domain: "default", Pin: pin},
+		{Server: "h", Code: code[:len(code)-1], User: "admin", Domain: "default", Pin: pin},
+		{Server: "h", Code: code, User: "Admin!", Domain: "default", Pin: pin},
+		{Server: "h", Code: code, User: "", Domain: "default", Pin: pin},
+		{Server: "h", Code: code, User: "admin", Domain: "default", Pin: "abc"},
 		{Server: "h", Code: code, User: "admin"},
-		{Server: "h", Code: code, User: "admin", Pin: pin, RootFile: "root.pem"},
-		{Server: "h", Code: code, User: "admin", RootFile: "missing.pem"},
-		{Server: "h", Code: code, User: "admin", RootFile: os.DevNull},
-		{Server: "h", Code: code, User: "admin", Pin: pin, Proxy: []string{"always"}},
-		{Server: "h", Code: code, User: "admin", Pin: pin, Proxy: []string{"none", "http://p"}},
-		{Server: "h", Code: code, User: "admin", Pin: pin, Proxy: []string{"http://ann:secret@p"}},
+		{Server: "h", Code: code, User: "admin", Domain: "default", Pin: pin, RootFile: "root.pem"},
+		{Server: "h", Code: code, User: "admin", Domain: "default", RootFile: "missing.pem"},
+		{Server: "h", Code: code, User: "admin", Domain: "default", RootFile: os.DevNull},
+		{Server: "h", Code: code, User: "admin", Domain: "default", Pin: pin, Proxy: []string{"always"}},
+		{Server: "h", Code: code, User: "admin", Domain: "default", Pin: pin, Proxy: []string{"none", "http://p"}},
+		{Server: "h", Code: code, User: "admin", Domain: "default", Pin: pin, Proxy: []string{"http://ann:secret@p"}},
 	}
 	for _, l := range cases {
 		m := &Manager{Home: filepath.Join(t.TempDir(), "home")}
@@ -263,7 +263,7 @@ func TestAccountKeepsItsProxy(t *testing.T) {
 		m := f.manager()
 		login := func(proxy ...string) string {
 			t.Helper()
-			l := Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin(), Proxy: proxy}
+			l := Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Domain: "default", Pin: f.pin(), Proxy: proxy}
 			if _, err := m.Login(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}

@@ -25,11 +25,71 @@ func WriteInfo(w io.Writer, i Info) error {
 }
 
 // WriteNewDevice prints a new device with the command to run on the gateway.
-func (a *Account) WriteNewDevice(w io.Writer, d api.NewDevice) error {
+func (a *Account) WriteNewDevice(w io.Writer, d NewDevice) error {
 	return writeFields(w, [][2]string{
 		{"name", d.Name}, {"uid", d.UID.String()}, {"code", d.Code}, {"valid until", stamp(d.Expires)},
 		{"on the gateway", fmt.Sprintf("hawser-agent enroll --access %s --pin %s (it asks for the code)", a.state.config.Hosts[0], a.rootPin())},
 	})
+}
+
+// WriteNewUser prints a new user, or a new code of one, with the command to run on his computer.
+func (a *Account) WriteNewUser(w io.Writer, u NewUser) error {
+	return writeFields(w, [][2]string{
+		{"user", u.Name}, {"role", string(u.Role)}, {"code", u.Code}, {"valid until", stamp(u.Expires)},
+		{"on the user's PC", fmt.Sprintf("hawser login %s --pin %s (it asks for the code)", a.state.config.Hosts[0], a.rootPin())},
+	})
+}
+
+// WriteUsers writes a table, a line for each computer of a user.
+func WriteUsers(w io.Writer, users []api.User) error {
+	rows := [][]string{{"NAME", "ROLE", "ENDS", "REVOKED", "KEY", "LOGIN"}}
+	for _, u := range users {
+		row := []string{u.Name, string(u.Role), stamp(u.Ends), stamp(u.Revoked), "", ""}
+		for _, k := range u.Keys {
+			rows = append(rows, append(slices.Clone(row[:4]), spki(k.SPKI), stamp(k.Login)))
+		}
+		if len(u.Keys) == 0 {
+			rows = append(rows, row)
+		}
+	}
+	return writeTable(w, rows)
+}
+
+// WriteRenewed says until when a user is stated now.
+func WriteRenewed(w io.Writer, u identity.UserStatement) error {
+	return writeFields(w, [][2]string{{"user", u.User}, {"role", string(u.Role)}, {"ends", stamp(time.Unix(u.Exp, 0))}})
+}
+
+// WriteRotated says what a change of the domain key has stated again.
+func WriteRotated(w io.Writer, r Rotated) error {
+	return writeFields(w, [][2]string{{"domain key", spki(r.Is)}, {"before", spki(r.Was)}, {"users", strings.Join(r.Users, " ")},
+		{"keys", strconv.Itoa(r.Keys)}, {"devices", strconv.Itoa(r.Devices)}, {"codes that died", strconv.Itoa(r.Codes)}})
+}
+
+// WriteDomain says what is known of the domain.
+func WriteDomain(w io.Writer, i DomainInfo) error {
+	held := "not on this computer"
+	switch {
+	case i.Locked:
+		held = "on this computer, under a passphrase"
+	case i.Held:
+		held = "on this computer, without a passphrase"
+	}
+	var newest time.Time
+	if i.List > 0 {
+		newest = time.UnixMilli(int64(i.List))
+	}
+	return writeFields(w, [][2]string{{"domain", i.Domain}, {"domain key", spki(i.SPKI)}, {"to compare", compared(i.SPKI)}, {"private key", held},
+		{"newest list", stamp(newest)}, {"entries", strconv.Itoa(i.Entries)}})
+}
+
+// compared is what people compare of a key, as the gateway shows it: 16 hex digits in groups of 4.
+func compared(h identity.SPKI) string {
+	var groups []string
+	for text := h.String()[:16]; text != ""; text = text[4:] {
+		groups = append(groups, text[:4])
+	}
+	return strings.Join(groups, " ")
 }
 
 // WriteDevices writes a table.

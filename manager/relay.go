@@ -27,7 +27,7 @@ func (a *Account) AddRelay(ctx context.Context, name string) (r api.NewRelay, er
 	if err := identity.CheckLabel(name); err != nil {
 		return r, usage("name: %w", err)
 	}
-	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", api.AddRequest{Name: name}, &r)
+	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", api.RelayRequest{Name: name}, &r)
 }
 
 // Relays measures every relay from here, has the device's Runtime do the same, and returns what the Access Server would
@@ -56,7 +56,7 @@ func (a *Account) Relays(ctx context.Context, device string) (d api.Decision, er
 // at once.
 func (a *Account) pool(ctx context.Context) (all []wire.Relay, err error) {
 	const op = "list relays"
-	err = pages(op, "/relays", func(page string) (string, error) {
+	err = pages(op, "/relays", api.MaxLimit, func(page string) (string, error) {
 		var answer api.Relays
 		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
 		all = append(all, answer.Relays...)

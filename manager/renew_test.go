@@ -74,7 +74,7 @@ func TestRenewalNeverOverwritesANewerLogin(t *testing.T) {
 		var login error
 		f.answer("POST /renew", func(w http.ResponseWriter, r *http.Request) {
 			old := f.user
-			_, login = m.Login(r.Context(), Login{Server: accessAddr.String(), Code: f.code.String(), User: "admin", Pin: f.pin()})
+			_, login = m.Login(r.Context(), f.founder())
 			f.user = old
 			renew(w, r)
 		})

@@ -2,15 +2,18 @@ package manager
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"hawser/identity"
 	"hawser/transport"
 	"hawser/transport/api"
+	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
 )
@@ -22,7 +25,56 @@ const endTimeout = 5 * time.Second
 // live is an open session with a device. Only the goroutine that owns the Account ends it.
 type live struct {
 	*session.Session
-	offer wire.Offer
+	offer   wire.Offer
+	account *Account
+	news    sync.WaitGroup // the goroutine that takes what the Runtime says of the owner
+}
+
+// Close ends the session.
+func (s *live) Close() error {
+	err := s.Session.Close()
+	s.news.Wait()
+	return err
+}
+
+// exchange tells the Runtime what it lacks of the owner's lists, which any honest technician brings past a server that
+// withholds them, waits until it has let us in, and takes what this end lacks.
+func (s *live) exchange(ctx context.Context, verdict identity.Verdict) error {
+	peer, err := s.Peer(ctx)
+	if err != nil {
+		return err
+	}
+	news := s.account.state.owner.News(peer.DomainKey, peer.List, identity.MaxSerial)
+	if verdict.Device.Serial > peer.Device {
+		news = append(news, s.offer.Statements...)
+	}
+	if len(news) > 0 {
+		b, err := json.Marshal(wire.Statements{Statements: news})
+		if err == nil {
+			err = s.Tell(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return s.Ready(ctx)
+}
+
+// listen takes statements of the Runtime until the session is over.
+func (s *live) listen() {
+	for {
+		b, err := s.Told(context.Background()) // ends with the session
+		if err != nil {
+			return
+		}
+		var m wire.Statements
+		if json.Unmarshal(b, &m) != nil {
+			continue
+		}
+		if _, err := s.account.state.owner.Take(m.Statements, s.account.m.now()); err != nil {
+			s.account.m.log().Warn("statements were not kept", "err", clean(err.Error()))
+		}
+	}
 }
 
 // open makes a session with a device.
@@ -127,21 +179,31 @@ func (a *Account) offer(ctx context.Context, op, path string, in any) (wire.Offe
 
 // join follows an offer (wire §5). The certificate is read anew: it may have been renewed since the last session.
 func (a *Account) join(ctx context.Context, device string, offer wire.Offer) (*live, error) {
-	a.m.progress("joining at relay " + offer.Relay.Name)
-	s, err := session.Join(ctx, session.Config{
-		Dialer: a.dialer, Certificate: *a.cert.Load(), Roots: a.state.roots, Offer: offer, Now: a.m.Now})
-	if err == nil {
-		// The Runtime's answer to our certificate: a session that it refuses is no session.
-		if err = s.Ready(ctx); err != nil {
-			s.Close()
-		}
-	}
+	verdict, err := a.judge(ctx, device, offer)
 	if err != nil {
+		return nil, err
+	}
+	a.m.progress("joining at relay " + offer.Relay.Name)
+	list, _ := a.state.owner.Serials()
+	joined, err := session.Join(ctx, session.Config{
+		Dialer: a.dialer, Certificate: *a.cert.Load(), Roots: a.state.roots, Offer: offer, Now: a.m.Now,
+		Hello: mux.Hello{DomainKey: a.state.owner.Pinned().Key.SPKI(), List: list, Device: verdict.Device.Serial, Statements: a.state.owner.Chain()}})
+	if err != nil {
+		return nil, fmt.Errorf("open session with %s: %w", device, err)
+	}
+	s := &live{Session: joined, offer: offer, account: a}
+	s.news.Go(s.listen)
+	// The Runtime's answer to our certificate and statements: a session that it refuses is no session.
+	if err := s.exchange(ctx, verdict); err != nil {
+		s.Close()
+		if transport.ReasonOf(err) == transport.Expired { // his statement is over, and not the login
+			err = fail(transport.NotStated, "be let in", err)
+		}
 		return nil, fmt.Errorf("open session with %s: %w", device, err)
 	}
 	a.m.progress("")
 	a.m.log().Info("session up", "session", clean(offer.Session), "relay", clean(offer.Relay.Name))
-	return &live{s, offer}, nil
+	return s, nil
 }
 
 // end tells the Access Server that the session is over, and closes it. It works after ctx has ended.

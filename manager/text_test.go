@@ -56,7 +56,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	a := &Account{state: state{roots: identitytest.New(time.Now()).Roots}}
 	for _, s := range hostile() {
 		d := api.Device{Name: s, Domain: s, State: api.DeviceState(s), Address: s, Hints: map[string]string{s: s}}
-		n := api.NewDevice{Name: s, Code: s}
+		n := NewDevice{Name: s, Code: s}
 		a.state.config.Hosts = []string{s}
 		r := api.Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
 		p := PingResult{Device: s, Relay: s}
@@ -147,7 +147,7 @@ func TestGolden(t *testing.T) {
 		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}
 	pending := api.Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}
 	info := Info{Domain: "default", User: "admin", SPKI: spki, NotAfter: when, Home: "/home/t/.config/hawser"}
-	added := api.NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}
+	added := NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}
 	record := api.Record{Seq: 7, Time: when, Node: "a1", Domain: "default", Actor: "hawser://default/user/admin", Action: "device-add",
 		Object: "press 4", Result: "ok", Prev: "00", Hash: "11"}
 	account := &Account{state: state{roots: must(identity.ParseRoots(must(os.ReadFile(filepath.Join("testdata", "root.pem"))))),

@@ -29,6 +29,19 @@ type storeAdmin interface {
 	Backup(ctx context.Context, w io.Writer) error
 	Accept(ctx context.Context) error
 	Move(ctx context.Context, url string) error
+	Found(ctx context.Context, f founding) (founded, error)
+}
+
+// founding asks for a founder's code: of a domain that is new, or that is there.
+type founding struct {
+	Domain, User string
+	Add          bool
+}
+
+// founded is a founder's code, which is stored nowhere as it is.
+type founded struct {
+	Code    string
+	Expires time.Time
 }
 
 // localAdmin works on a store that this process has opened.
@@ -69,12 +82,23 @@ func (d localAdmin) Move(ctx context.Context, url string) error {
 	return err
 }
 
+// Found makes a founder's code.
+func (d localAdmin) Found(ctx context.Context, f founding) (founded, error) {
+	make := access.FounderCode
+	if f.Add {
+		make = access.AddDomain
+	}
+	code, expires, err := make(ctx, d.store, f.Domain, f.User, d.now())
+	return founded{code.String(), expires}, err
+}
+
 // The admin socket speaks HTTP/1.1. An error is adminError in JSON.
 const (
 	adminCheck  = "/check"
 	adminBackup = "/backup"
 	adminAccept = "/accept"
 	adminMove   = "/move"
+	adminFound  = "/found"
 )
 
 // maxAdminBody is more than a URL needs.
@@ -137,6 +161,15 @@ func adminHandler(k storeAdmin, log *slog.Logger) http.Handler {
 			err = k.Move(r.Context(), body.URL)
 		}
 		answerAdmin(w, map[string]string{}, err)
+	})
+	mux.HandleFunc("POST "+adminFound, func(w http.ResponseWriter, r *http.Request) {
+		var body founding
+		var made founded
+		err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&body)
+		if err == nil {
+			made, err = k.Found(r.Context(), body)
+		}
+		answerAdmin(w, made, err)
 	})
 	return mux
 }
@@ -205,6 +238,12 @@ func (r *remoteAdmin) Accept(ctx context.Context) error {
 // Move tells the server.
 func (r *remoteAdmin) Move(ctx context.Context, url string) error {
 	return r.ask(ctx, http.MethodPost, adminMove, map[string]string{"URL": url}, nil)
+}
+
+// Found asks the server.
+func (r *remoteAdmin) Found(ctx context.Context, f founding) (made founded, err error) {
+	err = r.ask(ctx, http.MethodPost, adminFound, f, func(body io.Reader) error { return json.NewDecoder(body).Decode(&made) })
+	return made, err
 }
 
 // ask has no time limit: check reads the whole store, and move copies it. The caller's ctx ends it.

@@ -23,7 +23,7 @@ import (
 // What Init calls things; each can be changed in the configuration later.
 const (
 	DefaultDomain = "default" // of Options.Domain
-	firstUser     = "admin"
+	FirstUser     = "admin"
 	firstAccess   = "access1"
 	firstRelay    = "relay1"
 )
@@ -203,7 +203,7 @@ func build(ctx context.Context, o Options, stage string, r raw) (made Made, err 
 		if err = enterMade(ctx, st, stage, made.Access, r); err != nil {
 			return err
 		}
-		made.AdminCode, relayCode, err = access.Bootstrap(ctx, st, o.Domain, firstUser, firstRelay, o.Now())
+		made.AdminCode, relayCode, err = access.Bootstrap(ctx, st, o.Domain, FirstUser, firstRelay, o.Now())
 		return err
 	})
 	if err != nil {

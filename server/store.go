@@ -183,6 +183,19 @@ func AcceptStore(ctx context.Context, c Config) error {
 	return withStoreAdmin(ctx, *c.Access, false, time.Now(), func(k storeAdmin) error { return k.Accept(ctx) })
 }
 
+// FounderCode makes a code for the founder of a domain, which add makes first: user is who logs in with it. Codes live 72 h.
+func FounderCode(ctx context.Context, c Config, domain, user string, add bool) (code string, expires time.Time, err error) {
+	if c.Access == nil {
+		return "", expires, errNoAccess
+	}
+	var made founded
+	err = withStoreAdmin(ctx, *c.Access, false, time.Now(), func(k storeAdmin) (err error) {
+		made, err = k.Found(ctx, founding{domain, user, add})
+		return err
+	})
+	return made.Code, made.Expires, err
+}
+
 // MoveStore copies the store to the PostgreSQL database at url, or for "" into the Access Server's directory, and
 // writes the configuration for that. A running server writes nothing from then on, and has to be started anew.
 func MoveStore(ctx context.Context, c Config, url string) error {

@@ -162,6 +162,9 @@ func faultReason(fault *identity.Error, err error, clockUnsure bool) Reason {
 		return BadTime
 	case identity.FaultWrongKey:
 		return WrongKey
+	case identity.FaultNotStated, identity.FaultListFull, identity.FaultRevoked, identity.FaultStale,
+		identity.FaultInviteUsedTwice, identity.FaultWrongDevice:
+		return Reason(fault.Fault) // the same words
 	}
 	return BadCertificate
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -71,14 +72,16 @@ func printSelf(w io.Writer, self *agent.Self, asJSON bool) error {
 	until := self.Cert.Leaf.NotAfter.UTC()
 	if asJSON {
 		return answer.JSON(w, struct {
-			UID      string    `json:"uid"`
-			Domain   string    `json:"domain"`
-			Name     string    `json:"name"`
-			SPKI     string    `json:"spki_sha256"`
-			NotAfter time.Time `json:"not_after"`
-		}{self.UID.String(), self.Name.Domain, self.Label, self.SPKI.String(), until})
+			UID       string    `json:"uid"`
+			Domain    string    `json:"domain"`
+			Name      string    `json:"name"`
+			SPKI      string    `json:"spki_sha256"`
+			NotAfter  time.Time `json:"not_after"`
+			DomainKey string    `json:"domain_key_sha256"`
+		}{self.UID.String(), self.Name.Domain, self.Label, self.SPKI.String(), until, self.DomainKey.String()})
 	}
-	_, err := fmt.Fprintf(w, "enrolled %s as %s in domain %s, until %s\n", self.Label, self.UID, self.Name.Domain, until.Format(time.RFC3339))
+	_, err := fmt.Fprintf(w, "enrolled %s as %s in domain %s, until %s\nthe owner's key is %s\n", self.Label, self.UID, self.Name.Domain,
+		until.Format(time.RFC3339), fingerprint(self.DomainKey.String()))
 	return err
 }
 
@@ -136,7 +139,37 @@ func printIdentity(w io.Writer, i agent.IdentityInfo, asJSON bool) error {
 		_, err := fmt.Fprintln(w, "not enrolled: run hawser-agent enroll")
 		return err
 	}
-	_, err := fmt.Fprintf(w, "uid          %s\ndomain       %s\nspki sha256  %s\nvalid        %s to %s\n", i.UID, i.Domain, i.SPKI,
+	fmt.Fprintf(w, "uid          %s\ndomain       %s\nspki sha256  %s\nvalid        %s to %s\n", i.UID, i.Domain, i.SPKI,
 		i.NotBefore.Format(time.RFC3339), i.NotAfter.Format(time.RFC3339))
+	_, err := fmt.Fprintf(w, "owner        %s\n", ownerText(i.Owner, i.OwnerError))
 	return err
+}
+
+// fingerprint is what people compare of a key: 16 hex digits in groups of 4.
+func fingerprint(spki string) string {
+	var groups []string
+	for i := 0; i+4 <= min(len(spki), 16); i += 4 {
+		groups = append(groups, spki[i:i+4])
+	}
+	return strings.Join(groups, " ")
+}
+
+// ownerText says who decides who gets in, and how much the gateway knows of it.
+func ownerText(o *agent.OwnerStatus, why string) string {
+	if o == nil {
+		return cmp.Or(why, "none is known: nobody is let in")
+	}
+	text := "key " + fingerprint(o.DomainKey) + ", "
+	if o.List.IsZero() {
+		text += "no list yet"
+	} else {
+		text += "newest list of " + o.List.Format(time.RFC3339)
+	}
+	if !o.Until.IsZero() {
+		text += ", the gateway's key is to be confirmed by " + o.Until.Format(time.RFC3339)
+	}
+	if o.Fault != "" {
+		text += ", its statement about this gateway does not stand: " + o.Fault
+	}
+	return text
 }

@@ -151,6 +151,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 	fmt.Fprintf(w, "signal    %s (LED: %s)\n", st.Signal, st.Signal.Light())
 	if st.UID != "" {
 		fmt.Fprintf(w, "identity  %s in domain %s\n", st.UID, st.Domain)
+		fmt.Fprintf(w, "owner     %s\n", ownerText(st.Owner, ""))
 	}
 	if st.Key != "" {
 		fmt.Fprintf(w, "key       %s\n", st.Key)

@@ -23,12 +23,13 @@ func (a *app) device() *cobra.Command {
 
 // deviceAdd prints the activation code: the only time that anybody sees it.
 func (a *app) deviceAdd() *cobra.Command {
-	return &cobra.Command{
+	var phrase passphrase
+	cmd := &cobra.Command{
 		Use:   "add NAME",
-		Short: "Make a device and the code with which its gateway enrolls",
+		Short: "State a device, and make the code with which its gateway enrolls",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.account(func(account *manager.Account) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
 				d, err := account.AddDevice(cmd.Context(), args[0])
 				if err != nil {
 					return err
@@ -37,6 +38,8 @@ func (a *app) deviceAdd() *cobra.Command {
 			})
 		},
 	}
+	phrase.flags(cmd, false)
+	return cmd
 }
 
 // deviceList prints a table.

@@ -60,7 +60,7 @@ Exit codes: 0 done, 1 failed, 2 usage or config error, 3 not logged in, 4 refuse
 	flags.StringVar(&a.home, "home", "", "directory of the account (default: hawser in the user's config directory)")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
-	root.AddCommand(a.login(), a.device(), a.relay(), a.relays(), a.connect(), a.ping(), a.audit(), a.netcheck(),
+	root.AddCommand(a.login(), a.device(), a.user(), a.domain(), a.relay(), a.relays(), a.connect(), a.ping(), a.audit(), a.netcheck(),
 		cli.VersionCommand(version.Of("hawser", linked)))
 	return root
 }
@@ -99,10 +99,16 @@ func (a *app) manager() (*manager.Manager, error) {
 // account calls do with the account in the home directory. It closes the account also after an error: the addresses
 // that worked until then help the next try.
 func (a *app) account(do func(*manager.Account) error) error {
+	return a.accountOf(func(*manager.Manager) {}, do)
+}
+
+// accountOf is account after prepare.
+func (a *app) accountOf(prepare func(*manager.Manager), do func(*manager.Account) error) error {
 	m, err := a.manager()
 	if err != nil {
 		return err
 	}
+	prepare(m)
 	account, err := m.Open()
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 )
 
 // MaxPayload is the most that a slot holds, in bytes.
-const MaxPayload = 64 << 10
+const MaxPayload = 512 << 10
 
 // A slot file, all integers big endian; nothing may follow the checksum:
 //

@@ -210,9 +210,9 @@ func (w *world) enrolled(tech *manager.Account, name string) agent.Options {
 func (w *world) technician() *manager.Account {
 	w.t.Helper()
 	host := w.net.Host(techAddr)
-	m := &manager.Manager{Home: filepath.Join(w.dir, "tech"), Log: w.logger("technician"), Resolve: w.static, DialContext: host.DialContext,
+	m := &manager.Manager{Home: filepath.Join(w.dir, "tech"), NoPassphrase: true, Log: w.logger("technician"), Resolve: w.static, DialContext: host.DialContext,
 		Listen: func(context.Context, string, string) (net.Listener, error) { return host.Listen(1502) }}
-	_, err := m.Login(w.t.Context(), manager.Login{Server: accessName, Code: w.made.AdminCode.String(), User: "admin", RootFile: w.made.RootFile})
+	_, err := m.Login(w.t.Context(), manager.Login{Server: accessName, Code: w.made.AdminCode.String(), User: "admin", Domain: server.DefaultDomain, RootFile: w.made.RootFile})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -395,9 +395,9 @@ func TestWholeSystemHealsByItself(t *testing.T) {
 }
 
 // parsed is a code as the command line takes it.
-func parsed(t *testing.T, code string) identity.Code {
+func parsed(t *testing.T, code string) identity.OwnerCode {
 	t.Helper()
-	c, err := identity.ParseCode(code)
+	c, err := identity.ParseOwnerCode(code)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"hawser/transport"
 	"hawser/transport/accesstest"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/wire"
 )
 
@@ -35,8 +36,8 @@ func TestFullDiskRefusesAndHeals(t *testing.T) {
 	l.serveOnSmallDisk()
 	attached := l.attach("hall 1")
 	attached.second, _ = l.addClient("hall 2")
-	var waiting api.NewDevice
-	if status, code := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: "waits"}, &waiting); status != http.StatusCreated {
+	waiting, status, code := l.add("waits")
+	if status != http.StatusCreated {
 		t.Fatalf("add: %d %s", status, code)
 	}
 	for round := range 2 {
@@ -44,7 +45,7 @@ func TestFullDiskRefusesAndHeals(t *testing.T) {
 		session := attached.open()
 		before := l.complaints()
 		filler := l.fill()
-		l.wantFull(attached, session, waiting.Code)
+		l.wantFull(attached, session, waiting)
 		if n := l.complaints() - before; n == 0 || n > 5 {
 			t.Errorf("the log has %d lines of it:\n%s", n, l.server.log)
 		}
@@ -62,7 +63,7 @@ func TestFullDiskRefusesAndHeals(t *testing.T) {
 			t.Errorf("end the session that outlived it: %d %s", status, code)
 		}
 	}
-	if _, err := l.enroll(t.Context(), waiting.Code); err != nil {
+	if _, err := l.enroll(t.Context(), waiting); err != nil {
 		t.Errorf("the code that was refused: %v", err)
 	}
 	if out, err := exec.Command("cp", "-a", l.seen("server/access/store"), l.path("copy")).CombinedOutput(); err != nil {
@@ -142,11 +143,11 @@ func (l *load) check() int {
 }
 
 // wantFull wants that nothing is written, and that nothing else suffers.
-func (l *load) wantFull(attached *online, session, code string) {
+func (l *load) wantFull(attached *online, session string, waiting apitest.Device) {
 	l.t.Helper()
 	// SQLite goes on for as long as its log has room.
 	for try := 0; ; try++ {
-		status, reason := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: "full " + identity.NewUID().String()[:8]}, nil)
+		_, status, reason := l.add("full " + identity.NewUID().String()[:8])
 		if status == http.StatusTooManyRequests {
 			break
 		}
@@ -159,14 +160,14 @@ func (l *load) wantFull(attached *online, session, code string) {
 			method, path string
 			body         any
 		}{
-			{"POST", "/api/v1/devices", api.AddRequest{Name: "full"}},
+			{"POST", "/api/v1/devices", l.domain.Device("full").Request},
 			{"POST", "/api/v1/sessions", api.SessionRequest{Device: attached.uid, SessionVersion: wire.SessionVersion}},
 		} {
 			if status, reason := l.ask(l.admin, ask.method, ask.path, ask.body, nil); reason != transport.Busy {
 				l.t.Fatalf("%s %s: %d %s", ask.method, ask.path, status, reason)
 			}
 		}
-		if _, err := l.enroll(l.t.Context(), code); transport.ReasonOf(err) != transport.Busy || !strings.Contains(fmt.Sprint(err), "disk") {
+		if _, err := l.enroll(l.t.Context(), waiting); transport.ReasonOf(err) != transport.Busy || !strings.Contains(fmt.Sprint(err), "disk") {
 			l.t.Fatalf("enroll: %v", err)
 		}
 	}
@@ -195,11 +196,11 @@ type online struct {
 // addClient makes a device and enrolls it.
 func (l *load) addClient(name string) (c *accesstest.Client, uid string) {
 	l.t.Helper()
-	var added api.NewDevice
-	if status, code := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: name}, &added); status != http.StatusCreated {
+	added, status, code := l.add(name)
+	if status != http.StatusCreated {
 		l.t.Fatalf("add: %d %s", status, code)
 	}
-	c, err := l.enroll(l.t.Context(), added.Code)
+	c, err := l.enroll(l.t.Context(), added)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func (l *load) greet(c *accesstest.Client) {
 func (l *load) attach(name string) *online {
 	l.t.Helper()
 	c, uid := l.addClient(name)
-	conn, err := l.prelude(context.Background(), c, wire.TypeHello, wire.Hello{Version: "test", Instance: "01", SessionVersion: wire.SessionVersion})
+	conn, err := l.prelude(context.Background(), c, wire.TypeHello, hello(c))
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ import (
 	"hawser/transport"
 	"hawser/transport/accesstest"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/wire"
 )
 
@@ -104,9 +105,10 @@ func (l *load) wantLoad() {
 // load is an infrastructure whose clients ask as fast as it answers, and remember what they were told.
 type load struct {
 	*infra
-	url   string
-	code  string // of admin's login
-	admin *accesstest.Client
+	url    string
+	code   string // of admin's login
+	domain *apitest.Domain
+	admin  *accesstest.Client
 
 	mu                     sync.Mutex // guards the rest
 	added, enrolled        map[string]*accesstest.Client
@@ -123,14 +125,16 @@ func newLoad(t *testing.T, url string) *load {
 		args = append(args, "--store", url)
 	}
 	var made struct {
-		Code string `json:"admin_code"`
+		Code string        `json:"admin_code"`
+		Root identity.SPKI `json:"root_sha256"`
 	}
 	command(t, &made, "hawser-server", args...)
 	l.code = made.Code
 	l.serve()
-	l.admin = accesstest.NewClient()
+	l.domain = apitest.NewDomain("default", made.Root)
+	l.admin = l.domain.Admin
 	var answer api.LoginAnswer
-	if status, code := l.ask(nil, "POST", "/api/v1/login", api.LoginRequest{Code: made.Code, User: "admin", CSR: l.admin.CSR()}, &answer); status != http.StatusOK {
+	if status, code := l.ask(nil, "POST", "/api/v1/login", l.domain.Login(made.Code, "admin"), &answer); status != http.StatusOK {
 		t.Fatalf("login: %d %s", status, code)
 	}
 	if err := l.admin.Take(answer.Chain); err != nil {
@@ -188,9 +192,16 @@ func (l *load) prelude(ctx context.Context, c *accesstest.Client, purpose wire.T
 	return conn, nil
 }
 
-func (l *load) enroll(ctx context.Context, code string) (*accesstest.Client, error) {
+// add makes a device that waits for its gateway.
+func (l *load) add(name string) (d apitest.Device, status int, code transport.Reason) {
+	d = l.domain.Device(name)
+	status, code = l.ask(l.admin, "POST", "/api/v1/devices", d.Request, nil)
+	return d, status, code
+}
+
+func (l *load) enroll(ctx context.Context, d apitest.Device) (*accesstest.Client, error) {
 	c := accesstest.NewClient()
-	conn, err := l.prelude(ctx, nil, wire.TypeEnroll, wire.Enroll{Code: code, CSR: c.CSR()})
+	conn, err := l.prelude(ctx, nil, wire.TypeEnroll, d.Enroll(c))
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +215,12 @@ func (l *load) enroll(ctx context.Context, code string) (*accesstest.Client, err
 	if err := f.Decode(&id); err != nil {
 		return nil, err
 	}
-	return c, c.Take(id.Chain)
+	return c, d.Take(c, id)
+}
+
+// hello is that of a Runtime.
+func hello(c *accesstest.Client) wire.Hello {
+	return wire.Hello{Version: "test", Instance: "01", SessionVersion: wire.SessionVersion, Key: c.Stated}
 }
 
 func (l *load) note(f func()) {
@@ -236,13 +252,13 @@ func (l *load) during(what string, do func()) {
 func (l *load) addAndRevoke(ctx context.Context) {
 	for ctx.Err() == nil {
 		name := "press " + identity.NewUID().String()[:8]
-		var added api.NewDevice
-		if status, _ := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: name}, &added); status != http.StatusCreated {
+		added, status, _ := l.add(name)
+		if status != http.StatusCreated {
 			return
 		}
 		uid := added.UID.String()
 		l.note(func() { l.added[uid] = nil })
-		c, err := l.enroll(ctx, added.Code)
+		c, err := l.enroll(ctx, added)
 		if err != nil {
 			return
 		}
@@ -259,15 +275,15 @@ func (l *load) addAndRevoke(ctx context.Context) {
 
 // openAndEnd is a device that is online, and a technician who opens and ends sessions with it.
 func (l *load) openAndEnd(ctx context.Context) {
-	var added api.NewDevice
-	if status, _ := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: "hall " + identity.NewUID().String()[:8]}, &added); status != http.StatusCreated {
+	added, status, _ := l.add("hall " + identity.NewUID().String()[:8])
+	if status != http.StatusCreated {
 		return
 	}
-	c, err := l.enroll(ctx, added.Code)
+	c, err := l.enroll(ctx, added)
 	if err != nil {
 		return
 	}
-	conn, err := l.prelude(ctx, c, wire.TypeHello, wire.Hello{Version: "test", Instance: "01", SessionVersion: wire.SessionVersion})
+	conn, err := l.prelude(ctx, c, wire.TypeHello, hello(c))
 	if err != nil {
 		return
 	}
@@ -312,7 +328,7 @@ func (l *load) openAndEnd(ctx context.Context) {
 func (l *load) wantBusy() {
 	l.t.Helper()
 	start := time.Now()
-	status, code := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: "while it is away"}, nil)
+	_, status, code := l.add("while it is away")
 	if took := time.Since(start); code != transport.Busy || took > 30*time.Second {
 		l.t.Errorf("without the database: %d %q after %v", status, code, took)
 	}
@@ -325,10 +341,9 @@ func (l *load) wantService() {
 	defer cancel()
 	start := time.Now()
 	for {
-		var added api.NewDevice
-		status, code := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: "again " + identity.NewUID().String()[:8]}, &added)
+		added, status, code := l.add("again " + identity.NewUID().String()[:8])
 		if status == http.StatusCreated {
-			if _, err := l.enroll(ctx, added.Code); err == nil {
+			if _, err := l.enroll(ctx, added); err == nil {
 				break
 			}
 		}

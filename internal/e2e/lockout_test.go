@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"hawser/transport"
 	"hawser/transport/accesstest"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/wire"
 )
 
@@ -33,13 +33,13 @@ const (
 func TestWrongCodesLockNobodyOut(t *testing.T) {
 	t.Attr("id", "L-lockout")
 	l := newLoad(t, "")
-	var codes []string
+	var site []apitest.Device
 	for i := range lockoutSite {
-		var added api.NewDevice
-		if status, code := l.ask(l.admin, "POST", "/api/v1/devices", api.AddRequest{Name: fmt.Sprint("press ", i)}, &added); status != http.StatusCreated {
+		added, status, code := l.add(fmt.Sprint("press ", i))
+		if status != http.StatusCreated {
 			t.Fatalf("add: %d %s", status, code)
 		}
-		codes = append(codes, added.Code)
+		site = append(site, added)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var guessing sync.WaitGroup
@@ -47,7 +47,7 @@ func TestWrongCodesLockNobodyOut(t *testing.T) {
 	for w := range 4 {
 		guessing.Go(func() {
 			for i := w; ctx.Err() == nil; i += 4 {
-				l.guess(ctx, &guesses, i, codes[i%len(codes)])
+				l.guess(ctx, &guesses, i, site[i%len(site)].Code)
 			}
 		})
 	}
@@ -60,10 +60,10 @@ func TestWrongCodesLockNobodyOut(t *testing.T) {
 		}
 	}
 	var enrolled atomic.Int32
-	var site sync.WaitGroup
-	for _, code := range codes {
-		site.Go(func() {
-			if _, err := l.enroll(t.Context(), code); err != nil {
+	var starting sync.WaitGroup
+	for _, device := range site {
+		starting.Go(func() {
+			if _, err := l.enroll(t.Context(), device); err != nil {
 				t.Errorf("a good code: %v", err)
 				return
 			}
@@ -72,11 +72,11 @@ func TestWrongCodesLockNobodyOut(t *testing.T) {
 	}
 	for i := range 10 {
 		var answer api.LoginAnswer
-		if status, code := l.ask(nil, "POST", "/api/v1/login", api.LoginRequest{Code: l.code, User: "admin", CSR: l.admin.CSR()}, &answer); status != http.StatusOK {
+		if status, code := l.ask(nil, "POST", "/api/v1/login", l.domain.Login(l.code, "admin"), &answer); status != http.StatusOK {
 			t.Errorf("login %d: %d %s", i, status, code)
 		}
 	}
-	site.Wait()
+	starting.Wait()
 	cancel()
 	guessing.Wait()
 	t.Attr("cases", fmt.Sprint(lockoutSite+10))
@@ -91,11 +91,12 @@ func TestWrongCodesLockNobodyOut(t *testing.T) {
 type guesses struct{ all, refused atomic.Int64 }
 
 // guess tries a wrong code, to enroll or to log in, from one of the addresses.
-func (l *load) guess(ctx context.Context, g *guesses, i int, good string) {
+func (l *load) guess(ctx context.Context, g *guesses, i int, good identity.OwnerCode) {
 	defer g.all.Add(1)
-	wrong := identity.NewCode().String()
-	if i%2 == 0 {
-		wrong = sameLookup(good)
+	auth := identity.NewOwnerCode().Auth()
+	lookup := good.LookupID() // which is no secret
+	if i%2 != 0 {
+		lookup = identity.NewOwnerCode().LookupID()
 	}
 	from := net.IPv4(127, 66, byte(i/2%lockoutSources/100), byte(1+i/2%lockoutSources%100))
 	someone, alpn := accesstest.NewClient(), transport.ALPNAccess
@@ -110,31 +111,16 @@ func (l *load) guess(ctx context.Context, g *guesses, i int, good string) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.(*tls.Conn).NetConn().Close() })()
 	if alpn == transport.ALPNAPI {
-		response, _, err := accesstest.Ask(conn, "POST", "/api/v1/login", api.LoginRequest{Code: wrong, User: "admin", CSR: someone.CSR()})
+		response, _, err := accesstest.Ask(conn, "POST", "/api/v1/login", api.LoginRequest{Lookup: lookup, Auth: auth[:], CSR: someone.CSR()})
 		if err == nil && response.StatusCode == http.StatusForbidden {
 			g.refused.Add(1)
 		}
 		return
 	}
-	if accesstest.Prelude(conn) != nil || wire.WriteJSON(conn, wire.TypeEnroll, wire.Enroll{Code: wrong, CSR: someone.CSR()}) != nil {
+	if accesstest.Prelude(conn) != nil || wire.WriteJSON(conn, wire.TypeEnroll, wire.Enroll{Lookup: lookup, Auth: auth[:], CSR: someone.CSR()}) != nil {
 		return
 	}
 	if f, err := wire.Read(conn); err == nil && f.Type == wire.TypeRefuse && f.Refusal().Reason == transport.BadCode {
 		g.refused.Add(1)
-	}
-}
-
-// sameLookup returns a wrong code with the lookup id of a good one, which is no secret.
-func sameLookup(good string) string {
-	const symbols = "0123456789ABCDEFGHJKMNPQRSTVWXYZ*~$=U"
-	text := strings.ReplaceAll(good, "-", "")
-	for {
-		secret := strings.ReplaceAll(identity.NewCode().String(), "-", "")
-		for _, check := range symbols {
-			wrong := text[:6] + secret[6:32] + string(check)
-			if c, err := identity.ParseCode(wrong); err == nil && c.String() != good {
-				return wrong
-			}
-		}
 	}
 }

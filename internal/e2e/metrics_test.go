@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"hawser/agent"
+	"hawser/identity"
 	"hawser/internal/e2e/pace"
 	"hawser/transport"
 )
@@ -68,7 +69,7 @@ func TestMetricsTellWhatASessionDid(t *testing.T) {
 	const size = 1 << 20
 	file := machine(t, func(c net.Conn) { io.Copy(c, noise(1, size)) })
 	g := in.addDevice("press-4", loopbackAllowed)
-	const wrong = "0000-0000-0000-0000-0000-0000-0000-00000"
+	wrong := identity.NewOwnerCode().String()
 	if _, code, _ := outcome(t, "hawser-agent", "--data", g.data, "enroll", "--code", wrong); code != 4 {
 		t.Errorf("a wrong code: exit %d", code)
 	}

@@ -241,7 +241,7 @@ func newInfra(t *testing.T) *infra {
 	command(t, &made, "hawser-server", "init", "--dir", in.path("server"), "--host", "127.0.0.1", "--ports", strings.Join(in.ports, ","), "--json")
 	in.root = made.RootFile
 	in.serve()
-	command(t, nil, "hawser", "--home", in.home, "login", "127.0.0.1:"+in.ports[0], "--code", made.Code, "--root", in.root)
+	command(t, nil, "hawser", "--home", in.home, "login", "127.0.0.1:"+in.ports[0], "--code", made.Code, "--root", in.root, "--no-passphrase")
 	return in
 }
 

@@ -21,7 +21,6 @@ import (
 	"hawser/internal/wait"
 	"hawser/transport"
 	"hawser/transport/accesstest"
-	"hawser/transport/api"
 	"hawser/transport/control"
 	"hawser/transport/wire"
 )
@@ -98,13 +97,13 @@ func (f *fleet) enrollAll(n int) {
 	for w := range 8 {
 		workers.Go(func() {
 			for i := w; i < n && !f.t.Failed(); i += 8 {
-				var added api.NewDevice
-				if status, code := f.ask(f.admin, "POST", "/api/v1/devices", api.AddRequest{Name: fmt.Sprint("press ", i)}, &added); status != http.StatusCreated {
+				added, status, code := f.add(fmt.Sprint("press ", i))
+				if status != http.StatusCreated {
 					f.t.Errorf("add: %d %s", status, code)
 					return
 				}
 				var err error
-				if f.clients[i], err = f.enroll(f.t.Context(), added.Code); err != nil {
+				if f.clients[i], err = f.enroll(f.t.Context(), added); err != nil {
 					f.t.Error(err)
 				}
 			}
@@ -151,7 +150,7 @@ func (f *fleet) attachOnce(ctx context.Context, i int) (up bool, err error) {
 	defer context.AfterFunc(ctx, func() { conn.NetConn().Close() })()
 	conn.SetDeadline(time.Now().Add(20 * time.Second))
 	if err = accesstest.Prelude(conn); err == nil {
-		err = wire.WriteJSON(conn, wire.TypeHello, wire.Hello{Version: "test", Instance: "01", SessionVersion: wire.SessionVersion})
+		err = wire.WriteJSON(conn, wire.TypeHello, hello(f.clients[i]))
 	}
 	for err == nil {
 		var frame wire.Frame

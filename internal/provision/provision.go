@@ -30,7 +30,7 @@ type File struct {
 	Access []string // HOST or HOST:PORT
 	Relays []string // likewise
 	Ports  []transport.Port
-	Code   string          // not parsed: whoever does not enroll has no use for it
+	Code   string          // of the owner (identity §13); not parsed: whoever does not enroll has no use for it
 	Pin    identity.SPKI   // of the root; zero: none
 	Roots  *identity.Roots // nil: none
 	Name   string          // what the operator calls the gateway

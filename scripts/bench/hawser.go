@@ -67,7 +67,7 @@ func (in *infra) tech(ctx context.Context, answer any, args ...string) error {
 }
 
 func (in *infra) login(ctx context.Context) error {
-	return in.tech(ctx, nil, "login", net.JoinHostPort(in.host, in.ports[0]), "--code", in.code, "--root", in.root)
+	return in.tech(ctx, nil, "login", net.JoinHostPort(in.host, in.ports[0]), "--code", in.code, "--root", in.root, "--no-passphrase")
 }
 
 // gateway is one device and its agent.

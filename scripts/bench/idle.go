@@ -10,14 +10,17 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"hawser/identity"
 	"hawser/transport"
 	"hawser/transport/accesstest"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/wire"
 )
 
@@ -28,6 +31,7 @@ const settle = 25 * time.Second
 // fleet is a crowd of devices: real keys, real certificates, real TLS, in this process.
 type fleet struct {
 	*infra
+	domain  *apitest.Domain
 	admin   *accesstest.Client
 	devices []*accesstest.Client
 	links   []*tls.Conn
@@ -166,14 +170,26 @@ func (f *fleet) ask(ctx context.Context, c *accesstest.Client, path string, body
 	case response.StatusCode >= 300:
 		return fmt.Errorf("%s: %d %s", path, response.StatusCode, raw)
 	}
+	if answer == nil {
+		return nil
+	}
 	return json.Unmarshal(raw, answer)
 }
 
 // signIn makes this process the technician.
 func (f *fleet) signIn(ctx context.Context) error {
-	f.admin = accesstest.NewClient()
+	b, err := os.ReadFile(f.root)
+	if err != nil {
+		return err
+	}
+	roots, err := identity.ParseRoots(b)
+	if err != nil {
+		return err
+	}
+	f.domain = apitest.NewDomain("default", identity.CertSPKI(roots.Certificates()[0]))
+	f.admin = f.domain.Admin
 	var answer api.LoginAnswer
-	if err := f.ask(ctx, nil, "/login", api.LoginRequest{Code: f.code, User: "admin", CSR: f.admin.CSR()}, &answer); err != nil {
+	if err := f.ask(ctx, nil, "/login", f.domain.Login(f.code, "admin"), &answer); err != nil {
 		return err
 	}
 	return f.admin.Take(answer.Chain)
@@ -197,12 +213,12 @@ func (f *fleet) prelude(ctx context.Context, c *accesstest.Client, purpose wire.
 }
 
 func (f *fleet) enroll(ctx context.Context, name string) error {
-	var added api.NewDevice
-	if err := f.ask(ctx, f.admin, "/devices", api.AddRequest{Name: name}, &added); err != nil {
+	added := f.domain.Device(name)
+	if err := f.ask(ctx, f.admin, "/devices", added.Request, nil); err != nil {
 		return err
 	}
 	c := accesstest.NewClient()
-	conn, err := f.prelude(ctx, nil, wire.TypeEnroll, wire.Enroll{Code: added.Code, CSR: c.CSR()})
+	conn, err := f.prelude(ctx, nil, wire.TypeEnroll, added.Enroll(c))
 	if err != nil {
 		return err
 	}
@@ -212,7 +228,7 @@ func (f *fleet) enroll(ctx context.Context, name string) error {
 		return err
 	}
 	var id wire.Identity
-	if err := errors.Join(frame.Decode(&id), c.Take(id.Chain)); err != nil {
+	if err := errors.Join(frame.Decode(&id), added.Take(c, id)); err != nil {
 		return err
 	}
 	f.mu.Lock()
@@ -223,7 +239,7 @@ func (f *fleet) enroll(ctx context.Context, name string) error {
 
 // attach makes the control connection of a device, as an agent has it.
 func (f *fleet) attach(ctx context.Context, c *accesstest.Client) error {
-	conn, err := f.prelude(ctx, c, wire.TypeHello, wire.Hello{Version: "bench", Instance: "01"})
+	conn, err := f.prelude(ctx, c, wire.TypeHello, wire.Hello{Version: "bench", Instance: "01", Key: c.Stated})
 	if err != nil {
 		return err
 	}

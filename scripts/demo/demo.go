@@ -71,6 +71,7 @@ func (d *demo) steps() []step {
 		{"Tool: try what the owner did not allow", d.tryClosedDoor},
 		{"Relay: kill the one that carries the session", d.killRelay},
 		{"Relay: start it again", d.restartRelay},
+		{"Thief: steal the server with all its keys, and be an admin", d.stealServer},
 	}
 }
 

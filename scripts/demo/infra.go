@@ -80,20 +80,28 @@ func cutSection(text, key string) (rest, section string) {
 }
 
 func (d *demo) runServer(ctx context.Context) (string, error) {
-	var err error
-	if d.server, err = d.launch("hawser-server", "hawser-server", "run", "--config", d.serverConfig()); err != nil {
-		return "", err
+	return "It answers on every one of its ports.", d.serve(ctx, d.serverConfig())
+}
+
+// serve runs the Access Server of a configuration.
+func (d *demo) serve(ctx context.Context, config string) (err error) {
+	if d.server, err = d.launch("hawser-server", "hawser-server", "run", "--config", config); err != nil {
+		return err
 	}
 	line, err := d.server.await(ctx, readyPrefix, startPatience)
-	if err != nil {
-		return "", err
+	if err == nil {
+		d.out.note(line)
 	}
-	d.out.note(line)
-	return "It answers on every one of its ports.", nil
+	return err
+}
+
+func (d *demo) stopServer() error {
+	d.out.note(fmt.Sprintf("SIGTERM to %s, process %d", d.server.name, d.server.pid()))
+	return d.server.stop(endPatience)
 }
 
 func (d *demo) login(ctx context.Context) (string, error) {
-	answer, err := d.hawser(ctx, "login", d.access(), "--code", d.infra.AdminCode, "--pin", d.infra.RootSHA256, "--json")
+	answer, err := d.hawser(ctx, "login", d.access(), "--code", d.infra.AdminCode, "--pin", d.infra.RootSHA256, "--no-passphrase", "--json")
 	if err != nil {
 		return "", err
 	}
@@ -102,7 +110,7 @@ func (d *demo) login(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.out.note(fmt.Sprintf("user %s of domain %s, certificate until %s", a.User, a.Domain, a.NotAfter.UTC().Format(time.RFC3339)))
-	return "The code was turned into a short-lived certificate, from a server that is known by the hash of its root (--pin) and by nothing else.", nil
+	return "The code was turned into a short-lived certificate, from a server that is known by the hash of its root (--pin) and by nothing else. The domain key was made here, and stays here.", nil
 }
 
 func (d *demo) addDevice(ctx context.Context) (string, error) {
@@ -118,7 +126,7 @@ func (d *demo) addDevice(ctx context.Context) (string, error) {
 	}
 	d.out.note("uid             " + d.device.UID)
 	d.out.note("activation code " + d.device.Code)
-	return "The device has a UID, and a code that whoever installs the gateway types once.", nil
+	return "The device has a UID, and a code that whoever installs the gateway types once. It was made here: no server knows it.", nil
 }
 
 // listDevices asks twice: the table is what a person sees, and the JSON is what can be compared.

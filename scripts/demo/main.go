@@ -3,7 +3,7 @@
 //
 // It needs no root and no network but loopback, and leaves nothing behind: not after a failure, and not after ^C. With
 // KEEP=1 in the environment it stays, and says how to use what is running. It never imports the packages of the
-// programs, because it has to notice what a user would notice.
+// programs, because it has to notice what a user would notice. The thief of its last step is no user.
 //
 // usage: demo [-bin DIR] [-ports 8080,8443,5935]
 package main

@@ -84,7 +84,7 @@ func TestGuidesDoWhatTheySay(t *testing.T) {
 	d.install(deb(t, "packages", "hawser-agent"), deb(t, "packages", "hawser-server"), deb(t, "packages", "hawser"))
 	put(t, d.path("usr/local/bin/systemctl"), systemctlStub, 0o755)
 	put(t, d.path("etc/hosts"), "127.0.0.1 localhost hawser.example.com\n", 0o644)
-	for _, dir := range []string{"media/stick-1", "media/stick-2", "var/backups"} {
+	for _, dir := range []string{"media/stick-1", "media/stick-2", "media/stick-3", "var/backups"} {
 		if err := os.MkdirAll(d.path(dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -102,10 +102,13 @@ func TestGuidesDoWhatTheySay(t *testing.T) {
 	pin := value(t, made, "root sha256")
 	follow(blocks(t, "server.md", "## 3. The root"))
 	d.wantGone("/var/lib/hawser-server/root")
-	// A program asks a person at a terminal for the code.
-	login, enroll := "hawser login ", "hawser-agent enroll "
+	// A program asks a person at a terminal for the code, and for the passphrase of the domain key.
+	login, export, enroll := "hawser login ", "hawser domain export ", "hawser-agent enroll "
+	const phrase = "--passphrase-file /root/phrase "
+	put(t, d.path("root/phrase"), "correct horse battery staple\n", 0o600)
 	typed := func(code string) string { return "--code - <<<" + code + " " }
-	follow(blocks(t, "technician.md", "**1. Log in**"), login, login+typed(value(t, made, "admin code")), "ROOT-SHA256", pin)
+	follow(blocks(t, "technician.md", "**1. Log in**"), login, login+phrase+typed(value(t, made, "admin code")),
+		export, export+phrase, "ROOT-SHA256", pin)
 	added := follow(blocks(t, "technician.md", "**2. Add"))
 	status := follow(blocks(t, "technician.md", "**3. Enroll"), enroll, enroll+typed(value(t, added, "code")), "ROOT-SHA256", pin)
 	if !strings.Contains(status, "state     attached") {

@@ -93,7 +93,7 @@ func TestDebKeepsTheIdentityUntilPurge(t *testing.T) {
 	}
 	d.json(&made, d.as("hawser-server", "hawser-server", "init", "--dir", server, "--host", "127.0.0.1", "--ports", "8443", "--json"))
 	d.start(d.as("hawser-server", "hawser-server", "run", "--config", server+"/server.yaml"), "ready ")
-	d.run("hawser", "--home", home, "login", "127.0.0.1:8443", "--code", made.Admin, "--root", made.Root)
+	d.run("hawser", "--home", home, "login", "127.0.0.1:8443", "--code", made.Admin, "--root", made.Root, "--no-passphrase")
 	enroll := func(name string) string {
 		t.Helper()
 		var device struct{ UID, Code string }

@@ -156,6 +156,9 @@ func (s *Server) dispatch(r *http.Request, conn *tls.Conn, proven func()) (statu
 	if route.who != anyone {
 		proven()
 	}
+	if err := s.authorize(r.Context(), route.who, &c); err != nil {
+		return 0, nil, err
+	}
 	return route.handle(s, request{r, c, vars})
 }
 

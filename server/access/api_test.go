@@ -69,9 +69,7 @@ func TestRequestFaultsAreProblems(t *testing.T) {
 				t.Errorf("%s: Allow %q", c.name, allow)
 			}
 		}
-		if status := w.call(admin, "POST", "/api/v1/devices", api.AddRequest{Name: "x"}, nil); status != 201 {
-			t.Errorf("without a fault: %d", status)
-		}
+		w.addPending(admin, "x") // without a fault
 	})
 }
 
@@ -80,9 +78,9 @@ func TestDevicesThroughTheAPI(t *testing.T) {
 		w := newWorld(t)
 		defer w.stop()
 		admin := w.login()
-		var added api.NewDevice
-		w.call(admin, "POST", "/api/v1/devices", api.AddRequest{Name: "press 1"}, &added)
-		if status := w.call(admin, "POST", "/api/v1/devices", api.AddRequest{Name: "press 1"}, nil); status != 409 {
+		code, added := w.addPending(admin, "press 1")
+		_, again := w.newDevice(admin, "press 1")
+		if status := w.call(admin, "POST", "/api/v1/devices", again, nil); status != 409 {
 			t.Errorf("the same name: %d", status)
 		}
 		if left := time.Until(added.Expires); left != codeLife {
@@ -93,7 +91,7 @@ func TestDevicesThroughTheAPI(t *testing.T) {
 			t.Errorf("pending: %+v", v)
 		}
 		device := newSomeone()
-		w.enroll(added.Code, device)
+		w.enroll(code, device)
 		v := show(added.UID.String())
 		if v.State != "enrolled" || v.SPKI != device.spki() || !v.NotAfter.Equal(device.Chain[0].NotAfter) || v.Hints["board"] != "b1" {
 			t.Errorf("enrolled: %+v", v)
@@ -114,9 +112,7 @@ func TestDevicesThroughTheAPI(t *testing.T) {
 		if v := show("press%201"); v.State != "revoked" {
 			t.Errorf("revoked: %+v", v)
 		}
-		if status := w.call(admin, "POST", "/api/v1/devices", api.AddRequest{Name: "press 1"}, &added); status != 201 {
-			t.Errorf("a replacement with the name of a revoked device: %d", status)
-		}
+		_, added = w.addPending(admin, "press 1") // a replacement with the name of a revoked device
 		if v := show("press%201"); v.UID != added.UID {
 			t.Errorf("%+v", v)
 		}
@@ -190,7 +186,7 @@ func TestAuditChainThroughTheAPI(t *testing.T) {
 		defer w.stop()
 		admin := w.login()
 		w.put(&store.Domain{Name: "other"})
-		w.call(w.newUser("other", "eve"), "POST", "/api/v1/devices", api.AddRequest{Name: "theirs"}, nil)
+		w.addPending(w.newUser("other", "eve"), "theirs")
 		w.addDevice(admin, "press 1")
 		var heads api.AuditHeads
 		w.call(admin, "GET", "/api/v1/audit/heads", nil, &heads)

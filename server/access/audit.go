@@ -25,6 +25,12 @@ const (
 	actionInit           = "init"
 	actionLogin          = "login"
 	actionUserRenew      = "user-renew"
+	actionDomainAdd      = "domain-add"
+	actionDomainCode     = "domain-code"
+	actionState          = "state"
+	actionUserAdd        = "user-add"
+	actionUserCode       = "user-code"
+	actionUserRevoke     = "user-revoke"
 	actionDeviceAdd      = "device-add"
 	actionDeviceRevoke   = "device-revoke"
 	actionEnroll         = "enroll"
@@ -40,6 +46,9 @@ const (
 )
 
 const resultOK = "ok"
+
+// actorOperator is who has the server's directory.
+const actorOperator = "operator"
 
 // record makes an audit record about object, whose domain it belongs to. Append it in the transaction of the operation
 // that it is about: an operation whose record cannot be written must not happen. The domain is that of the object and
@@ -163,7 +172,7 @@ func resultOf(err error) string {
 	return string(transport.ReasonOf(err))
 }
 
-// getAudit returns the newest records of the caller's domain, or those before a cursor.
+// getAudit returns the newest records of the caller's domain, or those before a cursor: an operator's own, an admin's all.
 func (s *Server) getAudit(r request) (int, any, error) {
 	var f store.AuditFilter
 	var err error
@@ -177,6 +186,9 @@ func (s *Server) getAudit(r request) (int, any, error) {
 	err = s.store.View(r.Context(), func(tx *store.Tx) (err error) {
 		if f.Domains, err = readable(tx, r.caller); err != nil {
 			return err
+		}
+		if r.caller.role() < admin {
+			f.Domains, f.Actor = []string{r.caller.domain()}, r.caller.peer.Name.String()
 		}
 		list, err := tx.Audit(f)
 		for _, record := range list {

@@ -50,7 +50,7 @@ func (s *Server) postSessions(r request) (int, any, error) {
 	if err := s.store.Health().Granting(); err != nil {
 		return 0, nil, err
 	}
-	m, err := s.findDevice(r.Context(), r.caller.domain(), body.Device)
+	m, err := s.findDevice(r.Context(), r.caller, body.Device)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil, refuse(transport.NoDevice, "no such device")
 	} else if err != nil {
@@ -60,10 +60,12 @@ func (s *Server) postSessions(r request) (int, any, error) {
 	return http.StatusCreated, api.SessionAnswer{Offer: offer}, err
 }
 
-// deleteSession ends any session of the domain: who sees one that should not be must not have to find its user first.
+// deleteSession ends a session: an operator's own, and for an admin any of the domain. Who sees one that should not be must
+// not have to find its user first.
 func (s *Server) deleteSession(r request) (int, any, error) {
 	record, err := s.session(r.Context(), r.vars["session"])
-	if err == nil && record.Domain != r.caller.domain() {
+	own := record.User == r.caller.peer.Name.ID || r.caller.role() >= admin
+	if err == nil && (record.Domain != r.caller.domain() || !own) {
 		err = errNotFound
 	}
 	if err != nil {
@@ -185,6 +187,10 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 	if !runtime.speaks() {
 		return wire.Offer{}, s.refuseSession(ctx, user, device, transport.Unsupported, "update hawser-agent of "+m.Name)
 	}
+	chain, err := s.deviceChain(ctx, runtime.peer())
+	if err != nil {
+		return wire.Offer{}, s.refuseSessionFor(ctx, user, device, err)
+	}
 	d, relay, err := s.chooseRelay(ctx, user, m.UID(), "")
 	if err != nil {
 		return wire.Offer{}, s.refuseSessionFor(ctx, user, device, err)
@@ -212,7 +218,7 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 	for _, old := range tooOld {
 		s.finishSession(ctx, old.ID, s.cfg.Name.String(), transport.LinkLost)
 	}
-	offer, err := s.offerBoth(ctx, r, user, runtime, relay)
+	offer, err := s.offerBoth(ctx, r, user, runtime, relay, chain)
 	if err != nil {
 		// The Manager may have hung up, but the session must still be ended in the store.
 		ctx := context.WithoutCancel(ctx)
@@ -250,7 +256,8 @@ func (s *Server) refuseSession(ctx context.Context, user identity.Peer, device i
 
 // offerBoth offers the session to the Runtime, waits for its consent and returns the Manager's offer. The Runtime is
 // asked first, so that no Manager waits at a relay for a Runtime that refuses. Each grant names one end as its holder.
-func (s *Server) offerBoth(ctx context.Context, r store.Session, user identity.Peer, runtime, relay *onlineMember) (wire.Offer, error) {
+func (s *Server) offerBoth(ctx context.Context, r store.Session, user identity.Peer, runtime, relay *onlineMember,
+	chain []string) (wire.Offer, error) {
 	forRuntime, err := s.makeOffer(r, wire.RoleRuntime, relay, runtime.peer(), user)
 	if err != nil {
 		return wire.Offer{}, err
@@ -261,7 +268,14 @@ func (s *Server) offerBoth(ctx context.Context, r store.Session, user identity.P
 	}
 	s.sessions.agree(r.ID, r.Epoch)
 	s.publishSessionNow(ctx, r.ID)
-	return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer())
+	return s.offerManager(r, relay, user, runtime, chain)
+}
+
+// offerManager makes the Manager's offer, which has the chain of the device.
+func (s *Server) offerManager(r store.Session, relay *onlineMember, user identity.Peer, runtime *onlineMember, chain []string) (wire.Offer, error) {
+	offer, err := s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer())
+	offer.Statements = chain
+	return offer, err
 }
 
 // makeOffer makes the offer of one end, holder, with a fresh grant. Times in a grant are whole seconds (RFC 7519), and

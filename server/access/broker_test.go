@@ -45,6 +45,7 @@ func (w *world) open(admin *someone, device string) <-chan opening {
 type stage struct {
 	*world
 	admin, device *someone
+	carrier       *someone // the relay
 	runtime       *control
 	relay         *control
 }
@@ -53,7 +54,8 @@ func newStage(t testing.TB, configs ...func(*Config)) *stage {
 	w := newWorld(t, configs...)
 	s := &stage{world: w, admin: w.login()}
 	s.device = w.addDevice(s.admin, "press 1")
-	s.relay = w.control(w.enrollRelay(), relayHello("ab12"))
+	s.carrier = w.enrollRelay()
+	s.relay = w.control(s.carrier, relayHello("ab12"))
 	s.runtime = w.control(s.device, hello("01"))
 	return s
 }

@@ -4,11 +4,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/netip"
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/accesstest"
@@ -19,7 +21,9 @@ import (
 // someone is a client, and what it got when it enrolled.
 type someone struct {
 	*accesstest.Client
-	id wire.Identity
+	id     wire.Identity
+	key    string // a device's own hawser-key
+	stated uint64 // serial of its statement
 }
 
 func newSomeone() *someone { return &someone{Client: accesstest.NewClient()} }
@@ -114,51 +118,147 @@ func (w *world) ask(conn *tls.Conn, t wire.Type, body any) (wire.Identity, error
 	return id, f.Decode(&id)
 }
 
+// enroll enrolls with a code of either kind. What the owner says with his is opened, as a device does.
 func (w *world) enroll(code string, who *someone) error {
-	id, err := w.ask(w.connect(nil), wire.TypeEnroll, wire.Enroll{Code: code, CSR: who.CSR(), Hints: map[string]string{"board": "b1"}})
+	request := wire.Enroll{Code: code, CSR: who.CSR(), Hints: map[string]string{"board": "b1"}}
+	owners, err := identity.ParseOwnerCode(code)
 	if err == nil {
-		who.take(id)
+		auth := owners.Auth()
+		request.Code, request.Lookup, request.Auth = "", owners.LookupID(), auth[:]
 	}
-	return err
+	id, failed := w.ask(w.connect(nil), wire.TypeEnroll, request)
+	if failed != nil {
+		return failed
+	}
+	who.take(id)
+	if err == nil {
+		name := identity.DeviceName(id.Domain, id.UID)
+		_, chain, err := id.Invitation.Open(owners, w.pki.Pin(), name, who.Key.Public(), "")
+		if err != nil {
+			return err
+		}
+		who.key, who.stated = chain[1], must(identity.ParseStatement(chain[0])).Statement.(identity.DeviceStatement).Serial
+	}
+	return nil
 }
 
-// login returns a logged-in user "admin".
+// owner is the owner of a domain.
+func (w *world) owner(domain string) *identitytest.Owner {
+	o := w.owners[domain]
+	if o == nil {
+		o = identitytest.NewOwner(domain)
+		w.owners[domain] = o
+	}
+	return o
+}
+
+// founder is what the founder of plant sends with a server's code.
+func (w *world) founder(code identity.Code, user string, who *someone) api.LoginRequest {
+	o := w.owner("plant")
+	return api.LoginRequest{Code: code.String(), User: user, CSR: who.CSR(), DomainKey: o.Key,
+		Statements: o.UserChain(user, identity.RoleAdmin, nil, who.Key.Public())}
+}
+
+// login returns a logged-in user "admin", the founder of domain plant.
 func (w *world) login() *someone {
 	w.t.Helper()
 	who := newSomeone()
 	var answer api.LoginAnswer
-	status := w.call(nil, http.MethodPost, "/api/v1/login", api.LoginRequest{Code: w.admin.String(), User: "admin", CSR: who.CSR()}, &answer)
+	status := w.call(nil, http.MethodPost, "/api/v1/login", w.founder(w.admin, "admin", who), &answer)
 	if status != http.StatusOK {
 		w.t.Fatalf("login: %d", status)
 	}
 	return who.take(wire.Identity{Chain: answer.Chain})
 }
 
-// newUser puts a user of a domain into the store and logs it in.
+// newUser makes an admin of a domain past the API, and logs him in.
 func (w *world) newUser(domain, name string) *someone {
 	w.t.Helper()
+	who := w.stranger(domain, name)
+	w.state(domain, w.owner(domain).UserChain(name, identity.RoleAdmin, nil, who.Key.Public())...)
+	return who
+}
+
+// newUserAs is newUser with another role and scope; nil is everything.
+func (w *world) newUserAs(name string, role identity.Role, scope *identity.Scope) *someone {
+	w.t.Helper()
+	who := w.stranger("plant", name)
+	w.state("plant", w.owner("plant").UserChain(name, role, scope, who.Key.Public())...)
+	return who
+}
+
+// stranger is a user of a domain who is logged in and of whom the owner has not said anything.
+func (w *world) stranger(domain, name string) *someone {
+	w.t.Helper()
 	who := newSomeone()
-	w.put(&store.User{Domain: domain, Name: name, Created: time.Now()})
 	var chain string
 	err := w.cfg.Store.Update(w.t.Context(), func(tx *store.Tx) (err error) {
+		d := store.Domain{Name: domain}
+		if err := tx.Get(&d); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		d.Key = w.owner(domain).Key
+		u := store.User{Domain: domain, Name: name, Created: time.Now()}
+		if err := errors.Join(tx.Put(&d), tx.Put(&u)); err != nil {
+			return err
+		}
 		chain, err = w.server.certifyUser(tx, identity.UserName(domain, name), who.Key.Public(), who.spki(), true)
 		return err
 	})
+	w.server.owners.drop(domain)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return who.take(wire.Identity{Chain: chain})
 }
 
+// state keeps what the owner of a domain says, past the API.
+func (w *world) state(domain string, statements ...string) {
+	w.t.Helper()
+	err := w.server.changeOwner(w.t.Context(), domain, func(tx *store.Tx, o *owner) (kept, error) {
+		return w.server.keep(tx, o, statements, nil)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// newCode makes an owner's code for somebody who is stated, and what the server gets of it.
+func (w *world) newCode(subject identity.Signed) (identity.OwnerCode, api.NewCode) {
+	domain := "plant"
+	switch s := subject.Statement.(type) {
+	case identity.UserStatement:
+		domain = s.Domain
+	case identity.DeviceStatement:
+		domain = s.Domain
+	}
+	code, invitation := w.owner(domain).Invite(subject)
+	return code, must(api.CodeOf(code, invitation, w.pki.Pin(), nil))
+}
+
+// newDevice states a device of the domain of a user, and makes its code.
+func (w *world) newDevice(of *someone, name string) (identity.OwnerCode, api.DeviceRequest) {
+	domain := must(identity.VerifyIgnoringDates(of.Chain, w.pki.Roots, identity.KindUser)).Name.Domain
+	code, body := w.newCode(w.owner(domain).Device(identity.NewUID(), name))
+	return code, api.DeviceRequest{Code: body}
+}
+
+// addPending makes a device that waits for its code.
+func (w *world) addPending(admin *someone, name string) (code string, added api.NewSubject) {
+	w.t.Helper()
+	c, body := w.newDevice(admin, name)
+	if status := w.call(admin, http.MethodPost, "/api/v1/devices", body, &added); status != http.StatusCreated {
+		w.t.Fatalf("add device %s: %d", name, status)
+	}
+	return c.String(), added
+}
+
 // addDevice makes a device and enrolls it.
 func (w *world) addDevice(admin *someone, name string) *someone {
 	w.t.Helper()
-	var answer api.NewDevice
-	if status := w.call(admin, http.MethodPost, "/api/v1/devices", api.AddRequest{Name: name}, &answer); status != http.StatusCreated {
-		w.t.Fatalf("add device: %d", status)
-	}
+	code, _ := w.addPending(admin, name)
 	device := newSomeone()
-	if err := w.enroll(answer.Code, device); err != nil {
+	if err := w.enroll(code, device); err != nil {
 		w.t.Fatal(err)
 	}
 	return device

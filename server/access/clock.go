@@ -43,14 +43,14 @@ func CheckClock(ctx context.Context, st *store.Store, set, now time.Time) error 
 	return nil
 }
 
-type viewer interface {
+type reader interface {
 	View(context.Context, func(*store.Tx) error) error
 }
 
 // newestTimes returns the times of the newest audit records of each node, in the order in which they were written: what
 // a clock that was ahead has written counts until as many newer records are there. Each node's chain is looked at,
 // since the one with the wrong clock may be another.
-func newestTimes(ctx context.Context, st viewer) (times []time.Time, err error) {
+func newestTimes(ctx context.Context, st reader) (times []time.Time, err error) {
 	err = st.View(ctx, func(tx *store.Tx) error {
 		heads, err := tx.AuditHeads()
 		if err != nil {

@@ -279,6 +279,8 @@ const (
 	changeSession  = "session"  // a session: sessionChange in JSON
 	changeAttached = "attached" // a device or relay that was attached, changed or detached: its name URI
 	changeNode     = "node"     // a node that came or leaves
+
+	changeStatements = "statements" // what an owner has stated: statementsChange in JSON
 )
 
 // publish adds a change for the other nodes to the transaction that makes it: either both are committed or neither. A
@@ -336,14 +338,16 @@ func (s *Server) follow(ctx context.Context) error {
 	changes, missed, err := c.follower.Next(ctx)
 	if err == nil && missed {
 		c.state.raise(&c.state.nodesDue)
+		s.owners.drop("")
 		err = errors.Join(s.loadRevoked(ctx), s.loadSessions(ctx))
+		s.tellLists(ctx, "")
 	}
 	if err != nil {
 		c.state.raise(&c.state.followDue)
 		return err
 	}
 	for _, change := range changes {
-		if err := s.apply(change); err != nil {
+		if err := s.apply(ctx, change); err != nil {
 			// Logged and passed by: a change that this version does not understand must not stop all that follow it.
 			s.log.Error("a change of another Access Server", "kind", change.Kind, "err", err)
 		}
@@ -351,7 +355,7 @@ func (s *Server) follow(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) apply(change store.Change) error {
+func (s *Server) apply(ctx context.Context, change store.Change) error {
 	switch change.Kind {
 	case changeRevoked:
 		spki, err := identity.ParseSPKI(change.Subject)
@@ -377,6 +381,8 @@ func (s *Server) apply(change store.Change) error {
 		if name.Kind == identity.KindRelay {
 			s.cluster.state.raise(&s.cluster.state.nodesDue)
 		}
+	case changeStatements:
+		return s.applyStatements(ctx, change.Subject)
 	case changeNode:
 		s.cluster.state.raise(&s.cluster.state.nodesDue)
 	}

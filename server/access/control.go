@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 // control serves a control connection from its hello to its end (access §4). The audit record of the end is written
 // after the link is gone, and says why.
 func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, leaf identity.SPKI) error {
-	l, before, err := s.admit(ctx, conn, hello)
+	l, before, stated, err := s.admit(ctx, conn, hello)
 	if err != nil {
 		return err
 	}
@@ -26,6 +27,9 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	var ending sync.WaitGroup
 	// So a process that stops has written what it began.
 	defer ending.Wait()
+	if peer.Name.Kind == identity.KindDevice {
+		ending.Go(func() { s.greet(ctx, l, stated) })
+	}
 	ending.Go(func() {
 		for _, r := range before {
 			s.sessions.load(r)
@@ -46,31 +50,43 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	return nil // the link has told its peer why
 }
 
-// admit attaches who has said hello, and returns the sessions of an earlier process of a device. From cheap to dear:
+// admit attaches who has said hello, and returns the sessions of an earlier process of a device, and what is stated of it. From cheap to dear:
 // certificate, hello, place, database. Whoever fails early has cost little.
-func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l *link, before []store.Session, err error) {
+func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l *link, before []store.Session, stated []store.Statement, err error) {
 	peer, err := s.authenticate(conn)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if err := checkHello(hello, peer.Name.Kind); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if peer.Name.Kind == identity.KindDevice {
 		// After the certificate was verified: strangers must not take the places of devices that come back.
 		attached, err := s.admission.enter(s.cluster.state.unwritten(), time.Now())
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		defer attached()
 	}
 	m := store.Member{Kind: peer.Name.Kind, ID: peer.Name.ID}
-	if err := s.store.View(ctx, func(tx *store.Tx) error { return s.readMember(tx, &m, peer) }); err != nil {
-		return nil, nil, err
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		err := s.readMember(tx, &m, peer)
+		if err != nil || m.Kind != identity.KindDevice {
+			return err
+		}
+		// While they cannot be read, control connections are accepted all the same (access §1.5).
+		if stated, err = tx.StatementsOf(m.Domain, subjectOf(peer.Name)); errors.Is(err, store.ErrDamaged) {
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	if peer.Name.Kind == identity.KindDevice {
+		stated = s.keepKey(ctx, peer, hello.Key, stated)
 		if before, err = s.sessionsBefore(ctx, peer.Name, hello.Instance); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	// From here on the link sets its own deadlines, by the pings that the client promises.
@@ -87,7 +103,7 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 	s.cluster.markDirty(peer.Name)
 	s.counted.attached.Inc(string(peer.Name.Kind))
 	s.log.Info("online", "uid", peer.Name.ID, "addr", l.from)
-	return l, before, nil
+	return l, before, stated, nil
 }
 
 // authenticate returns the device or relay behind a connection, whose certificate is valid now. Whether the registry has

@@ -41,32 +41,33 @@ func (s *Server) viewNow(ctx context.Context, m store.Member) (api.Device, error
 	return view(m, a), err
 }
 
-// findDevice reads a device of a domain by UID or name. A device of another domain counts as not found.
-func (s *Server) findDevice(ctx context.Context, domain, device string) (m store.Member, err error) {
+// findDevice reads a device by UID or name. One of another domain, or that the caller does not see, counts as not found.
+func (s *Server) findDevice(ctx context.Context, c caller, device string) (m store.Member, err error) {
 	if identity.CheckDisplayName(device) != nil { // a UID passes, too. PostgreSQL must not be asked for just anything
 		return m, store.ErrNotFound
 	}
 	err = s.store.View(ctx, func(tx *store.Tx) (err error) {
 		uid, err := identity.ParseUID(device)
 		if err != nil {
-			m, err = tx.DeviceByName(domain, device)
+			m, err = tx.DeviceByName(c.domain(), device)
+		} else {
+			m = store.Member{Kind: identity.KindDevice, ID: uid.String()}
+			err = tx.Get(&m)
+		}
+		if errors.Is(err, store.ErrNotFound) || m.Domain == c.domain() && c.sees(m) {
 			return err
 		}
-		m = store.Member{Kind: identity.KindDevice, ID: uid.String()}
-		if err := tx.Get(&m); err != nil {
-			return err
+		if errors.Is(err, store.ErrDamaged) {
+			return err // nobody knows whose it was
 		}
-		if m.Domain != domain {
-			return store.ErrNotFound
-		}
-		return nil
+		return store.ErrNotFound
 	})
 	return m, err
 }
 
 // device is findDevice for a route with {device}.
 func (s *Server) device(r request) (store.Member, error) {
-	m, err := s.findDevice(r.Context(), r.caller.domain(), r.vars["device"])
+	m, err := s.findDevice(r.Context(), r.caller, r.vars["device"])
 	if errors.Is(err, store.ErrNotFound) {
 		err = s.orLost(errNotFound)
 	}
@@ -94,11 +95,7 @@ func (s *Server) getDevices(r request) (int, any, error) {
 	if err := r.cursor(&f.After); err != nil {
 		return 0, nil, err
 	}
-	var list []store.Member
-	err = s.store.View(r.Context(), func(tx *store.Tx) (err error) {
-		list, err = tx.Devices(f)
-		return err
-	})
+	list, more, err := s.devicesSeen(r, f)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -110,13 +107,39 @@ func (s *Server) getDevices(r request) (int, any, error) {
 	for _, m := range list {
 		page.Devices = append(page.Devices, view(m, online[m.Identity()]))
 	}
-	// A full page may have been the last one; then the next one is empty. To know it, one row more would be read each
-	// time.
-	if len(list) == f.Limit {
+	if more {
 		last := list[len(list)-1]
 		page.Next = cursorOf(store.DevicePlace{Name: last.Name, ID: last.ID})
 	}
 	return http.StatusOK, page, nil
+}
+
+// devicesSeen reads as many devices as fill a page of those that the caller sees. more: there may be more behind it. A full
+// page may have been the last one; then the next one is empty. To know it, one row more would be read each time.
+func (s *Server) devicesSeen(r request, f store.DeviceFilter) (seen []store.Member, more bool, err error) {
+	err = s.store.View(r.Context(), func(tx *store.Tx) error {
+		for {
+			list, err := tx.Devices(f)
+			if err != nil {
+				return err
+			}
+			for _, m := range list {
+				if r.caller.sees(m) {
+					seen = append(seen, m)
+				}
+				if len(seen) == f.Limit {
+					more = true
+					return nil
+				}
+			}
+			if len(list) < f.Limit {
+				return nil
+			}
+			last := list[len(list)-1]
+			f.After = store.DevicePlace{Name: last.Name, ID: last.ID}
+		}
+	})
+	return seen, more, err
 }
 
 func (s *Server) getDevice(r request) (int, any, error) {
@@ -215,39 +238,46 @@ func (s *Server) sessionsOf(ctx context.Context, device identity.UID) (ids []str
 	return slices.Compact(ids)
 }
 
+// postDevices makes a device, which its owner has stated, and keeps the code for its gateway.
 func (s *Server) postDevices(r request) (int, any, error) {
-	var body api.AddRequest
+	var body api.DeviceRequest
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
-	if err := identity.CheckDisplayName(body.Name); err != nil {
-		return 0, nil, refuse(api.BadRequest, "name: "+err.Error())
-	}
-	if _, err := identity.ParseUID(body.Name); err == nil {
-		return 0, nil, refuse(api.BadRequest, "name: it would be taken for a UID")
-	}
 	var m store.Member
-	var code identity.Code
-	err := s.store.Update(r.Context(), func(tx *store.Tx) (err error) {
-		m, code, err = s.addDevice(tx, r.caller.domain(), body.Name)
-		if err != nil {
-			return err
+	err := s.changeOwnerBy(r.Context(), r.caller.domain(), s.store.Update, func(tx *store.Tx, o *owner) (k kept, err error) {
+		subject, c, k, err := s.takeCode(tx, o, body.Code, identity.KindDevice)
+		known := errors.Is(err, errCodeKnown)
+		if err != nil && !known {
+			return k, err
 		}
-		return tx.Append(s.record(actionDeviceAdd, r.caller.peer.Name.String(), m.Identity(), nil, "name "+m.Name))
+		stated := subject.Statement.(identity.DeviceStatement)
+		m = store.Member{
+			Kind: identity.KindDevice, ID: c.Subject, Domain: c.Domain, Name: stated.Name, Folder: stated.Folder, Created: s.now().UTC(),
+			Code: c.Lookup, CodeHash: c.Hash, CodeExpires: c.Expires,
+		}
+		if known {
+			return k, nil
+		}
+		if err := addDevice(tx, m, stated); err != nil {
+			return k, err
+		}
+		return k, tx.Append(s.record(actionDeviceAdd, r.caller.peer.Name.String(), m.Identity(), nil, "name "+m.Name))
 	})
-	return http.StatusCreated, api.NewDevice{UID: m.UID(), Name: m.Name, Code: code.String(), Expires: m.CodeExpires}, err
+	return http.StatusCreated, api.NewSubject{UID: m.UID(), Name: m.Name, Expires: m.CodeExpires}, err
 }
 
-// addDevice adds a device whose gateway has not enrolled yet. The name of a revoked device is free for its replacement.
-func (s *Server) addDevice(tx *store.Tx, domain, name string) (store.Member, identity.Code, error) {
-	old, err := tx.DeviceByName(domain, name)
-	switch {
-	case err == nil && old.Revoked.IsZero(), errors.Is(err, store.ErrDamaged):
-		return old, identity.Code{}, refuse(api.NameTaken, "another device has this name")
-	case err != nil && !errors.Is(err, store.ErrNotFound):
-		return old, identity.Code{}, err
+// addDevice adds a device whose gateway has not enrolled yet.
+func addDevice(tx *store.Tx, m store.Member, stated identity.DeviceStatement) error {
+	if stated.Released {
+		return refuse(api.BadRequest, "a released device")
 	}
-	return newMember(tx, store.Member{
-		Kind: identity.KindDevice, ID: identity.NewUID().String(), Domain: domain, Name: name, Created: s.now().UTC(),
-	})
+	if err := nameIsFree(tx, stated); err != nil {
+		return err
+	}
+	err := tx.Insert(&m)
+	if errors.Is(err, store.ErrExists) {
+		return refuse(transport.CodeTaken, "there is a device with this UID")
+	}
+	return err
 }

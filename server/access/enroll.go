@@ -3,10 +3,8 @@ package access
 import (
 	"context"
 	"crypto"
-	"crypto/subtle"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -16,82 +14,47 @@ import (
 	"hawser/transport/wire"
 )
 
-// enroll gives a device or relay its first identity, for an activation code (access §2). Nothing of the CSR but its key
-// is used, and names come from the row: a device cannot choose who it is.
+// enroll gives a device or relay its first identity: a device for an owner's code, a relay for a server's (access §2).
+// Nothing of the CSR but its key is used, and names come from the row: a device cannot choose who it is.
 func (s *Server) enroll(ctx context.Context, from netip.Addr, m wire.Enroll) (wire.Identity, error) {
 	pub, spki, err := parseCSR(m.CSR)
 	if err != nil {
 		return wire.Identity{}, err
 	}
-	var member store.Member
-	err = s.withCode(ctx, from, m.Code, func(tx *store.Tx, code identity.Code, c store.Code) (err error) {
-		member, err = s.enrollMember(tx, from, code, c, pub, spki, cleanHints(m.Hints))
-		return err
-	})
-	return identityOf(member), err
-}
-
-// withCode runs use in a transaction with the record of a code. Attempts that end in bad-code are limited (failures),
-// and all of them look the same to the client, so that guessing learns nothing.
-func (s *Server) withCode(ctx context.Context, from netip.Addr, text string, use func(*store.Tx, identity.Code, store.Code) error) error {
-	code, err := identity.ParseCode(text)
+	shown, err := credentialOf(m.Code, m.Lookup, m.Auth)
 	if err != nil {
-		return errBadCode
+		return wire.Identity{}, err
 	}
-	if wait := s.codes.wait(code.LookupID(), from, s.now()); wait > 0 {
-		return busy(wait)
-	}
-	if err = s.tryCode(ctx, code, use); errors.Is(err, errBadCode) {
-		s.codes.add(code.LookupID(), from, s.now())
-	}
-	return err
-}
-
-// tryCode looks for the code by reading first: wrong codes of strangers must not make those wait who write.
-func (s *Server) tryCode(ctx context.Context, code identity.Code, use func(*store.Tx, identity.Code, store.Code) error) error {
-	err := s.store.View(ctx, func(tx *store.Tx) error { _, err := findCode(tx, code); return err })
-	// While records may be missing, it is the writer who knows what to say of a code that is not there.
-	if errors.Is(err, errBadCode) && s.store.Health().Granting() == nil {
-		return err
-	}
-	var refused error // bad-code from use: its audit record is committed all the same
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		refused = nil
-		c, err := findCode(tx, code)
-		if err == nil {
-			err = use(tx, code, c)
+	var member store.Member
+	var said wire.Invitation
+	err = s.withCode(ctx, from, shown, func(tx *store.Tx, c store.Code) (err error) {
+		if (c.Kind == identity.KindDevice) != shown.owners {
+			return errBadCode
 		}
-		if errors.Is(err, errBadCode) {
-			refused = err
-			return nil
+		if member, err = s.enrollMember(tx, from, shown, c, pub, spki, cleanHints(m.Hints)); err == nil && shown.owners {
+			said, err = s.invitation(tx, c)
 		}
 		return err
 	})
-	return errors.Join(err, refused)
+	id := identityOf(member)
+	id.Invitation = said
+	return id, err
 }
 
-var errBadCode = refuse(transport.BadCode, "the code is unknown, used or expired")
-
-// findCode finds the row by the lookup id, which is public. Only the hash proves the code, and it is compared in
-// constant time: answers tell nothing of how much of a guess was right.
-func findCode(tx *store.Tx, code identity.Code) (store.Code, error) {
-	c := store.Code{Lookup: code.LookupID()}
-	err := tx.Get(&c)
-	sum := code.Hash()
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return c, errBadCode
-	case err != nil:
-		return c, err
-	case subtle.ConstantTimeCompare(sum[:], c.Hash[:]) != 1:
-		return c, errBadCode
+// credentialOf is the one of the two kinds of codes that somebody has sent.
+func credentialOf(code, lookup string, auth []byte) (credential, error) {
+	if code == "" {
+		return ownersCode(lookup, auth)
 	}
-	return c, nil
+	if lookup != "" || len(auth) > 0 {
+		return credential{}, errBadCode
+	}
+	return serversCode(code)
 }
 
 // enrollMember writes the enrollment into the member's row: the first client to do so has the identity. Two that try
 // the same code at once meet in this row, and the second one sees what the first one wrote.
-func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, code identity.Code, c store.Code,
+func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, c store.Code,
 	pub crypto.PublicKey, spki identity.SPKI, hints map[string]string) (store.Member, error) {
 	m := store.Member{Kind: c.Kind, ID: c.Subject}
 	if c.Kind != identity.KindDevice && c.Kind != identity.KindRelay {
@@ -103,7 +66,7 @@ func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, code identity.Code,
 		return m, err
 	}
 	now, detail := s.now(), "key "+spki.String()
-	switch judgeEnroll(m, code, spki, now) {
+	switch judgeEnroll(m, shown, spki, now) {
 	case codeFresh:
 		m.Hints, m.SPKI, m.Enrolled = hints, spki, now.UTC()
 		if err := s.certify(&m, pub); err != nil {
@@ -219,22 +182,6 @@ func (s *Server) readMember(tx *store.Tx, m *store.Member, peer identity.Peer) e
 	return refuse(reason, "not accepted by the registry")
 }
 
-// newCode makes a code for a subject and stores it. Lookup ids are short, so one may be in use already: then it tries
-// another code. Ten tries are ten collisions in a row, which is no chance any more but a fault.
-func newCode(tx *store.Tx, kind identity.Kind, domain, subject string, now time.Time) (identity.Code, store.Code, error) {
-	for range 10 {
-		code := identity.NewCode()
-		c := store.Code{
-			Lookup: code.LookupID(), Kind: kind, Domain: domain, Subject: subject, Hash: code.Hash(),
-			Expires: now.Add(codeLife).UTC().Truncate(time.Second),
-		}
-		if err := tx.Insert(&c); !errors.Is(err, store.ErrExists) {
-			return code, c, err
-		}
-	}
-	return identity.Code{}, store.Code{}, fmt.Errorf("make code: %w", store.ErrExists)
-}
-
 // newMember adds a member that is not enrolled yet, and makes its activation code.
 func newMember(tx *store.Tx, m store.Member) (store.Member, identity.Code, error) {
 	code, c, err := newCode(tx, m.Kind, m.Domain, m.ID, m.Created)
@@ -262,36 +209,4 @@ func cleanHints(hints map[string]string) map[string]string {
 		}
 	}
 	return clean
-}
-
-// Bootstrap fills an empty store: the first domain with its first user, whose login code is admin, and the first relay
-// with its activation code. Both codes are valid for 72 h from now. If the store has the domain already, the error is
-// store.ErrExists. All of it is one transaction: after a crash there is a whole infrastructure or none.
-func Bootstrap(ctx context.Context, st *store.Store, domain, user, relay string, now time.Time) (admin, relayCode identity.Code, err error) {
-	now = now.UTC()
-	err = errors.Join(identity.CheckLabel(domain), identity.CheckLabel(user), identity.CheckLabel(relay))
-	if err == nil {
-		err = st.Update(ctx, func(tx *store.Tx) (err error) {
-			if err := tx.Insert(&store.Domain{Name: domain, Created: now, Infrastructure: true}); err != nil {
-				return err
-			}
-			if err := tx.Insert(&store.User{Domain: domain, Name: user, Created: now}); err != nil {
-				return err
-			}
-			if admin, _, err = newCode(tx, identity.KindUser, domain, user, now); err != nil {
-				return err
-			}
-			if _, relayCode, err = newMember(tx, store.Member{Kind: identity.KindRelay, ID: relay, Name: relay, Created: now}); err != nil {
-				return err
-			}
-			return tx.Append(store.Record{
-				Time: now, Domain: domain, Actor: actionInit, Action: actionInit,
-				Object: identity.UserName(domain, user).String(), Result: resultOK, Detail: "relay " + relay,
-			})
-		})
-	}
-	if err != nil {
-		return identity.Code{}, identity.Code{}, fmt.Errorf("bootstrap store: %w", err)
-	}
-	return admin, relayCode, nil
 }

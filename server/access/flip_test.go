@@ -22,11 +22,11 @@ import (
 // session, there are "press 2", enrolled, "press 3" and "press 5", which wait for their codes, and "press 4", revoked.
 type spoiled struct {
 	*stage
-	file          string
-	second, gone  *someone
-	third, fifth  string   // codes
-	anna, carrier *someone // another user, and the relay
-	session       string
+	file         string
+	second, gone *someone
+	third, fifth string   // codes
+	anna         *someone // another user
+	session      string
 }
 
 func newSpoiled(t *testing.T) *spoiled {
@@ -42,7 +42,8 @@ func newSpoiled(t *testing.T) *spoiled {
 	t.Cleanup(func() { p.stop() })
 	p.admin, p.anna = w.login(), w.newUser("plant", "anna")
 	p.device, p.second, p.gone = w.addDevice(p.admin, "press 1"), w.addDevice(p.admin, "press 2"), w.addDevice(p.admin, "press 4")
-	p.third, p.fifth = p.addPending("press 3"), p.addPending("press 5")
+	p.third, _ = p.addPending(p.admin, "press 3")
+	p.fifth, _ = p.addPending(p.admin, "press 5")
 	w.call(p.admin, "POST", "/api/v1/devices/press%204/revoke", nil, nil)
 	p.carrier = w.enrollRelay()
 	p.relay = w.control(p.carrier, relayHello("ab12"))
@@ -61,15 +62,6 @@ func (p *spoiled) open() {
 	}
 	p.t.Cleanup(func() { st.Close() })
 	p.cfg.Store = st
-}
-
-func (p *spoiled) addPending(name string) (code string) {
-	p.t.Helper()
-	var added api.NewDevice
-	if status := p.call(p.admin, "POST", "/api/v1/devices", api.AddRequest{Name: name}, &added); status != 201 {
-		p.t.Fatalf("add %s: %d", name, status)
-	}
-	return added.Code
 }
 
 // spoil does to the rows what a bad disk may do.
@@ -185,7 +177,8 @@ func (p *spoiled) askAll() (got said) {
 	got.Admin = p.code(p.admin, "GET", "/api/v1/devices", nil)
 	got.Anna = p.code(p.anna, "GET", "/api/v1/devices", nil)
 	got.AdminRenews = p.code(p.admin, "POST", "/api/v1/renew", api.RenewRequest{CSR: p.admin.CSR()})
-	response, raw := p.callRaw(p.admin, "POST", "/api/v1/devices", api.AddRequest{Name: "press 9"})
+	_, ninth := p.newDevice(p.admin, "press 9")
+	response, raw := p.callRaw(p.admin, "POST", "/api/v1/devices", ninth)
 	if response.StatusCode != http.StatusCreated {
 		var problem api.Problem
 		p.fatal(unmarshal(raw, &problem))

@@ -22,10 +22,9 @@ const (
 
 // judgeEnroll decides about an enrollment with a code whose record led to m (access §2). It is pure: the caller commits
 // what it decides in the transaction that has read m.
-func judgeEnroll(m store.Member, code identity.Code, spki identity.SPKI, now time.Time) codeUse {
-	sum := code.Hash()
+func judgeEnroll(m store.Member, shown credential, spki identity.SPKI, now time.Time) codeUse {
 	switch {
-	case m.Code != code.LookupID() || subtle.ConstantTimeCompare(sum[:], m.CodeHash[:]) != 1:
+	case m.Code != shown.lookup || subtle.ConstantTimeCompare(shown.hash[:], m.CodeHash[:]) != 1:
 		return codeRefused // a newer code has replaced it
 	case !m.Revoked.IsZero():
 		return codeRefused

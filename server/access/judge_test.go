@@ -16,6 +16,7 @@ import (
 func TestJudgeEnroll(t *testing.T) {
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	code, mine, other := identity.NewCode(), identity.SPKI{1}, identity.SPKI{2}
+	shown := must(serversCode(code.String()))
 	fresh := func(change func(*store.Member)) store.Member {
 		m := store.Member{Name: "r1", Code: code.LookupID(), CodeHash: code.Hash(), CodeExpires: now.Add(codeLife)}
 		change(&m)
@@ -44,7 +45,7 @@ func TestJudgeEnroll(t *testing.T) {
 		{"same key, revoked", func(m *store.Member) { enrolled(mine, 0)(m); m.Revoked = now }, codeRefused},
 	}
 	for _, c := range cases {
-		if got := judgeEnroll(fresh(c.change), code, mine, now); got != c.want {
+		if got := judgeEnroll(fresh(c.change), shown, mine, now); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

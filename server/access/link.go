@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/record"
 	"hawser/transport/wire"
@@ -69,9 +70,11 @@ type link struct {
 
 	mu       sync.Mutex // guards the rest
 	acks     map[string]chan transport.Reason
-	load     wire.Load     // of a relay; the zero Load until it has sent one
-	measured chan struct{} // closed when a Runtime sends what it measured; nil: nobody waits
-	asked    time.Time     // when it was last asked to measure
+	load     wire.Load           // of a relay; the zero Load until it has sent one
+	measured chan struct{}       // closed when a Runtime sends what it measured; nil: nobody waits
+	asked    time.Time           // when it was last asked to measure
+	told     map[store.Hash]bool // lists that it was sent
+	toldKey  identity.SPKI       // of the domain key that it was led to; zero: that of its hello
 }
 
 // noKeepAlive: the pings of wire §4.6 find a dead link, for a tenth of what TCP's own keepalive costs the gateway.

@@ -12,8 +12,8 @@ import (
 	"hawser/transport/api"
 )
 
-// postLogin gives a user a certificate for a login code (access §6). That the code was used is committed before the
-// answer is sent, so that no crash makes it usable twice.
+// postLogin gives a user a certificate for a code (access §6): an owner's code, or that of a founder, who brings the key of
+// his domain. That the code was used is committed before the answer is sent, so that no crash makes it usable twice.
 func (s *Server) postLogin(r request) (int, any, error) {
 	var body api.LoginRequest
 	if err := r.read(&body); err != nil {
@@ -23,25 +23,92 @@ func (s *Server) postLogin(r request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	shown, err := credentialOf(body.Code, body.Lookup, body.Auth)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := api.LoginAnswer{Hosts: s.cfg.Hosts, Ports: s.cfg.Ports}
 	var name identity.Name
-	var chain string
-	err = s.withCode(r.Context(), r.caller.from, body.Code, func(tx *store.Tx, _ identity.Code, c store.Code) (err error) {
-		name = identity.UserName(c.Domain, body.User)
+	var founded kept
+	err = s.withCode(r.Context(), r.caller.from, shown, func(tx *store.Tx, c store.Code) (err error) {
+		name, founded = identity.UserName(c.Domain, c.Subject), kept{}
 		// A code is good for one user's name alone: whoever has found a code must know whose it is.
-		if c.Kind != identity.KindUser || c.Subject != body.User {
+		if c.Kind != identity.KindUser || !shown.owners && c.Subject != body.User {
 			return errBadCode
 		}
 		if err := s.useLogin(tx, r.caller, c, name, spki); err != nil {
 			return err
 		}
-		chain, err = s.certifyUser(tx, name, pub, spki, true)
+		if shown.owners {
+			answer.Invitation, err = s.invitation(tx, c)
+		} else {
+			founded, err = s.found(tx, body, identity.Peer{Name: name, SPKI: spki})
+		}
+		if err != nil {
+			return err
+		}
+		answer.Chain, err = s.certifyUser(tx, name, pub, spki, true)
 		return errors.Join(err, tx.Append(s.record(actionLogin, r.caller.from.String(), name, nil, "key "+spki.String())))
 	})
+	if !founded.empty() {
+		s.owners.drop(name.Domain)
+		s.hint()
+	}
 	s.counted.gave("login", err)
 	if err != nil {
 		return 0, nil, err
 	}
-	return http.StatusOK, api.LoginAnswer{Chain: chain, Domain: name.Domain, User: name.ID, Hosts: s.cfg.Hosts, Ports: s.cfg.Ports}, nil
+	answer.Domain, answer.User = name.Domain, name.ID
+	return http.StatusOK, answer, nil
+}
+
+// found takes the domain key of a founder, with which he states himself and his key. The first one is kept; then another one
+// is refused. What is first here is nobody's truth: gateways and users learn the key from a Manager (identity §13).
+func (s *Server) found(tx *store.Tx, body api.LoginRequest, peer identity.Peer) (kept, error) {
+	if body.DomainKey.IsZero() || len(body.Statements) == 0 {
+		return kept{}, refuse(api.BadRequest, "a founder brings the domain key, and his statements: update hawser")
+	}
+	d := store.Domain{Name: peer.Name.Domain}
+	if err := tx.Get(&d); errors.Is(err, store.ErrNotFound) {
+		return kept{}, errBadCode
+	} else if err != nil {
+		return kept{}, err
+	}
+	if !d.Key.IsZero() && d.Key != body.DomainKey {
+		return kept{}, refuse(transport.DomainTaken, "the domain has another key already")
+	}
+	o, err := readOwner(tx, d.Name, s.now())
+	if err != nil {
+		return kept{}, err
+	}
+	o.Key = body.DomainKey
+	v, err := o.verifier().Judge(body.Statements, peer, o.at(s.now()))
+	switch {
+	case err != nil:
+		return kept{}, refuseStatement(0, err)
+	case v.User.Role != identity.RoleAdmin || !v.Confirmed:
+		return kept{}, refuse(transport.NotStated, "a founder is an admin by the domain key")
+	}
+	k, err := s.keep(tx, o, body.Statements, nil)
+	if err != nil {
+		return k, err
+	}
+	if d.Key.IsZero() {
+		d.Key = body.DomainKey
+		k.people = true
+		if err := tx.Put(&d); err != nil {
+			return k, err
+		}
+	}
+	// He may have been shut out: the domain key has the last word.
+	u := store.User{Domain: d.Name, Name: peer.Name.ID}
+	if err := tx.Get(&u); err == nil && !u.Revoked.IsZero() {
+		u.Revoked = time.Time{}
+		if err := tx.Put(&u); err != nil {
+			return k, err
+		}
+	}
+	return k, s.publishKept(tx, d.Name, k)
 }
 
 // useLogin marks a code as used by a key. The same key may repeat it, because the answer may have been lost.

@@ -21,6 +21,9 @@ func (s *Server) postMove(r request) (int, any, error) {
 		return 0, nil, err
 	}
 	record, err := s.ownSession(r.Context(), r.caller.peer.Name, r.vars["session"])
+	if err == nil {
+		err = s.checkSeen(r.Context(), r.caller, record)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
@@ -45,6 +48,14 @@ func (s *Server) ownSession(ctx context.Context, user identity.Name, id string) 
 		err = errNotFound
 	}
 	return r, err
+}
+
+// checkSeen refuses the move of a session whose device the owner has taken out of the caller's scope since.
+func (s *Server) checkSeen(ctx context.Context, c caller, r store.Session) error {
+	if _, err := s.findDevice(ctx, c, r.Device.String()); !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return s.orLost(errNotFound)
 }
 
 // moveSession gives both ends of a session a new epoch on another relay (access §5.2). If the Manager has lost an
@@ -75,13 +86,18 @@ func (s *Server) moveSession(ctx context.Context, user identity.Peer, id string,
 	if !runtime.speaks() { // it was another program when the session was opened
 		return wire.Offer{}, s.refuseSession(ctx, user, r.DeviceIdentity(), transport.Unsupported, "update hawser-agent of "+r.Device.String())
 	}
+	chain, err := s.deviceChain(ctx, runtime.peer())
+	if err != nil {
+		s.sessionLost(ctx, id)
+		return wire.Offer{}, s.refuseSessionFor(ctx, user, r.DeviceIdentity(), err)
+	}
 	relay := s.presence.relay(r.Relay)
 	// A present epoch that the Runtime knows, at a relay that is there: it only has to be told again, and nobody is
 	// moved twice.
 	if lost.Epoch < r.Epoch && relay != nil && s.sessions.agreedTo(id) == r.Epoch {
-		return s.makeOffer(r, wire.RoleManager, relay, user, runtime.peer())
+		return s.offerManager(r, relay, user, runtime, chain)
 	}
-	return s.nextEpoch(ctx, user, r, lost, runtime)
+	return s.nextEpoch(ctx, user, r, lost, runtime, chain)
 }
 
 // errEnded refuses a move that comes too late.
@@ -89,7 +105,8 @@ var errEnded = refuse(transport.Closed, "the session has ended")
 
 // nextEpoch chooses a relay, stores the next epoch and offers it. After an error the session is lost, and has moveTime
 // for another try.
-func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Session, lost api.MoveRequest, runtime *onlineMember) (offer wire.Offer, err error) {
+func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Session, lost api.MoveRequest, runtime *onlineMember,
+	chain []string) (offer wire.Offer, err error) {
 	defer func() {
 		if err != nil {
 			s.sessionLost(ctx, r.ID)
@@ -109,7 +126,7 @@ func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Sess
 	if err != nil {
 		return wire.Offer{}, err
 	}
-	offer, err = s.offerBoth(ctx, r, user, runtime, relay)
+	offer, err = s.offerBoth(ctx, r, user, runtime, relay, chain)
 	if err != nil {
 		return wire.Offer{}, s.moveFailed(ctx, user, r, err)
 	}

@@ -42,6 +42,20 @@ func (s *stage) consent(reason transport.Reason) (o wire.Offer) {
 	return o
 }
 
+// consentToAll consents to each offer until the connection ends.
+func (c *control) consentToAll() {
+	for {
+		f, err := wire.Read(c)
+		if err != nil {
+			return
+		}
+		var o wire.Offer
+		if f.Type == wire.TypeOffer && f.Decode(&o) == nil && wire.WriteJSON(c, wire.TypeOfferAck, wire.OfferAck{Session: o.Session}) != nil {
+			return
+		}
+	}
+}
+
 // beQuiet lets the server wait for 20 min for the next frame.
 func (c *control) beQuiet() {
 	c.t.Helper()

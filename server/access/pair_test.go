@@ -160,7 +160,10 @@ func (w *world) isOnline(admin *someone) bool {
 // code asks for something and returns the code of the problem.
 func (w *world) code(who *someone, method, path string, body any) transport.Reason {
 	w.t.Helper()
-	_, raw := w.callRaw(who, method, path, body)
+	response, raw := w.callRaw(who, method, path, body)
+	if response.StatusCode < 300 {
+		return ""
+	}
 	var p api.Problem
 	if err := json.Unmarshal(raw, &p); err != nil {
 		w.t.Errorf("%s: %v", raw, err)

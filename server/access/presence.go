@@ -70,6 +70,18 @@ func (p *presence) find(name identity.Name) *link {
 	return p.links[name]
 }
 
+// devices returns the links of the devices of a domain, or of all, to this node.
+func (p *presence) devices(domain string) (links []*link) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, l := range p.links {
+		if name.Kind == identity.KindDevice && (domain == "" || name.Domain == domain) {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
 // names returns who is attached to this node.
 func (p *presence) names() []identity.Name {
 	p.mu.Lock()

@@ -114,6 +114,7 @@ func (s *Server) heal(ctx context.Context) {
 	s.store.mu.Lock()
 	s.store.down = false
 	s.store.mu.Unlock()
+	s.owners.drop("")
 	if err := errors.Join(s.unlessKnown(s.loadRevoked(ctx)), s.unlessKnown(s.loadSessions(ctx))); err != nil {
 		if ctx.Err() == nil {
 			s.store.note(err)

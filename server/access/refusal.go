@@ -133,7 +133,8 @@ func statusOf(code transport.Reason) int {
 		return http.StatusBadRequest
 	case api.NotLoggedIn, transport.Expired, transport.WrongRoot, transport.BadCertificate:
 		return http.StatusUnauthorized
-	case transport.BadCode, transport.Revoked, transport.WrongKind, transport.WrongKey, transport.Policy:
+	case transport.BadCode, transport.Revoked, transport.WrongKind, transport.WrongKey, transport.Policy,
+		transport.NotStated:
 		return http.StatusForbidden
 	case api.NotFound, transport.NoDevice:
 		return http.StatusNotFound

@@ -39,7 +39,7 @@ func (s *Server) getRelays(r request) (int, any, error) {
 }
 
 func (s *Server) postRelays(r request) (int, any, error) {
-	var body api.AddRequest
+	var body api.RelayRequest
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
@@ -72,7 +72,7 @@ func runsInfrastructure(tx *store.Tx, c caller) error {
 		return err
 	}
 	if !d.Infrastructure {
-		return refuse(transport.Policy, "only users of the infrastructure's own domain may add relays")
+		return refuse(transport.Policy, "only admins of the infrastructure's own domain may add relays")
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 func (s *stage) addRelay(name string) *control {
 	s.t.Helper()
 	var added api.NewRelay
-	if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, &added); status != 201 {
+	if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, &added); status != 201 {
 		s.t.Fatalf("add relay: %d", status)
 	}
 	who := newSomeone()
@@ -52,19 +52,19 @@ func TestRelayIsAddedOnceAndEnrollsByItsCode(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		for _, name := range []string{"", "R2", "r2.x", "-r", "r 2", strings.Repeat("r", 64)} {
-			if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, nil); status != 400 {
+			if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, nil); status != 400 {
 				t.Errorf("%q: %d", name, status)
 			}
 		}
 		var added api.NewRelay
-		if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}, &added); status != 201 || added.Name != "r2" || time.Until(added.Expires) != codeLife {
+		if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}, &added); status != 201 || added.Name != "r2" || time.Until(added.Expires) != codeLife {
 			t.Errorf("%d %+v", status, added)
 		}
 		if got := s.actions(1); got[0] != "relay-add ok" {
 			t.Errorf("audit: %v", got)
 		}
 		for _, name := range []string{"r1", "r2"} {
-			if status := s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: name}, nil); status != 409 {
+			if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, nil); status != 409 {
 				t.Errorf("%s again: %d", name, status)
 			}
 		}
@@ -87,11 +87,11 @@ func TestOnlyTheInfrastructuresDomainAddsRelays(t *testing.T) {
 		defer s.end()
 		s.put(&store.Domain{Name: "other", Created: time.Now()})
 		for _, domain := range []string{"other", "nowhere"} {
-			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}); code != transport.Policy {
+			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}); code != transport.Policy {
 				t.Errorf("%s: %q", domain, code)
 			}
 		}
-		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}, nil); status != 201 {
+		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}, nil); status != 201 {
 			t.Errorf("a colleague: %d", status)
 		}
 	})
@@ -103,7 +103,7 @@ func TestPoolIsPushedWhenItChanges(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		var added api.NewRelay
-		s.call(s.admin, "POST", "/api/v1/relays", api.AddRequest{Name: "r2"}, &added)
+		s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}, &added)
 		who := newSomeone()
 		s.enroll(added.Code, who)
 		frames := make(chan wire.Frame, 16)

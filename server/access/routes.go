@@ -16,14 +16,19 @@ import (
 	"hawser/transport/api"
 )
 
-// who may call a route (access §6). The zero value is nobody: a route whose line says nothing is closed.
+// who may call a route (access §6), each of whom may call what those before may. The zero value is nobody: a route whose
+// line says nothing is closed.
 type who int
 
 const (
-	nobody who = iota
-	anyone     // no certificate; the body may have a code
-	user       // a valid user certificate that is not revoked
-	key        // the same, but it may have expired
+	nobody         who = iota
+	anyone             // no certificate; the body may have a code
+	key                // a user's certificate that may have expired; not revoked
+	user               // a valid one; the owner may not have stated its key yet
+	viewer             // whom the owner has stated
+	operator           // who may connect, by the owner's statement
+	admin              // who may state others
+	infrastructure     // an admin of the domain that runs the infrastructure
 )
 
 // route is one line of the table of access §6. Segments in braces are variables. handle returns the status and body of
@@ -39,20 +44,26 @@ func routes() []route {
 	return []route{
 		{http.MethodPost, "/api/v1/login", anyone, (*Server).postLogin},
 		{http.MethodPost, "/api/v1/renew", key, (*Server).postRenew},
-		{http.MethodGet, "/api/v1/devices", user, (*Server).getDevices},
-		{http.MethodPost, "/api/v1/devices", user, (*Server).postDevices},
-		{http.MethodGet, "/api/v1/devices/{device}", user, (*Server).getDevice},
-		{http.MethodPost, "/api/v1/devices/{device}/revoke", user, (*Server).postRevoke},
-		{http.MethodPost, "/api/v1/sessions", user, (*Server).postSessions},
-		{http.MethodPost, "/api/v1/sessions/{session}/move", user, (*Server).postMove},
-		{http.MethodDelete, "/api/v1/sessions/{session}", user, (*Server).deleteSession},
-		{http.MethodGet, "/api/v1/relays", user, (*Server).getRelays},
-		{http.MethodPost, "/api/v1/relays", user, (*Server).postRelays},
-		{http.MethodPost, "/api/v1/measurements", user, (*Server).postMeasurements},
-		{http.MethodGet, "/api/v1/devices/{device}/relays", user, (*Server).getDeviceRelays},
-		{http.MethodGet, "/api/v1/audit", user, (*Server).getAudit},
-		{http.MethodGet, "/api/v1/audit/heads", user, (*Server).getAuditHeads},
-		{http.MethodGet, "/api/v1/audit/chain", user, (*Server).getAuditChain},
+		{http.MethodGet, "/api/v1/statements", viewer, (*Server).getStatements},
+		{http.MethodPost, "/api/v1/statements", user, (*Server).postStatements},
+		{http.MethodGet, "/api/v1/users", admin, (*Server).getUsers},
+		{http.MethodPost, "/api/v1/users", admin, (*Server).postUsers},
+		{http.MethodPost, "/api/v1/users/{user}/code", admin, (*Server).postUserCode},
+		{http.MethodPost, "/api/v1/users/{user}/revoke", admin, (*Server).postUserRevoke},
+		{http.MethodGet, "/api/v1/devices", viewer, (*Server).getDevices},
+		{http.MethodPost, "/api/v1/devices", admin, (*Server).postDevices},
+		{http.MethodGet, "/api/v1/devices/{device}", viewer, (*Server).getDevice},
+		{http.MethodPost, "/api/v1/devices/{device}/revoke", admin, (*Server).postRevoke},
+		{http.MethodPost, "/api/v1/sessions", operator, (*Server).postSessions},
+		{http.MethodPost, "/api/v1/sessions/{session}/move", operator, (*Server).postMove},
+		{http.MethodDelete, "/api/v1/sessions/{session}", operator, (*Server).deleteSession},
+		{http.MethodGet, "/api/v1/relays", viewer, (*Server).getRelays},
+		{http.MethodPost, "/api/v1/relays", infrastructure, (*Server).postRelays},
+		{http.MethodPost, "/api/v1/measurements", viewer, (*Server).postMeasurements},
+		{http.MethodGet, "/api/v1/devices/{device}/relays", viewer, (*Server).getDeviceRelays},
+		{http.MethodGet, "/api/v1/audit", operator, (*Server).getAudit},
+		{http.MethodGet, "/api/v1/audit/heads", admin, (*Server).getAuditHeads},
+		{http.MethodGet, "/api/v1/audit/chain", admin, (*Server).getAuditChain},
 	}
 }
 
@@ -112,11 +123,49 @@ func (e *methodError) Unwrap() error { return refuse(api.MethodNotAllowed, "allo
 
 // caller is who has sent a request.
 type caller struct {
-	from netip.Addr
-	peer identity.Peer // the zero Peer for anyone
+	from   netip.Addr
+	peer   identity.Peer          // the zero Peer for anyone
+	stated identity.UserStatement // by the owner; zero: nothing yet
+	owner  *owner                 // nil for anyone
 }
 
 func (c caller) domain() string { return c.peer.Name.Domain }
+
+// sees tells whether a device of the caller's domain is in the scope of his statement. What is not does not exist for him.
+func (c caller) sees(m store.Member) bool { return c.stated.Sees(m.UID(), m.Folder) }
+
+// role is what a route wants of a caller's statement.
+func (c caller) role() who {
+	switch c.stated.Role {
+	case identity.RoleViewer:
+		return viewer
+	case identity.RoleOperator:
+		return operator
+	case identity.RoleAdmin:
+		return infrastructure // of which domain is looked up by the few routes that want it
+	}
+	return user
+}
+
+// authorize looks what the owner has stated of a caller, whom the registry knows, and refuses what that does not reach.
+func (s *Server) authorize(ctx context.Context, wanted who, c *caller) (err error) {
+	if wanted < user {
+		return nil
+	}
+	if c.owner, err = s.owner(ctx, c.domain()); err != nil {
+		return err
+	}
+	c.stated, err = c.owner.stated(c.peer, s.now())
+	switch {
+	case wanted == user:
+		return nil // to bring a statement is the way out
+	case err != nil:
+		return err
+	case c.role() < wanted:
+		return refuse(transport.Policy, "the owner has stated "+c.peer.Name.ID+" as "+string(c.stated.Role))
+	}
+	return nil
+}
 
 // identifyCaller verifies that a connection's client may call a route.
 func (s *Server) identifyCaller(ctx context.Context, who who, conn *tls.Conn) (caller, error) {
@@ -137,11 +186,11 @@ func (s *Server) verifyCaller(who who, chain []*x509.Certificate) (peer identity
 	if len(chain) == 0 {
 		return peer, refuse(api.NotLoggedIn, "no client certificate")
 	}
-	switch who {
-	case user:
-		peer, err = identity.Verify(chain, s.cfg.Roots, s.now(), identity.KindUser)
-	case key:
+	switch {
+	case who == key:
 		peer, err = identity.VerifyIgnoringDates(chain, s.cfg.Roots, identity.KindUser)
+	case who > key:
+		peer, err = identity.Verify(chain, s.cfg.Roots, s.now(), identity.KindUser)
 	default:
 		return peer, refuse(transport.Policy, "nobody may call this")
 	}

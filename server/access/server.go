@@ -81,6 +81,7 @@ type Server struct {
 	admission  admission
 	cert       serverCertificate
 	cluster    cluster
+	owners     owners
 	presence   presence
 	sessions   sessions
 	measured   measurements

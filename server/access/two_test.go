@@ -103,9 +103,10 @@ func newDuel(t *testing.T, seed uint64) *duel {
 	d.nodes = [2]*seat{{world: p.world, cord: first, turn: turn}, {world: p.second, cord: second, turn: turn}}
 	d.nodes[1].cfg.Now = func() time.Time { return time.Now().Add(30 * time.Second) }
 	synctest.Wait()
-	d.members = append(d.members, &member{name: "press 1", who: p.device, hello: hello("01")})
+	d.members = append(d.members, &member{name: "press 1", who: p.device, hello: p.device.hello("01")})
 	for _, name := range []string{"press 2", "press 3", "press 4"} {
-		d.members = append(d.members, &member{name: name, who: p.addDevice(p.admin, name), hello: hello("01")})
+		who := p.addDevice(p.admin, name)
+		d.members = append(d.members, &member{name: name, who: who, hello: who.hello("01")})
 	}
 	d.members = append(d.members, &member{name: "r2", who: p.newRelay("r2"), hello: relayHello("cd"), at: 1},
 		&member{name: "r3", who: p.newRelay("r3"), hello: relayHello("ef")})

@@ -21,6 +21,11 @@ func TestLoginRefusals(t *testing.T) {
 		defer w.stop()
 		who, other := newSomeone(), newSomeone()
 		code := w.admin.String()
+		founder := func(code, user string, who *someone) api.LoginRequest {
+			body := w.founder(w.admin, user, who)
+			body.Code = code
+			return body
+		}
 		cases := []struct {
 			name string
 			body api.LoginRequest
@@ -30,10 +35,10 @@ func TestLoginRefusals(t *testing.T) {
 			{"no CSR", api.LoginRequest{Code: code, User: "admin", CSR: nil}, transport.BadCSR},
 			{"unknown code", api.LoginRequest{Code: identity.NewCode().String(), User: "admin", CSR: who.CSR()}, transport.BadCode},
 			{"activation code", api.LoginRequest{Code: w.relay.String(), User: "admin", CSR: who.CSR()}, transport.BadCode},
-			{"another user", api.LoginRequest{Code: code, User: "anna", CSR: who.CSR()}, transport.BadCode},
-			{"no fault", api.LoginRequest{Code: code, User: "admin", CSR: who.CSR()}, ""},
-			{"again with the same key", api.LoginRequest{Code: strings.ToLower(code), User: "admin", CSR: who.CSR()}, ""},
-			{"again with another key", api.LoginRequest{Code: code, User: "admin", CSR: other.CSR()}, transport.BadCode},
+			{"another user", founder(code, "anna", who), transport.BadCode},
+			{"no fault", founder(code, "admin", who), ""},
+			{"again with the same key", founder(strings.ToLower(code), "admin", who), ""},
+			{"again with another key", founder(code, "admin", other), transport.BadCode},
 		}
 		t.Attr("id", "A1-refuse")
 		t.Attr("cases", fmt.Sprint(len(cases)-2))
@@ -49,9 +54,9 @@ func TestLoginRefusals(t *testing.T) {
 			t.Errorf("audit: %v", got)
 		}
 		for range limitFailures { // one of them was above
-			w.call(nil, "POST", "/api/v1/login", api.LoginRequest{Code: code, User: "eve", CSR: who.CSR()}, nil)
+			w.call(nil, "POST", "/api/v1/login", founder(code, "eve", who), nil)
 		}
-		response, _ := w.callRaw(nil, "POST", "/api/v1/login", api.LoginRequest{Code: code, User: "admin", CSR: who.CSR()})
+		response, _ := w.callRaw(nil, "POST", "/api/v1/login", founder(code, "admin", who))
 		if response.StatusCode != 429 || response.Header.Get("Retry-After") == "" {
 			t.Errorf("%d %v", response.StatusCode, response.Header)
 		}

@@ -39,6 +39,7 @@ type world struct {
 	relay  identity.Code // activation code of relay "r1"
 	addr   netip.Addr    // of the server
 	stop   func()
+	owners map[string]*identitytest.Owner // by domain: see owner
 }
 
 var (
@@ -81,7 +82,7 @@ func newWorld(t testing.TB, configs ...func(*Config)) *world {
 func newIdleWorld(t testing.TB, configs ...func(*Config)) *world {
 	t.Helper()
 	now := time.Now()
-	w := &world{t: t, net: memnet.New(), addr: serverAddr, db: newDatabase(t), pki: identitytest.New(now)}
+	w := &world{t: t, net: memnet.New(), addr: serverAddr, db: newDatabase(t), pki: identitytest.New(now), owners: make(map[string]*identitytest.Owner)}
 	w.cfg = w.config(w.pki)
 	first := w.db.open("a1", false, nil)
 	var err error
@@ -152,6 +153,13 @@ func hello(instance string) wire.Hello {
 	return wire.Hello{Version: "test", Instance: instance, SessionVersion: wire.SessionVersion}
 }
 
+// hello is that of a device that knows what its owner says of it.
+func (s *someone) hello(instance string) wire.Hello {
+	h := hello(instance)
+	h.Key, h.Device = s.key, s.stated
+	return h
+}
+
 func relayHello(instance string) wire.Hello {
 	return wire.Hello{Version: "test", Instance: instance, Hosts: []string{"r1.example"}, Ports: []transport.Port{443}}
 }
@@ -159,6 +167,9 @@ func relayHello(instance string) wire.Hello {
 func (w *world) control(who *someone, h wire.Hello) *control {
 	w.t.Helper()
 	c := &control{t: w.t, Conn: w.connect(who)}
+	if h.Key == "" {
+		h.Key, h.Device = who.key, who.stated
+	}
 	c.write(wire.TypeHello, h)
 	c.read(wire.TypeWelcome, &c.welcome)
 	return c
@@ -226,6 +237,13 @@ func (w *world) actions(n int) (list []string) {
 func (w *world) view(f func(*store.Tx) error) {
 	w.t.Helper()
 	if err := w.cfg.Store.View(w.t.Context(), f); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) update(f func(*store.Tx) error) {
+	w.t.Helper()
+	if err := w.cfg.Store.Update(w.t.Context(), f); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -54,7 +54,7 @@ func (h home) enroll(ctx context.Context, client *control.Client, code identity.
 		return nil, nil, err
 	}
 	defer conn.Close()
-	answer, err := conn.Enroll(ctx, code, csr, nil)
+	answer, err := conn.Enroll(ctx, wire.Enroll{Code: code.String(), CSR: csr})
 	if err != nil {
 		return nil, nil, err
 	}

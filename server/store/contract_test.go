@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/server/store/storetest"
 	"hawser/transport"
 )
@@ -109,19 +110,21 @@ func healthy(t testing.TB, s *Store) {
 func sample(kind identity.Kind) *Member {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 8000, time.UTC)
 	return &Member{Kind: kind, ID: identity.NewUID().String(), Domain: "plant", Name: "Presse Süd 1", Created: now, Code: "abc", CodeHash: Hash{1, 2},
-		CodeExpires: now, SPKI: identity.SPKI{9}, Chain: "-----BEGIN", Enrolled: now, NotAfter: now, Hints: map[string]string{"a": "b"}, Revoked: now}
+		CodeExpires: now, SPKI: identity.SPKI{9}, Chain: "-----BEGIN", Enrolled: now, NotAfter: now, Hints: map[string]string{"a": "b"}, Revoked: now, Folder: "north/hall"}
 }
 
 // samples has a row of each table, no value of which is zero, and what changes in it.
 func samples() []Row {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 8000, time.UTC)
-	uid := identity.NewUID()
+	uid, key := identity.NewUID(), identitytest.NewOwner("plant").Key
 	return []Row{
-		&Domain{Name: "plant", Created: now, Infrastructure: true},
+		&Domain{Name: "plant", Created: now, Infrastructure: true, Key: key},
 		&User{Domain: "plant", Name: "admin", Created: now, Revoked: now},
 		&UserKey{Domain: "plant", User: "admin", SPKI: identity.SPKI{1}, Login: now, NotAfter: now},
 		sample(identity.KindDevice), sample(identity.KindRelay),
-		&Code{Lookup: "abc", Kind: identity.KindDevice, Domain: "plant", Subject: uid.String(), Hash: Hash{7}, Expires: now, Used: identity.SPKI{1}, UsedAt: now},
+		&Code{Lookup: "abc", Kind: identity.KindDevice, Domain: "plant", Subject: uid.String(), Hash: Hash{7}, Expires: now, Used: identity.SPKI{1}, UsedAt: now,
+			MAC: Hash{8}, List: 9, Statements: []string{"a.b.c"}},
+		&Statement{Domain: "plant", ID: Hash{3}, Typ: "hawser-key", Subject: DeviceSubject(uid), SPKI: identity.SPKI{4}, Serial: 5, Ends: now, JWS: "a.b.c", At: now},
 		&RevokedKey{SPKI: identity.SPKI{1}, Name: "hawser://x", When: now},
 		&Session{ID: "s1", Epoch: 3, Domain: "plant", Device: uid, User: "admin", Relay: "r1", Lost: "r2", Instance: "i", Created: now, Ended: now, Reason: transport.Reason("ended")},
 		&Measured{Key: "device.x", At: now, Relays: json.RawMessage(`[1]`)},

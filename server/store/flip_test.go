@@ -34,6 +34,7 @@ func furnish(t testing.TB, s *Store, n int) {
 		insert(t, s, d, &UserKey{Domain: "plant", User: "admin", SPKI: spki(i), Login: now, NotAfter: now},
 			&Member{Kind: identity.KindRelay, ID: fmt.Sprintf("r%d", i), Name: "r", Created: now},
 			&Code{Lookup: fmt.Sprint(i), Kind: identity.KindDevice, Domain: "plant", Subject: d.ID, Expires: now},
+			&Statement{Domain: "plant", ID: Hash{byte(i), byte(i >> 8)}, Typ: "hawser-device", Subject: DeviceSubject(uid), Serial: 1, JWS: "a.b.c", At: now},
 			&RevokedKey{SPKI: spki(1000 + i), Name: "x", When: now},
 			&Session{ID: fmt.Sprint("s", i), Epoch: 1, Domain: "plant", Device: uid, User: "admin", Relay: "r1", Created: now},
 			&Measured{Key: "user." + fmt.Sprint(i), At: now, Relays: []byte(`[{"rtt_us":1}]`)},

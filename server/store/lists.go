@@ -1,8 +1,10 @@
 package store
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strings"
+	"time"
 
 	"hawser/identity"
 )
@@ -116,4 +118,37 @@ func (t *Tx) OpenSessionsOf(device identity.UID) ([]Session, error) {
 func (t *Tx) RelaysElsewhere(node string) ([]Presence, error) {
 	prefix := identity.RelayName("").String()
 	return rows(t, Presence{}, " WHERE node<>? AND name>? AND name<?", []any{node, prefix, prefix + "\x7f"}, nil)
+}
+
+// People returns what a domain's owner has stated about users, and his lists, oldest first. Bad rows are left out: what they
+// said counts for nobody.
+func (t *Tx) People(domain string) ([]Statement, error) {
+	return rows(t, Statement{}, " WHERE domain=? AND (subject='' OR subject>='user.') ORDER BY at, id", []any{domain}, nil)
+}
+
+// StatementsOf returns what is stated about one subject, oldest first.
+func (t *Tx) StatementsOf(domain, subject string) ([]Statement, error) {
+	return rows(t, Statement{}, " WHERE domain=? AND subject=? ORDER BY at, id", []any{domain, subject}, nil)
+}
+
+// StatementPlace is where a statement stands in the order of its domain.
+type StatementPlace struct {
+	At time.Time
+	ID Hash
+}
+
+// Statements returns what is stated in a domain, oldest first, after a place.
+func (t *Tx) Statements(domain string, after StatementPlace, limit int) ([]Statement, error) {
+	return rows(t, Statement{}, " WHERE domain=? AND (at,id)>(?,?) ORDER BY at, id LIMIT ?",
+		[]any{domain, micros(after.At), hex.EncodeToString(after.ID[:]), limit}, nil)
+}
+
+// Users returns the users of a domain by name, those whose rows are bad too: one that vanished could not be revoked.
+func (t *Tx) Users(domain string) ([]User, error) {
+	return rows(t, User{}, " WHERE domain=? ORDER BY name", []any{domain}, func(*User, error) {})
+}
+
+// OpenSessionsBy returns the open sessions of one user.
+func (t *Tx) OpenSessionsBy(domain, user string) ([]Session, error) {
+	return rows(t, Session{}, " WHERE ended=0 AND domain=? AND user_name=? ORDER BY created, id", []any{domain, user}, nil)
 }

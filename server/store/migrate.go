@@ -22,7 +22,7 @@ type migration []string
 // (engine.define). Both engines run the same statements, so that every test of one is a test of the other.
 func migrations() []migration {
 	const member = "(id {text}, domain {text}, name {text}, created {int}, code {text}, code_hash {text}, code_expires {int}, spki {text}, " +
-		"chain {text}, enrolled {int}, not_after {int}, hints {text}, revoked {int}, " + sealed + "PRIMARY KEY (id){end}"
+		"chain {text}, enrolled {int}, not_after {int}, hints {text}, revoked {int}, folder {text}, " + sealed + "PRIMARY KEY (id){end}"
 	return []migration{{
 		// What a node knows of itself and of all.
 		"CREATE TABLE sums (tbl {text}, bucket {int}, n {int}, total {blob}, PRIMARY KEY (tbl, bucket){end}",
@@ -34,7 +34,7 @@ func migrations() []migration {
 
 		"CREATE TABLE accepted (tbl {text}, place {text}, finding {text}, at {int}, PRIMARY KEY (tbl, place, finding){end}",
 
-		"CREATE TABLE domains (name {text}, created {int}, infrastructure {int}, " + sealed + "PRIMARY KEY (name){end}",
+		"CREATE TABLE domains (name {text}, created {int}, infrastructure {int}, domain_key {text}, " + sealed + "PRIMARY KEY (name){end}",
 		"CREATE TABLE users (domain {text}, name {text}, created {int}, revoked {int}, " + sealed + "PRIMARY KEY (domain, name){end}",
 		"CREATE TABLE user_keys (domain {text}, user_name {text}, spki {text}, login {int}, not_after {int}, " + sealed + "PRIMARY KEY (domain, user_name, spki){end}",
 		"CREATE TABLE devices " + member,
@@ -47,7 +47,13 @@ func migrations() []migration {
 		"CREATE INDEX devices_enrolled ON devices (domain, name, id) WHERE revoked=0 AND enrolled<>0",
 		"CREATE INDEX devices_revoked ON devices (domain, name, id) WHERE revoked<>0",
 		"CREATE TABLE relays " + member,
-		"CREATE TABLE codes (lookup {text}, kind {text}, domain {text}, subject {text}, hash {text}, expires {int}, used {text}, used_at {int}, " + sealed + "PRIMARY KEY (lookup){end}",
+		"CREATE TABLE codes (lookup {text}, kind {text}, domain {text}, subject {text}, hash {text}, expires {int}, used {text}, used_at {int}, " +
+			"mac {text}, list {int}, statements {text}, " + sealed + "PRIMARY KEY (lookup){end}",
+		"CREATE TABLE statements (domain {text}, id {text}, typ {text}, subject {text}, spki {text}, serial {int}, ends {int}, jws {text}, at {int}, " +
+			sealed + "PRIMARY KEY (domain, id){end}",
+		"CREATE INDEX statements_subject ON statements (domain, subject)",
+		"CREATE INDEX statements_at ON statements (domain, at, id)",
+		"CREATE INDEX statements_ends ON statements (ends) WHERE ends<>0",
 		"CREATE TABLE revoked (spki {text}, name {text}, at {int}, " + sealed + "PRIMARY KEY (spki){end}",
 		"CREATE TABLE sessions (id {text}, epoch {int}, domain {text}, device {text}, user_name {text}, relay {text}, lost {text}, " +
 			"instance {text}, created {int}, ended {int}, reason {text}, " + sealed + "PRIMARY KEY (id){end}",

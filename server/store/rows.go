@@ -14,11 +14,12 @@ import (
 // The rows of access §1, one type a table. A zero time is one that has not been.
 type (
 	// Domain is whose users and devices belong together. Infrastructure marks the one that came with the
-	// infrastructure: its users run it.
+	// infrastructure: its admins run it. Key is the domain key, once its founder has logged in.
 	Domain struct {
 		Name           string
 		Created        time.Time
 		Infrastructure bool
+		Key            identity.PublicKey
 	}
 	// User is who may log in.
 	User struct {
@@ -46,8 +47,10 @@ type (
 		NotAfter         time.Time
 		Hints            map[string]string
 		Revoked          time.Time
+		Folder           string // of a device: by its newest statement, as is its Name
 	}
-	// Code is what an activation or login code is for. Used and UsedAt are of login codes alone.
+	// Code is what an activation or login code is for. Used and UsedAt are of login codes alone. Those of an owner have
+	// the rest: what he says to whoever uses the code (identity §13.3).
 	Code struct {
 		Lookup  string
 		Kind    identity.Kind
@@ -57,6 +60,22 @@ type (
 		Expires time.Time
 		Used    identity.SPKI
 		UsedAt  time.Time
+
+		MAC        Hash // zero: a server's code
+		List       int64
+		Statements []string
+	}
+	// Statement is what an owner has stated (identity §11), kept for others. ID is the hash of JWS.
+	Statement struct {
+		Domain  string
+		ID      Hash
+		Typ     string
+		Subject string        // of whom: see DeviceSubject and UserSubject; empty: a list
+		SPKI    identity.SPKI // the key that is stated or invited; zero: none is
+		Serial  int64
+		Ends    time.Time // by itself; zero: never
+		JWS     string
+		At      time.Time
 	}
 	// RevokedKey is a key that nobody accepts any more.
 	RevokedKey struct {
@@ -146,9 +165,15 @@ func (m *Member) UID() identity.UID {
 // DeviceIdentity returns the name of the Runtime that a session is with.
 func (s *Session) DeviceIdentity() identity.Name { return identity.DeviceName(s.Domain, s.Device) }
 
+// DeviceSubject and UserSubject are subjects of statements. A user's label may look like a UID.
+func DeviceSubject(uid identity.UID) string { return "device." + uid.String() }
+
+// UserSubject is that of a user.
+func UserSubject(user string) string { return "user." + user }
+
 // tables are the tables of access §1 that rows live in.
 type tables struct {
-	domains, users, userKeys, devices, relays, codes, revoked, sessions, measurements, decisions, nodes, presence, audit *table
+	domains, users, userKeys, devices, relays, codes, statements, revoked, sessions, measurements, decisions, nodes, presence, audit *table
 }
 
 var schema = newSchema()
@@ -156,14 +181,15 @@ var schema = newSchema()
 // newSchema names the columns in the order of the seals, which are over all values of a row: a column that moves, or is
 // added in the middle, makes every old row bad.
 func newSchema() tables {
-	member := []string{"id", "domain", "name", "created", "code", "code_hash", "code_expires", "spki", "chain", "enrolled", "not_after", "hints", "revoked"}
+	member := []string{"id", "domain", "name", "created", "code", "code_hash", "code_expires", "spki", "chain", "enrolled", "not_after", "hints", "revoked", "folder"}
 	t := tables{
-		domains:      newTable("domains", 1, func() Row { return new(Domain) }, "name", "created", "infrastructure"),
+		domains:      newTable("domains", 1, func() Row { return new(Domain) }, "name", "created", "infrastructure", "domain_key"),
 		users:        newTable("users", 2, func() Row { return new(User) }, "domain", "name", "created", "revoked"),
 		userKeys:     newTable("user_keys", 3, func() Row { return new(UserKey) }, "domain", "user_name", "spki", "login", "not_after"),
 		devices:      newTable("devices", 1, func() Row { return &Member{Kind: identity.KindDevice} }, member...),
 		relays:       newTable("relays", 1, func() Row { return &Member{Kind: identity.KindRelay} }, member...),
-		codes:        newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at"),
+		codes:        newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at", "mac", "list", "statements"),
+		statements:   newTable("statements", 2, func() Row { return new(Statement) }, "domain", "id", "typ", "subject", "spki", "serial", "ends", "jws", "at"),
 		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
 		sessions:     newTable("sessions", 1, func() Row { return new(Session) }, "id", "epoch", "domain", "device", "user_name", "relay", "lost", "instance", "created", "ended", "reason"),
 		measurements: newTable("measurements", 1, func() Row { return new(Measured) }, "subject", "at", "relays"),
@@ -180,13 +206,13 @@ func newSchema() tables {
 
 // all lists the tables, the audit last.
 func (t *tables) all() []*table {
-	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.revoked, t.sessions, t.measurements,
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.statements, t.revoked, t.sessions, t.measurements,
 		t.decisions, t.nodes, t.presence, t.audit}
 }
 
 func (*Domain) table() *table { return schema.domains }
 func (d *Domain) fields() []any {
-	return []any{&d.Name, &d.Created, &d.Infrastructure}
+	return []any{&d.Name, &d.Created, &d.Infrastructure, &d.Key}
 }
 
 func (*User) table() *table { return schema.users }
@@ -207,12 +233,18 @@ func (m *Member) table() *table {
 }
 func (m *Member) fields() []any {
 	return []any{&m.ID, &m.Domain, &m.Name, &m.Created, &m.Code, &m.CodeHash, &m.CodeExpires,
-		&m.SPKI, &m.Chain, &m.Enrolled, &m.NotAfter, &m.Hints, &m.Revoked}
+		&m.SPKI, &m.Chain, &m.Enrolled, &m.NotAfter, &m.Hints, &m.Revoked, &m.Folder}
 }
 
 func (*Code) table() *table { return schema.codes }
 func (c *Code) fields() []any {
-	return []any{&c.Lookup, (*string)(&c.Kind), &c.Domain, &c.Subject, &c.Hash, &c.Expires, &c.Used, &c.UsedAt}
+	return []any{&c.Lookup, (*string)(&c.Kind), &c.Domain, &c.Subject, &c.Hash, &c.Expires, &c.Used, &c.UsedAt,
+		&c.MAC, &c.List, &c.Statements}
+}
+
+func (*Statement) table() *table { return schema.statements }
+func (s *Statement) fields() []any {
+	return []any{&s.Domain, &s.ID, &s.Typ, &s.Subject, &s.SPKI, &s.Serial, &s.Ends, &s.JWS, &s.At}
 }
 
 func (*RevokedKey) table() *table { return schema.revoked }

@@ -40,6 +40,9 @@ type Server struct {
 	Mute        bool // on control connections it takes everything and answers nothing
 	// Identify answers to enroll and renew, given the CSR; see Certify.
 	Identify func(wire.Type, []byte) (wire.Identity, *wire.Refusal)
+	// Invitation is in the answer to enroll, and Code what it is the answer to; see Invite.
+	Invitation wire.Invitation
+	Code       identity.OwnerCode
 	// Script takes the place of all this on each connection whose TLS is up. What the client says after it is in Rest.
 	Script func(*tls.Conn)
 
@@ -240,14 +243,37 @@ func (s *Server) identify(c net.Conn, f wire.Frame) {
 		return
 	}
 	s.mu.Lock()
-	identify := s.Identify
+	identify, invitation, code := s.Identify, s.Invitation, s.Code
 	s.mu.Unlock()
+	if auth := code.Auth(); m.Lookup != "" && (m.Lookup != code.LookupID() || !bytes.Equal(m.Auth, auth[:])) {
+		wire.Refuse(c, &wire.Refusal{Reason: transport.BadCode})
+		return
+	}
 	id, refusal := identify(f.Type, m.CSR)
+	if f.Type == wire.TypeEnroll {
+		id.Invitation = invitation
+	}
 	if refusal != nil {
 		wire.Refuse(c, refusal)
 		return
 	}
 	wire.WriteJSON(c, wire.TypeIdentity, id)
+}
+
+// Invite makes the server pass on what an owner says to whoever enrolls with the code that it returns. The subject is a
+// statement about a device or user. With more than one code the newest counts.
+func (s *Server) Invite(owner *identitytest.Owner, subject identity.Signed) identity.OwnerCode {
+	code, said := owner.Invite(subject)
+	mac, err := said.MAC(code, s.PKI.Pin())
+	if err != nil {
+		s.tb.Error(err)
+	}
+	s.Set(func() {
+		s.Code = code
+		s.Invitation = wire.Invitation{DomainKey: said.Key, MAC: mac[:], List: said.List,
+			Statements: []string{said.Subject.JWS, said.Invite.JWS}}
+	})
+	return code
 }
 
 // Certify makes the server certify this name for any CSR, for life from its present.

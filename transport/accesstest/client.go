@@ -24,6 +24,8 @@ import (
 type Client struct {
 	Key   crypto.Signer
 	Chain []*x509.Certificate // none before it has enrolled or logged in
+	// Stated is a device's own hawser-key, which belongs into its hello.
+	Stated string
 }
 
 // NewClient makes a key.

@@ -37,11 +37,17 @@ const (
 	ParamNode  = "node" // of an audit chain
 )
 
-// LoginRequest asks for a user's certificate by a login code: POST /login (access §6).
+// LoginRequest asks for a user's certificate: POST /login (access §6). The founder of a domain has a server's code: Code,
+// User, the domain key, and his own hawser-user and hawser-key, which it has signed. Everybody else has Lookup and Auth of
+// an owner's code, which says who he is.
 type LoginRequest struct {
-	Code string `json:"code"`
-	User string `json:"user"`
-	CSR  []byte `json:"csr"` // DER
+	Code       string             `json:"code,omitempty"`
+	User       string             `json:"user,omitempty"`
+	DomainKey  identity.PublicKey `json:"domain_key,omitzero"`
+	Statements []string           `json:"statements,omitempty"`
+	Lookup     string             `json:"lookup,omitempty"`
+	Auth       []byte             `json:"auth,omitempty"` // 32 bytes
+	CSR        []byte             `json:"csr"`            // DER
 }
 
 // LoginAnswer is a user's first certificate, and where the Access Servers are.
@@ -51,6 +57,7 @@ type LoginAnswer struct {
 	User   string           `json:"user"`
 	Hosts  []string         `json:"hosts"`
 	Ports  []transport.Port `json:"ports"`
+	wire.Invitation
 }
 
 // RenewRequest asks for a new certificate for the key of the present one: POST /renew (access §3).
@@ -63,17 +70,78 @@ type RenewAnswer struct {
 	Chain string `json:"chain"` // PEM
 }
 
-// AddRequest makes a device or a relay: POST /devices and POST /relays (access §6).
-type AddRequest struct {
+// NewCode is an owner's code as the server gets it (identity §13): nothing of it opens the invitation, or makes another one.
+type NewCode struct {
+	Lookup string `json:"lookup"`
+	Hash   []byte `json:"hash"` // of Auth, 32 bytes
+	MAC    []byte `json:"mac"`  // of the invitation, 32 bytes
+	List   uint64 `json:"list"` // serial of the newest list that the maker knew
+	// The subject's statement, the invite, then the statements about the admin's key that signed them, if one did.
+	Statements []string `json:"statements"`
+}
+
+// CodeOf is what the server gets of a code and its invitation into the infrastructure of this root. signers are the
+// statements about the admin's key that signed it, nil for the domain key.
+func CodeOf(code identity.OwnerCode, i identity.Invitation, root identity.SPKI, signers []string) (NewCode, error) {
+	mac, err := i.MAC(code, root)
+	if err != nil {
+		return NewCode{}, err
+	}
+	hash := identity.AuthHash(code.Auth())
+	return NewCode{Lookup: code.LookupID(), Hash: hash[:], MAC: mac[:], List: i.List,
+		Statements: append([]string{i.Subject.JWS, i.Invite.JWS}, signers...)}, nil
+}
+
+// DeviceRequest makes a device: POST /devices (access §6). The statement in Code says its UID and name. Reason code-taken:
+// the UID or the lookup id is used already.
+type DeviceRequest struct {
+	Code NewCode `json:"code"`
+}
+
+// UserRequest makes a user, POST /users, or gives one a new code, POST /users/{user}/code. The statement in Code says who.
+type UserRequest struct {
+	Code NewCode `json:"code"`
+}
+
+// NewSubject is a device or user that waits for whoever has the code. UID is zero for a user.
+type NewSubject struct {
+	UID     identity.UID `json:"uid,omitzero"`
+	Name    string       `json:"name"`
+	Expires time.Time    `json:"expires"` // of the code
+}
+
+// RelayRequest makes a relay: POST /relays (access §6).
+type RelayRequest struct {
 	Name string `json:"name"`
 }
 
-// NewDevice is a device that waits for its gateway.
-type NewDevice struct {
-	UID     identity.UID `json:"uid"`
-	Name    string       `json:"name"`
-	Code    string       `json:"code"` // the activation code, shown once
-	Expires time.Time    `json:"expires"`
+// User is USER of access §6.
+type User struct {
+	Name    string        `json:"name"`
+	Role    identity.Role `json:"role"` // by the newest statement that the server has; empty: it has none
+	Created time.Time     `json:"created"`
+	Revoked time.Time     `json:"revoked,omitzero"`
+	Ends    time.Time     `json:"ends,omitzero"` // of the statement
+	Keys    []UserKey     `json:"keys"`          // never null
+}
+
+// UserKey is one machine on which a user is logged in.
+type UserKey struct {
+	SPKI     identity.SPKI `json:"spki_sha256"`
+	Login    time.Time     `json:"login"`
+	NotAfter time.Time     `json:"not_after"` // of its certificate
+}
+
+// Users is all users of the domain, ordered by name: GET /users.
+type Users struct {
+	Users []User `json:"users"`
+}
+
+// Statements is a page of what the server has of the caller's domain, oldest first: GET /statements. As a request, POST
+// /statements, it brings new ones, 64 KiB at most.
+type Statements struct {
+	Statements []string `json:"statements"`
+	Next       string   `json:"next,omitempty"` // the cursor of what follows; empty: that was all
 }
 
 // NewRelay is a relay that waits for its machine.

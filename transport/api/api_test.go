@@ -22,12 +22,18 @@ func TestBodiesHaveTheMembersOfTheSpec(t *testing.T) {
 		want string
 	}{
 		{api.LoginRequest{Code: "c", User: "u", CSR: []byte{1}}, `{"code":"c","user":"u","csr":"AQ=="}`},
+		{api.LoginRequest{Lookup: "l", Auth: []byte{1}, CSR: []byte{1}}, `{"lookup":"l","auth":"AQ==","csr":"AQ=="}`},
 		{api.LoginAnswer{}, `{"chain":"","domain":"","user":"","hosts":null,"ports":null}`},
 		{api.RenewRequest{CSR: []byte{1}}, `{"csr":"AQ=="}`},
 		{api.RenewAnswer{Chain: "x"}, `{"chain":"x"}`},
-		{api.AddRequest{Name: "n"}, `{"name":"n"}`},
-		{api.NewDevice{UID: uid, Name: "n", Code: "c", Expires: at},
-			`{"uid":"000102030405060708090a0b0c0d0e0f","name":"n","code":"c","expires":"2026-11-29T08:00:00Z"}`},
+		{api.RelayRequest{Name: "n"}, `{"name":"n"}`},
+		{api.DeviceRequest{Code: api.NewCode{Lookup: "l", Hash: []byte{1}, MAC: []byte{2}, List: 3, Statements: []string{"d", "i"}}},
+			`{"code":{"lookup":"l","hash":"AQ==","mac":"Ag==","list":3,"statements":["d","i"]}}`},
+		{api.NewSubject{UID: uid, Name: "n", Expires: at},
+			`{"uid":"000102030405060708090a0b0c0d0e0f","name":"n","expires":"2026-11-29T08:00:00Z"}`},
+		{api.User{Name: "n", Role: identity.RoleViewer, Created: at, Keys: []api.UserKey{}},
+			`{"name":"n","role":"viewer","created":"2026-11-29T08:00:00Z","keys":[]}`},
+		{api.Statements{Statements: []string{"s"}}, `{"statements":["s"]}`},
 		{api.NewRelay{Name: "n", Code: "c", Expires: at}, `{"name":"n","code":"c","expires":"2026-11-29T08:00:00Z"}`},
 		{api.Device{UID: uid, State: api.StatePending, Created: at, Hints: map[string]string{}},
 			`{"uid":"000102030405060708090a0b0c0d0e0f","name":"","domain":"","state":"pending","online":false,"address":"",` +

@@ -220,8 +220,8 @@ func timeReason(err error) transport.Reason {
 
 // Enroll asks for the first identity (wire §4.1) and blocks for its answer, at
 // most 20 s. A refusal is a *wire.Refusal. The answer is not yet verified.
-func (c *Conn) Enroll(ctx context.Context, code identity.Code, csr []byte, hints map[string]string) (wire.Identity, error) {
-	return c.ask(ctx, wire.TypeEnroll, wire.Enroll{Code: code.String(), CSR: csr, Hints: hints})
+func (c *Conn) Enroll(ctx context.Context, m wire.Enroll) (wire.Identity, error) {
+	return c.ask(ctx, wire.TypeEnroll, m)
 }
 
 // Renew asks for a new certificate (wire §4.2), as Enroll does.

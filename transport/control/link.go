@@ -32,6 +32,7 @@ type Handler struct {
 	Offer      func(wire.Offer) transport.Reason // "" accepts it
 	EndSession func(wire.EndSession)
 	Revoked    func(wire.Revoked)
+	Statements func(wire.Statements)
 	Measure    func() // the Access Server wants fresh measurements
 	// Survived is told each idle time after which the server was heard again (wire
 	// §4.6.1). It may call Pace.
@@ -271,6 +272,8 @@ func (l *Link) handle(h Handler, f wire.Frame) error {
 		return pass(f, h.EndSession)
 	case wire.TypeRevoked:
 		return pass(f, h.Revoked)
+	case wire.TypeStatements:
+		return pass(f, h.Statements)
 	case wire.TypeMeasure:
 		if h.Measure != nil {
 			h.Measure()

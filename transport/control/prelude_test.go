@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -256,7 +257,7 @@ func TestEnrollAndRenewAsk(t *testing.T) {
 	want := wire.Identity{Chain: "PEM", Domain: "plant", UID: identity.NewUID(), Name: "pump 1"}
 	asks := map[wire.Type]func(*Conn, context.Context) (wire.Identity, error){
 		wire.TypeEnroll: func(c *Conn, ctx context.Context) (wire.Identity, error) {
-			return c.Enroll(ctx, identity.NewCode(), []byte{1}, nil)
+			return c.Enroll(ctx, wire.Enroll{Code: identity.NewCode().String(), CSR: []byte{1}})
 		},
 		wire.TypeRenew: func(c *Conn, ctx context.Context) (wire.Identity, error) {
 			return c.Renew(ctx, wire.Renew{CSR: []byte{1}})
@@ -292,7 +293,7 @@ func TestEnrollAndRenewAsk(t *testing.T) {
 					defer conn.Close()
 					begin := time.Now()
 					got, err := ask(conn, t.Context())
-					if transport.ReasonOf(err) != c.want || time.Since(begin) != c.took || err == nil && got != want {
+					if transport.ReasonOf(err) != c.want || time.Since(begin) != c.took || err == nil && !reflect.DeepEqual(got, want) {
 						t.Errorf("got %+v, %v after %v", got, err, time.Since(begin))
 					}
 				})
@@ -312,7 +313,7 @@ func TestAskHonoursItsContext(t *testing.T) {
 		defer conn.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := conn.Enroll(ctx, identity.Code{}, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := conn.Enroll(ctx, wire.Enroll{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("enroll: %v", err)
 		}
 		if _, err := conn.Control(ctx, wire.Hello{}); !errors.Is(err, context.DeadlineExceeded) {

@@ -18,7 +18,8 @@ const (
 	version      = wire.SessionVersion
 	maxStreams   = 256              // of a session (session §6)
 	openTimeout  = 30 * time.Second // for the Runtime's answer; its own dial takes at most 10 s
-	readyTimeout = 10 * time.Second // for the peer's hello and resume
+	readyTimeout = 10 * time.Second // for the peer's hello
+	admitTimeout = 15 * time.Second // for its resume: it may wait 10 s for statements (session §6)
 	beat         = 4 * time.Second  // between signs of life (session §3.6)
 	silence      = 9 * time.Second  // without any byte: the line is lost (session §3.6)
 	endTime      = 2 * time.Second  // for the peer's end, and for the last bytes to it
@@ -48,6 +49,9 @@ type Config struct {
 	Epoch   int
 	Budget  *Budget // of the process
 	Streams int     // of the process at most; 0: as many as its sessions have
+	Hello   Hello   // what this end says of its owner
+	// Hold makes a Runtime take part only when Admit is called: until then it opens nothing that the peer asks for.
+	Hold bool
 }
 
 // largestCredit is what one stream may be promised at most (session §6). A gateway has 128 MB of memory, a PC has more.
@@ -78,7 +82,9 @@ type Mux struct {
 	closed  error         // what the line's Close said
 	wake    wait.Bell     // the writer has something to do
 	accepts chan *Stream  // of the Runtime; has room for all streams of a session
+	greeted chan struct{} // closed when the peer's hello has come
 	ready   chan struct{} // closed when the peer's hello and resume have come
+	news    chan []byte   // statements of the peer; has room for all of a line
 	done    chan struct{} // closed when err is set
 
 	in reader // of the goroutine that reads
@@ -94,7 +100,11 @@ type Mux struct {
 	last    uint32 // the highest number of a stream so far
 	peer    struct {
 		hello, resume, use bool
+		said               Hello
+		news               []byte // pieces that are not whole yet
+		newsBytes          int    // of all statements on this line
 	}
+	held     bool // this end's resume waits for Admit
 	received received
 	out      sender
 	counts   Counts
@@ -105,15 +115,19 @@ func Start(line Line, c Config) *Mux {
 	m := &Mux{
 		config: c, line: line, share: c.Budget.join(), begun: time.Now(),
 		wake: wait.NewBell(), pen: make(chan struct{}, 1), accepts: make(chan *Stream, maxStreams),
-		ready: make(chan struct{}), done: make(chan struct{}), streams: make(map[uint32]*Stream),
+		greeted: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), news: make(chan []byte, maxNews),
+		streams: make(map[uint32]*Stream),
 	}
 	m.out.window = newWindow()
 	m.in.over = make(chan struct{})
 	m.received.late = time.AfterFunc(time.Hour, m.ackIsLate) // moved when something waits for its ack
 	m.received.late.Stop()
 	m.mu.Lock()
-	m.sayLocked(typeHello, 0, (&helloPayload{Version: version, Session: c.Session, Epoch: c.Epoch}).encode())
-	m.sayLocked(typeResume, 0, new(resumePayload).encode())
+	m.sayLocked(typeHello, 0, (&helloPayload{Version: version, Session: c.Session, Epoch: c.Epoch,
+		DomainKey: c.Hello.DomainKey, List: c.Hello.List, Device: c.Hello.Device, Statements: c.Hello.Statements}).encode())
+	if m.held = c.Hold; !m.held {
+		m.sayLocked(typeResume, 0, new(resumePayload).encode())
+	}
 	if c.Role == wire.RoleManager {
 		m.sayLocked(typeUse, 0, nil)
 		m.out.used = true
@@ -126,21 +140,13 @@ func Start(line Line, c Config) *Mux {
 	return m
 }
 
-// Ready blocks until the other end has said that it takes part, at most 10 s. A Manager's TLS handshake is over before
+// Ready blocks until the other end has said that it takes part, at most 10 s for its hello and 15 s more. A Manager's TLS handshake is over before
 // the Runtime has looked at its certificate, so a refusal shows here. The error is that of Err.
 func (m *Mux) Ready(ctx context.Context) error {
-	timer := time.NewTimer(readyTimeout)
-	defer timer.Stop()
-	select {
-	case <-m.ready:
-		return nil
-	case <-m.done:
-		return m.Err()
-	case <-timer.C: // bytes that come slowly are a sign of life, and no hello
-		return &transport.Error{Reason: transport.Timeout, Op: "wait for the other end's hello"}
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := m.await(ctx, m.greeted, readyTimeout); err != nil {
+		return err
 	}
+	return m.await(ctx, m.ready, admitTimeout)
 }
 
 // Done is closed when the session is over, whoever has ended it.
@@ -206,8 +212,11 @@ func (m *Mux) endLocked(err error, say bool) {
 	}
 	m.err = err
 	if say {
-		reason := transport.ReasonOf(err)
-		m.sayLocked(typeEnd, 0, whyPayload{Reason: reason}.encode())
+		p := whyPayload{Reason: transport.ReasonOf(err)}
+		if refusal, ok := errors.AsType[*wire.Refusal](err); ok {
+			p.Text = refusal.Text
+		}
+		m.sayLocked(typeEnd, 0, p.encode())
 	}
 	m.line.SetWriteDeadline(time.Now().Add(endTime))
 	for _, s := range m.streams {

@@ -205,7 +205,6 @@ func TestWhatSessionForbidsIsFatal(t *testing.T) {
 		"open before hello":          {wire.RoleRuntime, true, []frame{{0x81, 1, open}}},
 		"resume before hello":        {wire.RoleRuntime, true, []frame{resume}},
 		"ping before hello":          {wire.RoleManager, true, []frame{{0x05, 0, "12345678"}}},
-		"pong before resume":         {wire.RoleManager, true, []frame{hello, {0x06, 0, "12345678"}}},
 		"use before resume":          {wire.RoleRuntime, true, []frame{hello, use}},
 		"two hellos":                 {wire.RoleRuntime, false, []frame{hello}},
 		"two resumes":                {wire.RoleRuntime, false, []frame{resume}},
@@ -223,7 +222,9 @@ func TestWhatSessionForbidsIsFatal(t *testing.T) {
 		"a first credit too large":   {wire.RoleRuntime, false, []frame{{0x81, 1, strings.Replace(open, "65536", "99999999999", 1)}}},
 		"an ack of what was not":     {wire.RoleRuntime, false, []frame{{0x04, 0, number(1) + number(0)}}},
 		"JSON that is none":          {wire.RoleRuntime, false, []frame{{0x81, 1, "null"}}},
-		"statements of no feature":   {wire.RoleRuntime, false, []frame{{0x08, 0, "\x00{}"}}},
+		"a chain of no feature":      {wire.RoleRuntime, false, []frame{{0x07, 0, "{}"}}},
+		"more than 96 KiB of news":   {wire.RoleRuntime, false, slices.Repeat([]frame{{0x08, 0, "\x00" + strings.Repeat("x", 16<<10-1)}}, 7)},
+		"17 objects of news":         {wire.RoleRuntime, false, slices.Repeat([]frame{{0x08, 0, "\x01{}"}}, 17)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"hawser/identity"
 	"hawser/transport"
 	"hawser/transport/wire"
 )
@@ -53,16 +54,18 @@ func parseAck(payload []byte) (ackPayload, error) {
 
 // helloPayload is that of hello (session §3.3). Members that this build does not know are ignored.
 type helloPayload struct {
-	Version    int      `json:"version"`
-	Session    string   `json:"session"`
-	Epoch      int      `json:"epoch"`
-	Features   []string `json:"features,omitempty"`
-	List       uint64   `json:"list,omitempty"`
-	Device     uint64   `json:"device,omitempty"`
-	Statements []string `json:"statements,omitempty"`
-	StaleS     int      `json:"stale_s,omitempty"`
-	MaxS       int      `json:"max_s,omitempty"`
-	AuditHead  []byte   `json:"audit_head,omitempty"` // wire §9.3; whoever keeps it parses it
+	Version  int      `json:"version"`
+	Session  string   `json:"session"`
+	Epoch    int      `json:"epoch"`
+	Features []string `json:"features,omitempty"`
+	List     uint64   `json:"list,omitempty"`
+	Device   uint64   `json:"device,omitempty"`
+	// DomainKey is the hash of the domain key that this end has pinned.
+	DomainKey  identity.SPKI `json:"domain_key,omitzero"`
+	Statements []string      `json:"statements,omitempty"`
+	StaleS     int           `json:"stale_s,omitempty"`
+	MaxS       int           `json:"max_s,omitempty"`
+	AuditHead  []byte        `json:"audit_head,omitempty"` // wire §9.3; whoever keeps it parses it
 }
 
 func (p *helloPayload) encode() []byte { return encodeJSON(p) }

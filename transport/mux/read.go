@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"errors"
 	"time"
 
 	"hawser/transport"
@@ -226,8 +227,8 @@ func (m *Mux) feedPartial(b []byte) (taken int, err error) {
 // handle handles a frame that is no data. The payload is the reader's.
 func (m *Mux) handle(h header, payload []byte) error {
 	// Of the reader alone.
-	if !m.peer.hello && h.kind != typeHello || m.peer.hello && !m.peer.resume && h.kind != typeResume {
-		return violated("type %#02x, and the line has not begun", h.kind)
+	if !m.peer.hello && h.kind != typeHello {
+		return violated("type %#02x before hello", h.kind)
 	}
 	switch h.kind {
 	case typeAck:
@@ -246,7 +247,7 @@ func (m *Mux) handle(h header, payload []byte) error {
 		return violated("the peer takes no answers")
 	}
 	if counted(h.kind) {
-		if err := m.mayCountLocked(); err != nil {
+		if err := m.mayCountLocked(h.kind); err != nil {
 			return err
 		}
 		m.received.addLocked(h.kind, m.in.now)
@@ -270,14 +271,20 @@ func (m *Mux) handle(h header, payload []byte) error {
 		return m.openLocked(h, payload)
 	case typeEnd:
 		return m.endHeardLocked(payload)
-	case typeChain, typeStatements:
+	case typeStatements:
+		return m.newsLocked(payload)
+	case typeChain:
 		return violated("no such feature was agreed")
 	}
 	return m.streamFrameLocked(h, payload)
 }
 
-// mayCountLocked refuses counted frames before the line is in use.
-func (m *Mux) mayCountLocked() error {
+// mayCountLocked refuses counted frames before the line is in use. A Runtime that has not admitted the Manager refuses by
+// such frames: a stream for which there is no room, or the session.
+func (m *Mux) mayCountLocked(kind byte) error {
+	if m.config.Role == wire.RoleManager && m.peer.hello && (kind == typeEnd || kind == typeRefused) {
+		return nil
+	}
 	if !m.peer.resume || m.config.Role == wire.RoleRuntime && !m.peer.use {
 		return violated("a counted frame before the line is in use")
 	}
@@ -297,6 +304,8 @@ func (m *Mux) helloLocked(payload []byte) error {
 		return violated("hello of another session")
 	}
 	m.peer.hello = true
+	m.peer.said = Hello{DomainKey: p.DomainKey, List: p.List, Device: p.Device, Statements: p.Statements}
+	close(m.greeted)
 	return nil
 }
 
@@ -357,6 +366,10 @@ func (m *Mux) endHeardLocked(payload []byte) error {
 		return err
 	}
 	m.heard = true
-	m.endLocked(&transport.Error{Reason: p.Reason, Op: "hear from the other end"}, true)
+	heard := &transport.Error{Reason: p.Reason, Op: "hear from the other end"}
+	if p.Text != "" {
+		heard.Err = errors.New(p.Text)
+	}
+	m.endLocked(heard, true)
 	return nil
 }

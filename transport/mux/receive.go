@@ -12,7 +12,7 @@ import (
 func (m *Mux) deliver(h header, payload []byte, c *chunk) (kept bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.mayCountLocked(); err != nil {
+	if err := m.mayCountLocked(h.kind); err != nil {
 		return false, err
 	}
 	m.received.addLocked(h.kind, m.in.now)

@@ -32,6 +32,8 @@ type Config struct {
 	Now         func() time.Time // nil: time.Now
 	Budget      *mux.Budget      // of the process; nil: one for this session, as a Manager has
 	Streams     int              // of the process at most; 0: no such limit
+	Hello       mux.Hello        // what this end says of its owner
+	Hold        bool             // a Runtime: open nothing before Admit
 }
 
 // Session is a live end-to-end session. Close must be called in the end, also when the line was lost.
@@ -101,6 +103,7 @@ func (c Config) join(ctx context.Context, outer *transport.Conn, config *tls.Con
 	}
 	m := mux.Start(&line{Conn: inner, under: u}, mux.Config{
 		Role: c.Offer.Role, Session: c.Offer.Session, Epoch: c.Offer.Epoch, Budget: c.Budget, Streams: c.Streams,
+		Hello: c.Hello, Hold: c.Hold,
 	})
 	return &Session{m, inner}, nil
 }

@@ -48,6 +48,7 @@ const (
 	TypeMeasurements Type = 0x2a
 	TypeLoad         Type = 0x2b
 	TypeMeasure      Type = 0x2c
+	TypeStatements   Type = 0x2e
 	TypeEcho         Type = 0x30
 	TypeJoin         Type = 0x40
 	TypePaired       Type = 0x41
@@ -82,7 +83,7 @@ func limit(t Type) (bytes int, ok bool) {
 		return 16 * KiB, true
 	case TypeData:
 		return DataBytes, true
-	case TypeIdentity, TypeWelcome, TypePool, TypeRevoked:
+	case TypeIdentity, TypeWelcome, TypePool, TypeRevoked, TypeStatements:
 		return 64 * KiB, true
 	}
 	return 0, false

@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"crypto"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,11 +67,13 @@ func Grace(next time.Duration) time.Duration { return min(next, 15*time.Second) 
 
 // The JSON payloads of wire §4 to §6.
 type (
-	// Enroll asks for an identity (wire §4.1).
+	// Enroll asks for an identity (wire §4.1): a relay by Code, a device by Lookup and Auth of its owner's code.
 	Enroll struct {
-		Code  string            `json:"code"`
-		CSR   []byte            `json:"csr"` // DER
-		Hints map[string]string `json:"hints,omitempty"`
+		Code   string            `json:"code,omitempty"`
+		Lookup string            `json:"lookup,omitempty"`
+		Auth   []byte            `json:"auth,omitempty"` // 32 bytes
+		CSR    []byte            `json:"csr"`            // DER
+		Hints  map[string]string `json:"hints,omitempty"`
 	}
 	// Renew asks for a new certificate for the same key (wire §4.2).
 	Renew struct {
@@ -81,6 +85,18 @@ type (
 		Domain string       `json:"domain,omitempty"`
 		UID    identity.UID `json:"uid,omitzero"` // zero for a relay
 		Name   string       `json:"name"`
+		Invitation
+	}
+	// Invitation is what the maker of an owner's code says to whoever uses it (identity §13.3). The zero Invitation is
+	// none: the answer to a server's code, or to Renew.
+	Invitation struct {
+		DomainKey identity.PublicKey `json:"domain_key,omitzero"`
+		MAC       []byte             `json:"mac,omitempty"`
+		List      uint64             `json:"list,omitempty"` // serial of the newest list that the maker knew
+		// The subject's statement, the invite, then the statements about the admin's key that signed them, if one did.
+		Statements []string `json:"statements,omitempty"`
+		// Lists of the domain, with the statements about their signers. They are the server's to choose.
+		Lists []string `json:"lists,omitempty"`
 	}
 	// Hello opens a control connection (wire §4.3).
 	Hello struct {
@@ -91,6 +107,13 @@ type (
 		Ports    []transport.Port  `json:"ports,omitempty"`
 		// SessionVersion is what a Runtime speaks (session §1).
 		SessionVersion int `json:"session_version,omitempty"`
+		// List and Device are the serials of the newest list, and of the newest statement of this device, that it has; Key
+		// is its own hawser-key.
+		List   uint64 `json:"list,omitempty"`
+		Device uint64 `json:"device,omitempty"`
+		Key    string `json:"key,omitempty"`
+		// DomainKey is the hash of the domain key that it has pinned.
+		DomainKey identity.SPKI `json:"domain_key,omitzero"`
 	}
 	// Welcome answers Hello (wire §4.3).
 	Welcome struct {
@@ -119,6 +142,12 @@ type (
 		PeerSPKI    identity.SPKI `json:"peer_spki"`
 		Permissions []string      `json:"permissions"`
 		User        string        `json:"user"`
+		Statements  []string      `json:"statements,omitempty"` // to the Manager: the chain of the device (identity §15)
+	}
+	// Statements brings what the receiver lacks (wire §9.4), in any order: lists with the statements about their signers,
+	// and what is new about the receiver itself.
+	Statements struct {
+		Statements []string `json:"statements"`
 	}
 	// OfferAck answers an offer; an empty reason accepts it (wire §4.5).
 	OfferAck struct {
@@ -177,3 +206,39 @@ const (
 	ServiceTCP  Service = "tcp"
 	ServicePing Service = "ping"
 )
+
+// Open checks an invitation that came as the answer to a code, for the holder of name in the infrastructure of this root
+// (identity §13.3), and states key as that of the holder. It returns the domain key, which is the owner's word by the MAC,
+// and the holder's chain, which is still to be judged. Nothing of an answer that is refused may be stored. The errors are
+// those of [identity.Invitation.Open].
+func (i Invitation) Open(code identity.OwnerCode, root identity.SPKI, name identity.Name, key crypto.PublicKey, label string) (identity.PublicKey, []string, error) {
+	if i.DomainKey.IsZero() || len(i.Statements) < 2 {
+		return i.DomainKey, nil, fmt.Errorf("%w: an answer to an owner's code without an invitation", ErrFrame)
+	}
+	subject, err1 := identity.ParseStatement(i.Statements[0])
+	invite, err2 := identity.ParseStatement(i.Statements[1])
+	if err := errors.Join(err1, err2); err != nil {
+		return i.DomainKey, nil, err
+	}
+	said := identity.Invitation{Domain: name.Domain, Key: i.DomainKey, Subject: subject, Invite: invite, List: i.List}
+	signer, err := said.Open(code, i.MAC, root, name)
+	if err != nil {
+		return i.DomainKey, nil, err
+	}
+	own, err := identity.NewPublicKey(key)
+	if err != nil {
+		return i.DomainKey, nil, err
+	}
+	s := identity.KeyStatement{Domain: name.Domain, Key: own, Label: label}
+	if invited := invite.Statement.(identity.InviteStatement); invited.User != "" {
+		s.User = invited.User
+	} else {
+		s.UID = invited.UID
+	}
+	stated, err := identity.Sign(s, signer)
+	if err != nil {
+		return i.DomainKey, nil, err
+	}
+	chain := []string{i.Statements[0], stated.JWS, i.Statements[1]}
+	return i.DomainKey, append(chain, i.Statements[2:]...), nil
+}

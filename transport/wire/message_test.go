@@ -37,6 +37,8 @@ func message(t Type) any {
 		return new(Revoked)
 	case TypeMeasurements:
 		return new(Measurements)
+	case TypeStatements:
+		return new(Statements)
 	case TypeLoad:
 		return new(Load)
 	case TypeJoin:

@@ -50,7 +50,7 @@ func newCluster(t *testing.T) *cluster {
 	for _, n := range c.nodes {
 		n.run(t)
 	}
-	c.manager(nil, "login", accessName, "--code", made.Code, "--root", c.root)
+	c.manager(nil, "login", accessName, "--code", made.Code, "--root", c.root, "--no-passphrase")
 	c.addRelay()
 	return c
 }

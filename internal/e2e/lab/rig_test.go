@@ -37,7 +37,7 @@ func newRig(t *testing.T, oldnew ...string) *rig {
 	r.configure(oldnew)
 	r.server = start(t, "access1", hawser("hawser-server"), "run", "--config", r.path("server/server.yaml"))
 	r.server.await(0, "ready ")
-	r.manager(nil, "login", accessName, "--code", made.Code, "--root", r.root)
+	r.manager(nil, "login", accessName, "--code", made.Code, "--root", r.root, "--no-passphrase")
 	return r
 }
 

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hawser/identity"
+	"hawser/internal/answer"
+	"hawser/manager"
+)
+
+func (a *app) user() *cobra.Command {
+	cmd := &cobra.Command{Use: "user", Short: "Say who gets in, and how far"}
+	cmd.AddCommand(a.userAdd(), a.userList(), a.userCode(), a.userRenew(), a.userRevoke())
+	return cmd
+}
+
+func (a *app) userAdd() *cobra.Command {
+	var role string
+	var phrase passphrase
+	days := 0
+	rights := manager.UserRights{}
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "State a user, and make the code for his login",
+		Long: `State a user, and make the code with which he logs in on his own computer.
+
+An admin states others and has no scope. An operator connects to the devices and targets of his scope. A viewer sees the
+devices of his scope and opens nothing. Without --device and --target the scope is everything. Admins are stated by the domain
+key alone, so on the computer that has it.`,
+		Example: "  hawser user add ann --role operator --device north/hall --target 192.168.1.0/24:102\n  hawser user add bob --role admin",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rights.Role, rights.Life = identity.Role(role), time.Duration(days)*24*time.Hour
+			if rights.Role == identity.RoleAdmin && (cmd.Flags().Changed("device") || cmd.Flags().Changed("target")) {
+				return answer.Usage("user add: an admin has no scope: leave --device and --target out")
+			}
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				u, err := account.AddUser(cmd.Context(), args[0], rights)
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, u, func() error { return account.WriteNewUser(cmd.OutOrStdout(), u) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", string(identity.RoleOperator), "`ROLE`: admin, operator or viewer")
+	cmd.Flags().StringArrayVar(&rights.Devices, "device", []string{"*"}, "`UID` or folder; may be given more than once")
+	cmd.Flags().StringArrayVar(&rights.Targets, "target", []string{"*"}, "`TARGET` behind the gateway, as 192.168.1.0/24:102; may be given more than once")
+	cmd.Flags().IntVar(&days, "days", 0, "how long, at most 365 (default a year)")
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+func (a *app) userList() *cobra.Command {
+	var phrase passphrase
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the users, with the computers on which they are logged in",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				users, err := account.Users(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, users, func() error { return manager.WriteUsers(cmd.OutOrStdout(), users) })
+			})
+		},
+	}
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+func (a *app) userCode() *cobra.Command {
+	var phrase passphrase
+	cmd := &cobra.Command{
+		Use:   "code NAME",
+		Short: "Make another code for a user: for another computer, or after a lost one",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				u, err := account.UserCode(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, u, func() error { return account.WriteNewUser(cmd.OutOrStdout(), u) })
+			})
+		},
+	}
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+func (a *app) userRenew() *cobra.Command {
+	var phrase passphrase
+	cmd := &cobra.Command{
+		Use:   "renew NAME",
+		Short: "State a user for another year, with the rights that he has",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				u, err := account.RenewUser(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, u, func() error { return manager.WriteRenewed(cmd.OutOrStdout(), u) })
+			})
+		},
+	}
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+func (a *app) userRevoke() *cobra.Command {
+	var phrase passphrase
+	cmd := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Shut a user out for good, and end his sessions",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				if err := account.RevokeUser(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				return a.print(cmd, revoked{args[0]}, func() error {
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is shut out\n", args[0])
+					return err
+				})
+			})
+		},
+	}
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+type revoked struct {
+	User string `json:"revoked"`
+}
+
+// signing is account, for a command that may need the domain key.
+func (a *app) signing(cmd *cobra.Command, phrase *passphrase, do func(*manager.Account) error) error {
+	return a.accountOf(func(m *manager.Manager) { phrase.into(cmd, m) }, do)
+}

@@ -1,0 +1,364 @@
+// Package owner keeps what a gateway or a Manager knows of the owner of its domain: the pinned domain key, the lists, the
+// pins of invites, and its own chain of statements (identity §11 to §16). It is on the medium before it counts, so that no
+// power cut takes a revocation back.
+package owner
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"hawser/identity"
+	"hawser/internal/durable"
+)
+
+// SlotName is that of the two files, NAME.0 and NAME.1: whoever erases an identity erases them too.
+const SlotName = "owner"
+
+// maxNews bounds the lists that are kept for others as they were signed: what a line carries (session §6). What the lists say
+// is kept in any case.
+const maxNews = 90 << 10
+
+// Owner is what is known of the owner. It is safe for concurrent use.
+type Owner struct {
+	// Lock, unless it is nil, keeps the other processes out that share the directory. It is set before the first use.
+	Lock func() (io.Closer, error)
+
+	slots *durable.Slots
+	self  identity.Peer // who keeps it
+
+	mu    sync.Mutex // guards all below, which changes only after it was stored
+	known known
+}
+
+// known is a value: a change makes another one.
+type known struct {
+	pinned identity.Pinned
+	lists  *identity.Lists
+	pins   *identity.Pins
+	own    []string // the chain of who keeps it; nil: there is none
+	news   []string // lists as they were signed, each followed by the statements about its signer
+	// changes are the owner's own words by which the domain key became another one, oldest first.
+	changes []string
+}
+
+// stored is the durable form.
+type stored struct {
+	Self   string             `json:"self"` // a name URI
+	SPKI   identity.SPKI      `json:"spki"`
+	Domain string             `json:"domain"`
+	Key    identity.PublicKey `json:"key"`
+	Lists  json.RawMessage    `json:"lists"`
+	Pins   json.RawMessage    `json:"pins"`
+	Own    []string           `json:"own"`
+	News   []string           `json:"news"`
+	// Changes is left out before the first one.
+	Changes []string `json:"changes,omitempty"`
+}
+
+// Create pins a domain key for self, a device or user of that domain, and replaces what was known. Take brings the rest. The
+// lists of a domain key that was pinned before are kept, whoever kept them: a server could else have a revocation forgotten
+// by withholding it from a login or an enrollment.
+func Create(dir string, self identity.Peer, key identity.PublicKey) (*Owner, error) {
+	slots, err := durable.OpenSlots(dir, SlotName)
+	if err != nil {
+		return nil, err
+	}
+	o := &Owner{slots: slots, self: self}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k := known{pinned: identity.Pinned{Domain: self.Name.Domain, Key: key}}
+	if before, err := slots.Load(); err == nil && before != nil {
+		var s stored
+		if was, err := s.parse(before); err == nil && was.pinned == k.pinned {
+			k = was
+			k.own = nil
+		}
+	}
+	return o, o.storeLocked(k)
+}
+
+// Open reads what Create and Take have stored for self. The error is fs.ErrNotExist when no key was pinned, or one for
+// somebody else: an identity that was replaced. What is damaged is an error: to begin anew would believe whoever speaks
+// first, and forget who was revoked.
+func Open(dir string, self identity.Peer) (*Owner, error) {
+	slots, err := durable.OpenSlots(dir, SlotName)
+	if err != nil {
+		return nil, err
+	}
+	o := &Owner{slots: slots, self: self}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.loadLocked(); err != nil {
+		return nil, fmt.Errorf("read owner: %w", err)
+	}
+	return o, nil
+}
+
+func (o *Owner) loadLocked() error {
+	b, err := o.slots.Load()
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		return fs.ErrNotExist
+	}
+	var s stored
+	k, err := s.parse(b)
+	if err != nil {
+		return err
+	}
+	if s.Self != o.self.Name.String() || s.SPKI != o.self.SPKI {
+		return fmt.Errorf("it is that of another identity: %w", fs.ErrNotExist)
+	}
+	o.known = k
+	return nil
+}
+
+// parse reads the durable form into s, and returns what it says.
+func (s *stored) parse(b []byte) (known, error) {
+	if err := json.Unmarshal(b, s); err != nil {
+		return known{}, err
+	}
+	lists, err1 := identity.ParseLists(s.Lists)
+	pins, err2 := identity.ParsePins(s.Pins)
+	return known{identity.Pinned{Domain: s.Domain, Key: s.Key}, lists, pins, s.Own, s.News, s.Changes}, errors.Join(err1, err2)
+}
+
+// update changes what is known, from what is on the medium now: another process may have learnt more. change returns the
+// same value when there is nothing to store.
+func (o *Owner) update(change func(known) (known, bool)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.Lock != nil {
+		lock, err := o.Lock()
+		if err != nil {
+			return fmt.Errorf("store owner: %w", err)
+		}
+		defer lock.Close()
+		if err := o.loadLocked(); err != nil {
+			return fmt.Errorf("read owner: %w", err)
+		}
+	}
+	k, changed := change(o.known)
+	if !changed {
+		return nil
+	}
+	return o.storeLocked(k)
+}
+
+func (o *Owner) storeLocked(k known) error {
+	b, err := json.Marshal(stored{o.self.Name.String(), o.self.SPKI, k.pinned.Domain, k.pinned.Key, k.lists.Bytes(), k.pins.Bytes(), k.own, k.news, k.changes})
+	if err == nil {
+		err = o.slots.Save(b)
+	}
+	if err != nil {
+		return fmt.Errorf("store owner: %w", err)
+	}
+	o.known = k
+	return nil
+}
+
+// Pinned is the domain and its key.
+func (o *Owner) Pinned() identity.Pinned { return o.now().pinned }
+
+// Lists is the union of all lists so far.
+func (o *Owner) Lists() *identity.Lists { return o.now().lists }
+
+// Chain is the newest chain of who keeps this, nil if it has none.
+func (o *Owner) Chain() []string { return o.now().own }
+
+// Serials are those of the newest list, and of the newest statement about a device that keeps this, 0 for none: what a
+// hello says.
+func (o *Owner) Serials() (list, device uint64) {
+	k := o.now()
+	if s, err := k.statement(); err == nil {
+		if d, ok := s.Statement.(identity.DeviceStatement); ok {
+			device = d.Serial
+		}
+	}
+	return k.lists.Newest(k.pinned.Key), device
+}
+
+// Statement is what is stated about who keeps this: a [identity.UserStatement] or [identity.DeviceStatement]. It fails
+// without a chain.
+func (o *Owner) Statement() (identity.Signed, error) { return o.now().statement() }
+
+func (k known) statement() (identity.Signed, error) {
+	if len(k.own) == 0 {
+		return identity.Signed{}, errors.New("there is no statement")
+	}
+	return identity.ParseStatement(k.own[0])
+}
+
+// now is what is known; nothing in it changes.
+func (o *Owner) now() known {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.known
+}
+
+// Judge tells what the owner says of a peer (identity §15). device is the serial of the newest statement that is known of it,
+// 0 for none, and for a user. What the judgement is to remember is stored before the answer; an error of the medium refuses.
+func (o *Owner) Judge(chain []string, peer identity.Peer, device uint64, now time.Time) (identity.Verdict, error) {
+	var verdict identity.Verdict
+	var refusal error
+	err := o.update(func(k known) (known, bool) {
+		v := k.verifier()
+		v.Device = device
+		verdict, refusal = v.Judge(chain, peer, identity.StatementTime(now, k.lists, time.Time{}, time.Time{}))
+		learnt := verdict.Pins != k.pins && (refusal == nil || identity.FaultOf(refusal) == identity.FaultInviteUsedTwice)
+		if learnt {
+			k.pins = verdict.Pins
+		}
+		return k, learnt
+	})
+	if err != nil {
+		return identity.Verdict{}, err
+	}
+	return verdict, refusal
+}
+
+func (k known) verifier() identity.Verifier {
+	return identity.Verifier{Pinned: k.pinned, Lists: k.lists, Pins: k.pins}
+}
+
+// Take reads statements that somebody has brought, in any order: changes of the domain key by that key itself, lists, with
+// the statements about their signers, and what is new about who keeps this. It reports whether the lists say more than before. What does not count changes nothing, and what
+// does not parse is no error: an honest peer may know of more than this program. The error is that of the medium.
+func (o *Owner) Take(statements []string, now time.Time) (listed bool, err error) {
+	var pool []identity.Signed
+	for _, jws := range statements {
+		if s, err := identity.ParseStatement(jws); err == nil {
+			pool = append(pool, s)
+		}
+	}
+	err = o.update(func(before known) (known, bool) {
+		k := before.withChanges(pool) // before everything else, which it may sign
+		now := identity.StatementTime(now, k.lists, time.Time{}, time.Time{})
+		for _, s := range pool {
+			k = k.withList(s, pool, o.holder(), now)
+		}
+		k = k.withOwn(pool, o.self, now)
+		listed = k.lists != before.lists
+		return k, listed || !slices.Equal(k.own, before.own) || k.pinned != before.pinned
+	})
+	return listed && err == nil, err
+}
+
+func (o *Owner) holder() identity.Holder {
+	uid, err := identity.ParseUID(o.self.Name.ID)
+	if o.self.Name.Kind != identity.KindDevice || err != nil {
+		return identity.Holder{}
+	}
+	return identity.Holder{UID: uid, SPKI: o.self.SPKI}
+}
+
+// maxChanges is how many changes of the domain key are kept for those who were away.
+const maxChanges = 8
+
+// withChanges follows the domain key, as often as it says itself that another one takes its place (identity §12.1).
+func (k known) withChanges(pool []identity.Signed) known {
+	for i := 0; i < len(pool); i++ {
+		key, err := identity.Successor(pool[i], k.pinned.Domain, k.pinned.Key)
+		if err != nil {
+			continue
+		}
+		k.pinned.Key = key
+		k.changes = append(slices.Clone(k.changes), pool[i].JWS)
+		k.changes = k.changes[max(0, len(k.changes)-maxChanges):]
+		i = -1 // the new key may have signed one that came before this one
+	}
+	return k
+}
+
+// withList adds a list, and keeps it for others.
+func (k known) withList(s identity.Signed, pool []identity.Signed, h identity.Holder, now time.Time) known {
+	if _, ok := s.Statement.(identity.ListStatement); !ok {
+		return k
+	}
+	lists, err := k.lists.Add(s, pool, k.pinned, h, now)
+	if err != nil || lists == k.lists {
+		return k
+	}
+	k.lists = lists
+	fresh := append([]string{s.JWS}, signers(s, pool)...)
+	// The newest first. One by the domain key takes the place of all before it.
+	if !s.SignedBy(k.pinned.Key) {
+		for _, jws := range k.news {
+			if !slices.Contains(fresh, jws) && size(fresh)+len(jws) <= maxNews {
+				fresh = append(fresh, jws)
+			}
+		}
+	}
+	k.news = fresh
+	return k
+}
+
+// signers are the statements about the admin's key that signed a list, none for the domain key.
+func signers(list identity.Signed, pool []identity.Signed) (texts []string) {
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if !ok || !list.SignedBy(key.Key) {
+			continue
+		}
+		texts = append(texts, s.JWS)
+		for _, u := range pool {
+			if user, ok := u.Statement.(identity.UserStatement); ok && user.User == key.User {
+				texts = append(texts, u.JWS)
+			}
+		}
+	}
+	return texts
+}
+
+func size(texts []string) (n int) {
+	for _, t := range texts {
+		n += len(t)
+	}
+	return n
+}
+
+// withOwn takes a better chain of who keeps this, if there is one now.
+func (k known) withOwn(pool []identity.Signed, self identity.Peer, now time.Time) known {
+	for _, jws := range k.own {
+		if s, err := identity.ParseStatement(jws); err == nil {
+			pool = append(pool, s)
+		}
+	}
+	v := k.verifier()
+	v.Pins = nil // they are about others
+	if chain, err := v.Assemble(pool, self, now); err == nil {
+		k.own = chain
+	} else if chain := v.Gather(pool, self); chain != nil {
+		k.own = chain // what is missing may be a list, which comes later
+	}
+	return k
+}
+
+// News are what somebody lacks who has pinned the domain key with this hash (zero: he does not say), and whose newest list has
+// this serial: how the key has changed, and the lists with the statements about their signers; and, for whoever knows only an
+// older statement of this device, its chain.
+func (o *Owner) News(domain identity.SPKI, list, device uint64) (news []string) {
+	k := o.now()
+	newest, own := o.Serials()
+	if !domain.IsZero() && domain != k.pinned.Key.SPKI() {
+		news = slices.Clone(k.changes)
+	}
+	if newest > list {
+		news = append(news, k.news...)
+	}
+	if own > device {
+		for _, jws := range k.own {
+			if !slices.Contains(news, jws) {
+				news = append(news, jws)
+			}
+		}
+	}
+	return news
+}

@@ -1,0 +1,245 @@
+package owner
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"hawser/identity"
+	"hawser/identity/identitytest"
+)
+
+type gateway struct {
+	t     *testing.T
+	dir   string
+	owner *identitytest.Owner
+	peer  identity.Peer
+	*Owner
+}
+
+func newGateway(t *testing.T) gateway {
+	t.Helper()
+	g := gateway{t: t, dir: t.TempDir(), owner: identitytest.NewOwner("plant")}
+	if err := os.Chmod(g.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	uid, key := identity.NewUID(), identitytest.NewKey()
+	spki, err := identity.SPKIOf(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.peer = identity.Peer{Name: identity.DeviceName("plant", uid), SPKI: spki}
+	if g.Owner, err = Create(g.dir, g.peer, g.owner.Key); err != nil {
+		t.Fatal(err)
+	}
+	g.take(g.owner.DeviceChain(uid, "press 4", key.Public())...)
+	return g
+}
+
+func (g *gateway) take(statements ...string) (listed bool) {
+	g.t.Helper()
+	listed, err := g.Take(statements, time.Now())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return listed
+}
+
+// reopen is what comes after a power cut.
+func (g *gateway) reopen() {
+	g.t.Helper()
+	var err error
+	if g.Owner, err = Open(g.dir, g.peer); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *gateway) user(chain []string, name string, spki identity.SPKI) identity.Fault {
+	g.t.Helper()
+	_, err := g.Judge(chain, identity.Peer{Name: identity.UserName("plant", name), SPKI: spki}, 0, time.Now())
+	return identity.FaultOf(err)
+}
+
+func TestARevocationOutlivesAPowerCut(t *testing.T) {
+	g := newGateway(t)
+	key := identitytest.NewKey()
+	spki, _ := identity.SPKIOf(key.Public())
+	chain := g.owner.UserChain("ann", identity.RoleOperator, nil, key.Public())
+	if fault := g.user(chain, "ann", spki); fault != "" {
+		t.Fatalf("a user who is stated is refused: %s", fault)
+	}
+	list := g.owner.Lists(identity.Entry{Subject: identity.Subject{User: "ann"}, All: identity.MaxSerial, Until: time.Now().Add(time.Hour).Unix()})
+	if !g.take(list.JWS) || g.take(list.JWS) {
+		t.Error("a list is news once")
+	}
+	for range 2 {
+		if fault := g.user(chain, "ann", spki); fault != identity.FaultRevoked {
+			t.Errorf("a revoked user: %q", fault)
+		}
+		if serial, device := g.Serials(); serial != g.owner.List || device == 0 {
+			t.Errorf("list %d of %d, statement %d", serial, g.owner.List, device)
+		}
+		g.reopen()
+	}
+}
+
+func TestWhoIsBehindIsBroughtUp(t *testing.T) {
+	ahead, behind := newGateway(t), newGateway(t)
+	behind.owner = ahead.owner
+	var err error
+	if behind.Owner, err = Create(behind.dir, behind.peer, ahead.owner.Key); err != nil {
+		t.Fatal(err)
+	}
+	ahead.take(ahead.owner.Lists().JWS)
+	ahead.reopen() // what was signed is kept too
+	list, _ := behind.Serials()
+	news := ahead.News(identity.SPKI{}, list, identity.MaxSerial)
+	if !behind.take(news...) {
+		t.Error("nothing was learnt")
+	}
+	if list, _ = behind.Serials(); list != ahead.owner.List || len(ahead.News(identity.SPKI{}, list, identity.MaxSerial)) != 0 {
+		t.Errorf("list %d, want %d and no news any more", list, ahead.owner.List)
+	}
+	if news := ahead.News(identity.SPKI{}, list, 0); len(news) != 2 {
+		t.Errorf("%d statements about the device itself, want its chain", len(news))
+	}
+}
+
+// An admin's list counts by his statements, which travel with it.
+func TestAListOfAnAdminIsPassedOnWithHisStatements(t *testing.T) {
+	g := newGateway(t)
+	key := identitytest.NewKey()
+	admin := g.owner.UserChain("ada", identity.RoleAdmin, nil, key.Public())
+	serial := g.owner.Serial()
+	list, err := identity.Sign(identity.ListStatement{Domain: "plant", Serial: serial, Iat: int64(serial / 1000),
+		Entries: []identity.Entry{}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.take(list.JWS) {
+		t.Error("an admin's list counts without him")
+	}
+	if !g.take(admin[1], list.JWS, admin[0], "nothing that parses") {
+		t.Error("an admin's list does not count")
+	}
+	if news := g.News(identity.SPKI{}, 0, identity.MaxSerial); len(news) != 3 {
+		t.Errorf("%d statements are passed on, want the list and two about the admin", len(news))
+	}
+}
+
+func TestWhatIsNotWholeIsNotBegunAnew(t *testing.T) {
+	g := newGateway(t)
+	g.take(g.owner.Lists().JWS)
+	for _, slot := range []string{"owner.0", "owner.1"} {
+		name := filepath.Join(g.dir, slot)
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(g.dir, g.peer); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("opened with %v", err)
+	}
+	if _, err := Open(t.TempDir(), g.peer); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing there: %v", err)
+	}
+	other := newGateway(t)
+	if _, err := Open(other.dir, g.peer); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("somebody else's: %v", err)
+	}
+}
+
+// A device that enrolls after somebody was revoked has no list yet, and its statement says that there is one.
+func TestAChainThatWaitsForAListIsKept(t *testing.T) {
+	g := newGateway(t)
+	list := g.owner.Lists()
+	uid, key := identity.NewUID(), identitytest.NewKey()
+	spki, _ := identity.SPKIOf(key.Public())
+	g.peer = identity.Peer{Name: identity.DeviceName("plant", uid), SPKI: spki}
+	var err error
+	if g.Owner, err = Create(g.dir, g.peer, g.owner.Key); err != nil {
+		t.Fatal(err)
+	}
+	chain := g.owner.DeviceChain(uid, "press 5", key.Public())
+	g.take(chain...)
+	if g.Chain() == nil {
+		t.Error("the chain is lost")
+	}
+	if !g.take(list.JWS) {
+		t.Error("the list does not count")
+	}
+	if s, err := g.Statement(); err != nil || s.JWS != chain[0] {
+		t.Errorf("%v, %v", s, err)
+	}
+}
+
+// Who was away while the key changed twice is led from the one that he pinned to the one that counts.
+func TestTheDomainKeyIsFollowed(t *testing.T) {
+	g := newGateway(t)
+	was, second, third := g.owner, identitytest.NewOwner("plant"), identitytest.NewOwner("plant")
+	change := func(from, to *identitytest.Owner) string {
+		return from.Sign(identity.DomainStatement{Domain: "plant", Old: from.Key, New: to.Key, Serial: from.Serial()}).JWS
+	}
+	uid, err := identity.ParseUID(g.peer.Name.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := identitytest.NewKey()
+	spki, _ := identity.SPKIOf(key.Public())
+	ann := third.UserChain("ann", identity.RoleOperator, nil, key.Public())
+	if fault := g.user(ann, "ann", spki); fault != identity.FaultNotStated {
+		t.Errorf("before: %s", fault)
+	}
+	ahead := newGateway(t)
+	if ahead.Owner, err = Create(ahead.dir, ahead.peer, was.Key); err != nil {
+		t.Fatal(err)
+	}
+	ahead.take(change(second, third), change(was, second)) // in any order
+	ahead.reopen()
+	g.take(ahead.News(was.Key.SPKI(), 0, identity.MaxSerial)...)
+	g.reopen()
+	if g.Pinned().Key != third.Key || len(g.News(third.Key.SPKI(), 0, identity.MaxSerial)) != 0 {
+		t.Errorf("the pinned key is %v", g.Pinned().Key.SPKI())
+	}
+	if fault := g.user(ann, "ann", spki); fault != "" {
+		t.Errorf("after: %s", fault)
+	}
+	// A thief of the first key comes too late, and one of another domain has nothing to say.
+	thief := identitytest.NewOwner("plant")
+	g.take(change(was, thief), thief.Sign(identity.DomainStatement{Domain: "plant", Old: third.Key, New: thief.Key, Serial: 1}).JWS,
+		third.Sign(identity.DomainStatement{Domain: "other", Old: third.Key, New: thief.Key, Serial: 1}).JWS)
+	if g.Pinned().Key != third.Key {
+		t.Error("a thief has taken the domain over")
+	}
+	if g.take(third.DeviceChain(uid, "press 4", identitytest.NewKey().Public())...) {
+		t.Error("statements about another key are a list?")
+	}
+}
+
+// A new key of the same holder, or of another one, does not make a revocation be forgotten.
+func TestListsOutliveTheKeyOfWhoKeepsThem(t *testing.T) {
+	g := newGateway(t)
+	g.take(g.owner.Lists().JWS)
+	spki, _ := identity.SPKIOf(identitytest.NewKey().Public())
+	again := identity.Peer{Name: g.peer.Name, SPKI: spki}
+	o, err := Create(g.dir, again, g.owner.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, device := o.Serials(); list != g.owner.List || device != 0 || o.Chain() != nil {
+		t.Errorf("list %d of %d, statement %d", list, g.owner.List, device)
+	}
+	if o, err = Create(g.dir, again, identitytest.NewOwner("plant").Key); err != nil {
+		t.Fatal(err)
+	}
+	if list, _ := o.Serials(); list != 0 || len(o.News(identity.SPKI{}, 0, 0)) != 0 {
+		t.Error("another domain key has the lists of the one before")
+	}
+}

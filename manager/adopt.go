@@ -1,0 +1,70 @@
+package manager
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+)
+
+// adopt states again whom an entry of the list would take down: gateways and users that hang on an admin alone who is struck
+// (identity §15.6). Admins among them are the domain key's to state.
+func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, err error) {
+	now := identity.StatementTime(a.m.now(), a.state.owner.Lists(), time.Time{}, time.Time{})
+	v := identity.Verifier{Pinned: a.state.owner.Pinned(), Lists: a.state.owner.Lists()}
+	lost := v.Hanging(pool, []identity.Entry{entry}, now)
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	p, err := a.pen(false)
+	if err == nil && entry.User == a.state.config.User {
+		p.key, err = a.domainKey() // his own key is struck
+	}
+	if err != nil {
+		return nil, err
+	}
+	live := func(s identity.Signed) bool { return v.Keep(s, pool, now) == nil }
+	var subjects []identity.Subject
+	for _, s := range pool {
+		subject, ok := subjectOf(s)
+		hangs := slices.ContainsFunc(lost, func(peer identity.Peer) bool {
+			return nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject}) == peer.Name
+		})
+		if ok && hangs && !slices.Contains(subjects, subject) {
+			subjects = append(subjects, subject)
+		}
+	}
+	for _, subject := range subjects {
+		serial, err := a.serial(pool, subject)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range pool.latest(subject, live) {
+			key := p.key
+			switch is := s.(type) {
+			case identity.UserStatement:
+				if is.Role == identity.RoleAdmin {
+					return nil, fail(transport.Policy, "state "+is.User+" again", errors.New("an admin who hangs on an admin cannot be"))
+				}
+				is.Serial = serial
+				s = is
+			case identity.DeviceStatement:
+				is.Serial = serial
+				s = is
+			case identity.KeyStatement:
+				is.Serial = serial
+				s = is
+			default:
+				continue // an open code dies: its maker's word does
+			}
+			signed, err := identity.Sign(s, key)
+			if err != nil {
+				return nil, err
+			}
+			texts = append(texts, signed.JWS)
+		}
+	}
+	return texts, nil
+}

@@ -1,0 +1,231 @@
+package manager
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+
+	"hawser/identity"
+	"hawser/internal/credential"
+	"hawser/internal/durable"
+	"hawser/transport"
+)
+
+// nextFile is the domain key that is to take the place of the present one, until that is done.
+const nextFile = "domain.key.next"
+
+// Rotated is what a change of the domain key has stated anew.
+type Rotated struct {
+	Was     identity.SPKI `json:"was"`
+	Is      identity.SPKI `json:"is"`
+	Users   []string      `json:"users"`
+	Devices int           `json:"devices"`
+	Keys    int           `json:"keys"`
+	Codes   int           `json:"codes"` // that were open, and do not work any more
+}
+
+// RotateDomain makes another domain key, has the present one say that it is replaced, and states again what the present one
+// has signed: users and admins, keys, devices, and the list. Gateways and Managers follow as soon as they hear of it. What an
+// admin has signed needs nothing. A run that was cut off is finished by the next one, with the same key.
+func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
+	old, err := a.m.readDomainKey(a.home)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, fail(transport.Policy, "change domain key", errors.New("it is not on this computer; ask whoever founded the domain"))
+	}
+	if err != nil {
+		return r, err
+	}
+	if pub, err := identity.NewPublicKey(old.Public()); err != nil || pub == a.state.owner.Pinned().Key {
+		if _, err := a.readAndConfirm(ctx); err != nil { // with the old key while it counts
+			return r, err
+		}
+	}
+	pool, err := a.read(ctx)
+	if err != nil {
+		return r, err
+	}
+	next, err := a.nextKey()
+	if err != nil {
+		return r, err
+	}
+	texts, r, err := a.restate(pool, old, next)
+	if err != nil {
+		return r, err
+	}
+	if err := a.publishAll(ctx, texts); err != nil {
+		return r, err
+	}
+	if _, err := a.state.owner.Take(texts, a.m.now()); err != nil {
+		return r, asUsage(err)
+	}
+	unlock, err := a.home.lock()
+	if err != nil {
+		return r, asUsage(err)
+	}
+	defer unlock.Close()
+	return r, os.Rename(a.home.path(nextFile), a.home.path(domainFile))
+}
+
+// nextKey is the key of a change that was cut off, or a new one, kept as the present one is.
+func (a *Account) nextKey() (crypto.Signer, error) {
+	b, err := durable.ReadPrivate(a.home.path(nextFile), credential.MaxFileBytes)
+	if err == nil {
+		return a.m.openKey(b)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, asUsage(err)
+	}
+	info, err := a.Domain()
+	if err != nil {
+		return nil, err
+	}
+	key, err := identity.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	if info.Locked {
+		b, err = a.m.seal(key)
+	} else {
+		b, err = identity.MarshalKey(key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return key, asUsage(durable.WriteFile(a.home.path(nextFile), b, credential.Private))
+}
+
+// restate is the old key's word that the new one takes its place, and what the old key has signed, by the new one. The
+// user of this account comes first: from then on he is an admin by the new key.
+func (a *Account) restate(pool statements, old, next crypto.Signer) (texts []string, r Rotated, err error) {
+	was, err1 := identity.NewPublicKey(old.Public())
+	is, err2 := identity.NewPublicKey(next.Public())
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, r, err
+	}
+	r.Was, r.Is, r.Users = was.SPKI(), is.SPKI(), []string{}
+	domain, now := a.state.config.Domain, a.m.now()
+	sign := func(s identity.Statement, key crypto.Signer) error {
+		signed, err := identity.Sign(s, key)
+		texts = append(texts, signed.JWS)
+		return err
+	}
+	serial, err := identity.NextSerial(0, now)
+	if err != nil {
+		return nil, r, err
+	}
+	if a.state.owner.Pinned().Key == was {
+		if err := sign(identity.DomainStatement{Domain: domain, Old: was, New: is, Serial: serial}, old); err != nil {
+			return nil, r, err
+		}
+	}
+	v := identity.Verifier{Pinned: identity.Pinned{Domain: domain, Key: was}, Lists: a.state.owner.Lists()}
+	live := func(s identity.Signed) bool {
+		return s.SignedBy(was) && v.Keep(s, pool, identity.StatementTime(now, v.Lists, now, now)) == nil
+	}
+	own := identity.Subject{User: a.state.config.User}
+	var subjects []identity.Subject
+	for _, s := range pool {
+		if subject, ok := subjectOf(s); ok && live(s) && !slices.Contains(subjects, subject) {
+			subjects = append(subjects, subject)
+		}
+	}
+	slices.SortStableFunc(subjects, func(x, y identity.Subject) int { return order(x != own) - order(y != own) })
+	for _, subject := range subjects {
+		serial, err := a.serial(pool, subject)
+		if err != nil {
+			return nil, r, err
+		}
+		for _, s := range pool.latest(subject, live) {
+			switch s := s.(type) {
+			case identity.UserStatement:
+				s.Serial = serial
+				r.Users = append(r.Users, s.User)
+				err = sign(s, next)
+			case identity.DeviceStatement:
+				s.Serial = serial
+				r.Devices++
+				err = sign(s, next)
+			case identity.KeyStatement:
+				s.Serial = serial
+				r.Keys++
+				err = sign(s, next)
+			case identity.InviteStatement:
+				r.Codes++
+			}
+			if err != nil {
+				return nil, r, err
+			}
+		}
+	}
+	list, err := v.Lists.Next(identity.Pinned{Domain: domain, Key: is}, nil, now)
+	if err != nil {
+		return nil, r, fail(transport.ReasonOf(err), "change domain key", err)
+	}
+	return texts, r, sign(list, next)
+}
+
+func order(later bool) int {
+	if later {
+		return 1
+	}
+	return 0
+}
+
+// subjectOf is whom a statement is about; ok is false for lists and changes of the domain key.
+func subjectOf(s identity.Signed) (subject identity.Subject, ok bool) {
+	switch s := s.Statement.(type) {
+	case identity.UserStatement:
+		return identity.Subject{User: s.User}, true
+	case identity.DeviceStatement:
+		return identity.Subject{UID: s.UID}, true
+	case identity.KeyStatement:
+		return s.Subject, true
+	case identity.InviteStatement:
+		return s.Subject, true
+	}
+	return subject, false
+}
+
+// latest is what counts about a subject: the newest statement about it, each of its confirmed keys once, and the invites that
+// nobody has used.
+func (p statements) latest(subject identity.Subject, live func(identity.Signed) bool) (found []identity.Statement) {
+	var stated identity.Statement
+	var newest uint64
+	var keys []identity.PublicKey
+	for _, s := range p {
+		about, ok := subjectOf(s)
+		if !ok || about != subject || !live(s) {
+			continue
+		}
+		switch is := s.Statement.(type) {
+		case identity.UserStatement:
+			if is.Serial > newest {
+				stated, newest = is, is.Serial
+			}
+		case identity.DeviceStatement:
+			if is.Serial > newest {
+				stated, newest = is, is.Serial
+			}
+		case identity.KeyStatement:
+			if is.Serial != 0 && !slices.Contains(keys, is.Key) {
+				keys = append(keys, is.Key)
+				found = append(found, is)
+			}
+		case identity.InviteStatement:
+			used := slices.ContainsFunc(p, func(k identity.Signed) bool {
+				key, ok := k.Statement.(identity.KeyStatement)
+				return ok && key.Subject == subject && k.SignedBy(is.Key)
+			})
+			if !used {
+				found = append(found, is)
+			}
+		}
+	}
+	if stated != nil {
+		found = append([]identity.Statement{stated}, found...)
+	}
+	return found
+}

@@ -1,0 +1,291 @@
+package manager
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/api"
+	"hawser/transport/wire"
+)
+
+// maxTries bounds how often a code is drawn anew whose lookup id, or UID, is in use already.
+const maxTries = 4
+
+// pageStatements is how many statements are asked for at a time: of the greatest size they fit into an answer.
+const pageStatements = 200
+
+// statements is what the server has of the domain, as far as this user may see it.
+type statements []identity.Signed
+
+// read asks for the statements of the domain, and takes what is new in them.
+func (a *Account) read(ctx context.Context) (pool statements, err error) {
+	const op = "read statements"
+	var texts []string
+	err = pages(op, "/statements", pageStatements, func(page string) (string, error) {
+		var answer api.Statements
+		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
+		texts = append(texts, answer.Statements...)
+		return answer.Next, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.state.owner.Take(texts, a.m.now())
+	return parsed(texts), asUsage(err)
+}
+
+// publish gives statements to the server, which keeps them for others.
+func (a *Account) publish(ctx context.Context, texts ...string) error {
+	return a.do(ctx, "publish statements", http.MethodPost, "/statements", api.Statements{Statements: texts}, nil)
+}
+
+// maxPost is how many bytes of statements go into one request, with room for what is around them.
+const maxPost = 48 << 10
+
+// publishAll is publish for any number of them, in this order.
+func (a *Account) publishAll(ctx context.Context, texts []string) error {
+	for len(texts) > 0 {
+		n, size := 0, 0
+		for n < len(texts) && (n == 0 || size+len(texts[n]) <= maxPost) {
+			size += len(texts[n])
+			n++
+		}
+		if err := a.publish(ctx, texts[:n]...); err != nil {
+			return err
+		}
+		texts = texts[n:]
+	}
+	return nil
+}
+
+// newest is the greatest serial of a statement about a subject, 0 for none.
+func (p statements) newest(subject identity.Subject) (serial uint64) {
+	for _, s := range p {
+		switch s := s.Statement.(type) {
+		case identity.UserStatement:
+			if s.User == subject.User {
+				serial = max(serial, s.Serial)
+			}
+		case identity.DeviceStatement:
+			if s.UID == subject.UID {
+				serial = max(serial, s.Serial)
+			}
+		case identity.InviteStatement:
+			if s.Subject == subject {
+				serial = max(serial, s.Serial)
+			}
+		case identity.KeyStatement:
+			if s.Subject == subject {
+				serial = max(serial, s.Serial)
+			}
+		}
+	}
+	return serial
+}
+
+// user is the newest statement about a user.
+func (p statements) user(name string) (found identity.Signed, ok bool) {
+	for _, s := range p {
+		u, is := s.Statement.(identity.UserStatement)
+		if is && u.User == name && (!ok || u.Serial > found.Statement.(identity.UserStatement).Serial) {
+			found, ok = s, true
+		}
+	}
+	return found, ok
+}
+
+// pen signs statements: with the domain key, or with the key of an admin.
+type pen struct {
+	key     crypto.Signer
+	signers []string // the statements about the admin's key; nil for the domain key
+	seen    uint64   // serial of the newest list
+}
+
+// pen is what this account signs with. Admins are stated by the domain key alone.
+func (a *Account) pen(admins bool) (p pen, err error) {
+	p.seen, _ = a.state.owner.Serials()
+	if chain := a.state.owner.Chain(); !admins && len(chain) == 2 {
+		s, err := a.state.owner.Statement()
+		u, _ := s.Statement.(identity.UserStatement)
+		if err == nil && u.Role == identity.RoleAdmin {
+			p.key, p.signers = a.state.Key, chain
+			return p, nil
+		}
+	}
+	p.key, err = a.domainKey()
+	if transport.ReasonOf(err) == transport.Policy && !admins {
+		err = fail(transport.Policy, "sign statement", errors.New("only an admin whose key is confirmed may do this; "+
+			"whoever has the domain key confirms it by hawser user list"))
+	}
+	return p, err
+}
+
+// serial is that of the next statement about a subject.
+func (a *Account) serial(pool statements, subject identity.Subject) (uint64, error) {
+	serial, err := identity.NextSerial(pool.newest(subject), a.m.now())
+	if err != nil {
+		return 0, fail(transport.Policy, "sign statement", err)
+	}
+	return serial, nil
+}
+
+// invite makes a code for a subject. The server gets of it what it may have.
+func (a *Account) invite(p pen, subject identity.Signed, serial uint64, life time.Duration) (identity.OwnerCode, api.NewCode, error) {
+	code := identity.NewOwnerCode()
+	end := time.UnixMilli(int64(serial)).Add(life)
+	invitation, err := a.state.owner.Pinned().Invite(code, subject, 0, end, serial+1, p.seen, p.key)
+	if err != nil {
+		return code, api.NewCode{}, err
+	}
+	sent, err := api.CodeOf(code, invitation, a.rootPin(), p.signers)
+	return code, sent, err
+}
+
+// confirmed is a key that an admin's Manager has confirmed: the invite that stated it is not needed any more.
+type confirmed struct {
+	Subject identity.Subject `json:"subject"`
+	SPKI    identity.SPKI    `json:"spki_sha256"`
+}
+
+// confirm states the keys that came with an invite of an admin or of the domain key, and that nobody has confirmed yet: so
+// they last. Keys of admins are confirmed by the domain key alone; without it they wait.
+func (a *Account) confirm(ctx context.Context, pool statements) (statements, []confirmed, error) {
+	p, err := a.pen(false)
+	if err != nil {
+		return pool, nil, nil // who may sign nothing confirms nothing
+	}
+	var done []confirmed
+	v := identity.Verifier{Pinned: a.state.owner.Pinned(), Lists: a.state.owner.Lists()}
+	var texts []string
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if !ok || key.Serial != 0 || pool.isConfirmed(key) {
+			continue
+		}
+		peer := identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}
+		chain, err := v.Assemble(pool, peer, identity.StatementTime(a.m.now(), v.Lists, time.Time{}, time.Time{}))
+		if err != nil || invitedByUser(chain, key) {
+			continue
+		}
+		signer := p.key
+		if u, ok := pool.user(key.User); ok && u.Statement.(identity.UserStatement).Role == identity.RoleAdmin {
+			if signer, err = a.domainKey(); err != nil {
+				continue
+			}
+		}
+		serial, err := a.serial(pool, key.Subject)
+		if err != nil {
+			return pool, nil, err
+		}
+		key.Serial = serial
+		stated, err := identity.Sign(key, signer)
+		if err != nil {
+			return pool, nil, err
+		}
+		pool, texts = append(pool, stated), append(texts, stated.JWS)
+		done = append(done, confirmed{key.Subject, key.Key.SPKI()})
+	}
+	if len(texts) == 0 {
+		return pool, nil, nil
+	}
+	if err := a.publish(ctx, texts...); err != nil {
+		return pool, nil, err
+	}
+	_, err = a.state.owner.Take(texts, a.m.now()) // its own key may be among them
+	return pool, done, asUsage(err)
+}
+
+func (p statements) isConfirmed(key identity.KeyStatement) bool {
+	return slices.ContainsFunc(p, func(s identity.Signed) bool {
+		other, ok := s.Statement.(identity.KeyStatement)
+		return ok && other.Serial != 0 && other.Subject == key.Subject && other.Key == key.Key
+	})
+}
+
+// invitedByUser reports whether a key of the user himself, and no admin, has signed the invite: a person looks at that one.
+func invitedByUser(chain []string, key identity.KeyStatement) bool {
+	if len(chain) < 4 {
+		return false
+	}
+	s, err := identity.ParseStatement(chain[3])
+	own, ok := s.Statement.(identity.KeyStatement)
+	return err == nil && ok && own.Subject == key.Subject
+}
+
+func nameOf(key identity.KeyStatement) identity.Name {
+	if key.User != "" {
+		return identity.UserName(key.Domain, key.User)
+	}
+	return identity.DeviceName(key.Domain, key.UID)
+}
+
+// judge tells what the owner says of the device of an offer, before a byte goes to it. Lists that this end lacks are asked
+// for first.
+func (a *Account) judge(ctx context.Context, device string, o wire.Offer) (identity.Verdict, error) {
+	op := "open session with " + device
+	name, err := identity.ParseName(o.Peer)
+	if err != nil || name.Kind != identity.KindDevice {
+		return identity.Verdict{}, fail(transport.Protocol, op, errors.New("the offer names no device"))
+	}
+	peer := identity.Peer{Name: name, SPKI: o.PeerSPKI}
+	known, err := a.home.readDevices()
+	if err != nil {
+		return identity.Verdict{}, err
+	}
+	verdict, err := a.state.owner.Judge(o.Statements, peer, known.serial(name.ID), a.m.now())
+	// A list that is not here, or a change of the domain key.
+	if fault := identity.FaultOf(err); fault == identity.FaultStale || fault == identity.FaultNotStated {
+		if _, err := a.read(ctx); err != nil {
+			return verdict, err
+		}
+		verdict, err = a.state.owner.Judge(o.Statements, peer, known.serial(name.ID), a.m.now())
+	}
+	if err == nil {
+		err = verdict.Device.Answers(device)
+	}
+	if err == nil {
+		err = known.check(device, name.ID)
+	}
+	if err != nil {
+		return verdict, fail(refusalOf(err), op, fmt.Errorf("by the owner's statements: %w", err))
+	}
+	return verdict, a.home.learnDevice(name.ID, knownDevice{verdict.Device.Name, verdict.Device.Serial})
+}
+
+// refusalOf is the reason of a refusal by statements. Two faults mean something else where certificates are judged: there,
+// this user would be told to log in again.
+func refusalOf(err error) transport.Reason {
+	switch identity.FaultOf(err) {
+	case identity.FaultMalformed:
+		return transport.Protocol
+	case identity.FaultExpired:
+		return transport.NotStated
+	}
+	return transport.ReasonOf(err)
+}
+
+// label names this computer for people who look at a user's keys.
+func label() string {
+	host, err := os.Hostname()
+	if err != nil || identity.CheckDisplayName(host) != nil {
+		return ""
+	}
+	return host
+}
+
+// userPath is the path of a user. Checked here, so that a typing error is found without a network.
+func userPath(user string) (string, error) {
+	if err := identity.CheckLabel(user); err != nil {
+		return "", usage("user: %w", err)
+	}
+	return "/users/" + url.PathEscape(user), nil
+}

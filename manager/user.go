@@ -1,0 +1,256 @@
+package manager
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/api"
+)
+
+// userLife is how long a user is stated, unless somebody says less (identity §11.2 allows a day more).
+const userLife = 365 * 24 * time.Hour
+
+// UserRights is what an admin says of a user.
+type UserRights struct {
+	Role    identity.Role
+	Devices []string      // UIDs and folders, or "*"; not of an admin
+	Targets []string      // see identity.ParseTarget, or "*"; not of an admin
+	Life    time.Duration // zero: a year
+}
+
+// NewUser is a user who has not logged in yet, or who gets another code.
+type NewUser struct {
+	Name    string        `json:"name"`
+	Role    identity.Role `json:"role"`
+	Code    string        `json:"code"` // shown once; no server has it
+	Expires time.Time     `json:"expires"`
+}
+
+// AddUser states a user and makes the code for his login. Admins are stated by the domain key, everybody else by any admin.
+// Reason name-taken when the domain has one of that name.
+func (a *Account) AddUser(ctx context.Context, name string, r UserRights) (u NewUser, err error) {
+	if _, err := userPath(name); err != nil {
+		return u, err
+	}
+	pool, err := a.readAndConfirm(ctx)
+	if err != nil {
+		return u, err
+	}
+	p, err := a.pen(r.Role == identity.RoleAdmin)
+	if err != nil {
+		return u, err
+	}
+	serial, err := a.serial(pool, identity.Subject{User: name})
+	if err != nil {
+		return u, err
+	}
+	s := identity.UserStatement{Domain: a.state.config.Domain, User: name, Role: r.Role, Serial: serial, Seen: p.seen}
+	if r.Life == 0 {
+		r.Life = userLife
+	}
+	s.Exp = time.UnixMilli(int64(serial)).Add(r.Life).Unix()
+	if r.Role != identity.RoleAdmin {
+		s.Scope = &identity.Scope{Devices: sorted(r.Devices), Targets: sorted(r.Targets)}
+	}
+	subject, err := identity.Sign(s, p.key)
+	if err != nil {
+		return u, usage("state user %s: %w", name, err)
+	}
+	return a.sendCode(ctx, p, subject, serial, "add user "+name, "/users")
+}
+
+// UserCode makes another code for a user: for another computer, or when the last one was lost. Codes that were not used yet
+// end by themselves.
+func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err error) {
+	path, err := userPath(name)
+	if err != nil {
+		return u, err
+	}
+	pool, err := a.readAndConfirm(ctx)
+	if err != nil {
+		return u, err
+	}
+	subject, ok := pool.user(name)
+	if !ok {
+		return u, fail(api.NotFound, "make code for "+name, nil)
+	}
+	p, err := a.pen(subject.Statement.(identity.UserStatement).Role == identity.RoleAdmin)
+	if err != nil {
+		return u, err
+	}
+	serial, err := a.serial(pool, identity.Subject{User: name})
+	if err != nil {
+		return u, err
+	}
+	return a.sendCode(ctx, p, subject, serial, "make code for "+name, path+"/code")
+}
+
+// sendCode makes a code and gives the server its part. A lookup id that is in use already is drawn again.
+func (a *Account) sendCode(ctx context.Context, p pen, subject identity.Signed, serial uint64, op, path string) (u NewUser, err error) {
+	s := subject.Statement.(identity.UserStatement)
+	u = NewUser{Name: s.User, Role: s.Role}
+	for range maxTries {
+		var code identity.OwnerCode
+		var sent api.NewCode
+		if code, sent, err = a.invite(p, subject, serial, codeLife); err != nil {
+			return u, err
+		}
+		var answer api.NewSubject
+		err = a.do(ctx, op, http.MethodPost, path, api.UserRequest{Code: sent}, &answer)
+		u.Code, u.Expires = code.String(), answer.Expires
+		if transport.ReasonOf(err) != transport.CodeTaken {
+			break
+		}
+	}
+	return u, err
+}
+
+// Users lists the users of the domain. It is never nil, so that JSON has a list. Keys that wait for an admin are confirmed.
+func (a *Account) Users(ctx context.Context) ([]api.User, error) {
+	if _, err := a.readAndConfirm(ctx); err != nil {
+		return nil, err
+	}
+	var answer api.Users
+	err := a.do(ctx, "list users", http.MethodGet, "/users", nil, &answer)
+	return list(answer.Users), err
+}
+
+// RevokeUser shuts a user out: by a list that every gateway learns, and in the registry. His sessions end at once where the
+// list arrives. He comes back only by a new statement and a new key. What he has stated as an admin is stated again first,
+// so that nobody is lost with him (identity §15.6).
+func (a *Account) RevokeUser(ctx context.Context, name string) error {
+	path, err := userPath(name)
+	if err != nil {
+		return err
+	}
+	op := "revoke user " + name
+	pool, err := a.readAndConfirm(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := a.pen(false)
+	if err != nil {
+		return err
+	}
+	serial, err := a.serial(pool, identity.Subject{User: name})
+	if err != nil {
+		return err
+	}
+	entry := identity.Entry{Subject: identity.Subject{User: name}, All: serial, Until: a.m.now().Add(identity.EntryLifetime).Unix()}
+	adopted, err := a.adopt(pool, entry)
+	if err != nil {
+		return err
+	}
+	if err := a.publishAll(ctx, adopted); err != nil {
+		return err
+	}
+	next, err := a.state.owner.Lists().Next(a.state.owner.Pinned(), []identity.Entry{entry}, a.m.now())
+	if err != nil {
+		return fail(transport.ReasonOf(err), op, err)
+	}
+	signed, err := identity.Sign(next, p.key)
+	if err != nil {
+		return err
+	}
+	texts := append([]string{signed.JWS}, p.signers...)
+	// Here first: what this Manager has signed it never forgets, whatever the server does with it.
+	if _, err := a.state.owner.Take(texts, a.m.now()); err != nil {
+		return asUsage(err)
+	}
+	return a.do(ctx, op, http.MethodPost, path+"/revoke", api.Statements{Statements: texts}, nil)
+}
+
+// RenewUser states a user again for as long as the last time, with the rights that he has, and his confirmed keys.
+func (a *Account) RenewUser(ctx context.Context, name string) (u identity.UserStatement, err error) {
+	if _, err := userPath(name); err != nil {
+		return u, err
+	}
+	pool, err := a.readAndConfirm(ctx)
+	if name == a.state.config.User && transport.ReasonOf(err) == transport.NotStated {
+		// An admin whose own statement has ended is shown nothing. With the domain key he states himself.
+		pool, err = parsed(a.state.owner.Chain()), nil
+	}
+	if err != nil {
+		return u, err
+	}
+	old, ok := pool.user(name)
+	if !ok {
+		return u, fail(api.NotFound, "renew user "+name, nil)
+	}
+	u = old.Statement.(identity.UserStatement)
+	p, err := a.pen(u.Role == identity.RoleAdmin)
+	if err != nil {
+		return u, err
+	}
+	if u.Serial, err = a.serial(pool, identity.Subject{User: name}); err != nil {
+		return u, err
+	}
+	u.Seen, u.Exp = p.seen, time.UnixMilli(int64(u.Serial)).Add(lifeOf(old.Statement.(identity.UserStatement))).Unix()
+	texts, err := signAll(p, u)
+	if err != nil {
+		return u, err
+	}
+	var renewed []identity.PublicKey
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if !ok || key.User != name || key.Serial == 0 || slices.Contains(renewed, key.Key) {
+			continue
+		}
+		renewed, key.Serial = append(renewed, key.Key), u.Serial
+		signed, err := signAll(p, key)
+		if err != nil {
+			return u, err
+		}
+		texts = append(texts, signed...)
+	}
+	if err := a.publish(ctx, texts...); err != nil {
+		return u, err
+	}
+	_, err = a.state.owner.Take(texts, a.m.now()) // it may be this user
+	return u, asUsage(err)
+}
+
+// lifeOf is for how long a statement was made.
+func lifeOf(u identity.UserStatement) time.Duration {
+	return time.Unix(u.Exp, 0).Sub(time.UnixMilli(int64(u.Serial))).Round(time.Second)
+}
+
+func parsed(texts []string) (pool statements) {
+	for _, jws := range texts {
+		if s, err := identity.ParseStatement(jws); err == nil {
+			pool = append(pool, s)
+		}
+	}
+	return pool
+}
+
+func signAll(p pen, s identity.Statement) ([]string, error) {
+	signed, err := identity.Sign(s, p.key)
+	return []string{signed.JWS}, err
+}
+
+// readAndConfirm is what every command of an admin does first.
+func (a *Account) readAndConfirm(ctx context.Context) (statements, error) {
+	pool, err := a.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pool, done, err := a.confirm(ctx, pool)
+	for _, c := range done {
+		a.m.log().Info("key confirmed", "user", clean(c.Subject.User), "uid", c.Subject.UID, "key", c.SPKI)
+	}
+	return pool, err
+}
+
+func sorted(list []string) []string {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	if list = slices.Compact(list); list == nil {
+		list = []string{}
+	}
+	return list
+}
