@@ -119,6 +119,11 @@ func (l *Lists) Entries() []Entry {
 // what a signer has seen.
 func (l *Lists) Newest(domain PublicKey) uint64 { return l.newest(domain, nil) }
 
+// NewestBeside is Newest without the lists of whoever is struck by entries: he may have used up the serials.
+func (l *Lists) NewestBeside(domain PublicKey, entries []Entry) uint64 {
+	return l.newest(domain, entries)
+}
+
 // newest leaves out the lists of whoever is struck by entries.
 func (l *Lists) newest(domain PublicKey, entries []Entry) (serial uint64) {
 	if l != nil {

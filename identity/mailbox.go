@@ -45,7 +45,8 @@ func (v Verifier) signer(s Signed, pool []Signed, now time.Time) (InviteStatemen
 		switch k := by.Statement.(type) {
 		case InviteStatement:
 			key, ok := s.Statement.(KeyStatement)
-			if ok && key.Subject == k.Subject && s.SignedBy(k.Key) {
+			// Its serial is 0, so that no two statements vouch for each other: an invite leads to a key with another one.
+			if ok && key.Serial == 0 && key.Subject == k.Subject && s.SignedBy(k.Key) {
 				if refusal = v.Keep(by, pool, now); refusal == nil {
 					return k, nil
 				}

@@ -81,3 +81,19 @@ func TestKeepTakesWhatSomebodyWillBelieve(t *testing.T) {
 		t.Errorf("a device ends %v", end)
 	}
 }
+
+// Whoever may send statements can send two that vouch for each other: his invite, signed by the key that it states.
+func TestKeepRefusesStatementsThatSignEachOther(t *testing.T) {
+	o, now := identitytest.NewOwner("plant"), time.Now()
+	own, invited := identitytest.NewKey(), identitytest.NewKey()
+	bob := identity.Subject{User: "bob"}
+	key := must(identity.Sign(identity.KeyStatement{Domain: "plant", Subject: bob, Serial: 1, Key: must(identity.NewPublicKey(own.Public()))}, invited))
+	invite := must(identity.Sign(identity.InviteStatement{Domain: "plant", Subject: bob, Key: must(identity.NewPublicKey(invited.Public())),
+		Exp: now.Unix() + 3600, Serial: o.Serial()}, own))
+	v := identity.Verifier{Pinned: o.Pinned}
+	for _, s := range []identity.Signed{key, invite} {
+		if got := identity.FaultOf(v.Keep(s, []identity.Signed{key, invite}, now)); got != identity.FaultNotStated {
+			t.Errorf("%T: %q", s.Statement, got)
+		}
+	}
+}

@@ -48,10 +48,10 @@ func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, 
 				if is.Role == identity.RoleAdmin {
 					return nil, fail(transport.Policy, "state "+is.User+" again", errors.New("an admin who hangs on an admin cannot be"))
 				}
-				is.Serial = serial
+				is.Serial, is.Seen = serial, p.seen
 				s = is
 			case identity.DeviceStatement:
-				is.Serial = serial
+				is.Serial, is.Seen = serial, p.seen
 				s = is
 			case identity.KeyStatement:
 				is.Serial = serial

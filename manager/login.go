@@ -239,6 +239,9 @@ func (h home) endLogin(s state, l learnt, now time.Time) (state, error) {
 		return s, err
 	}
 	o, err := owner.Create(string(h), self, l.key)
+	if identity.FaultOf(err) != "" {
+		return s, fail(transport.ReasonOf(err), "log in", err)
+	}
 	if err != nil {
 		return s, asUsage(err)
 	}

@@ -190,14 +190,14 @@ func TestARevocationIsSignedAndKept(t *testing.T) {
 			decode(r, &sent)
 			problemAnswer(503, "busy", "try later")(w, r)
 		})
-		if err := a.RevokeUser(t.Context(), "ann"); transport.ReasonOf(err) != transport.Busy {
+		if err := a.RevokeUser(t.Context(), "ann", false); transport.ReasonOf(err) != transport.Busy {
 			t.Errorf("the server refused: %v", err)
 		}
 		f.answer("POST /users/bob/revoke", func(w http.ResponseWriter, r *http.Request) {
 			decode(r, &sent)
 			w.WriteHeader(http.StatusNoContent)
 		})
-		if err := a.RevokeUser(t.Context(), "bob"); err != nil {
+		if err := a.RevokeUser(t.Context(), "bob", false); err != nil {
 			t.Error(err)
 		}
 		var users []string

@@ -97,8 +97,8 @@ func (a *Account) nextKey() (crypto.Signer, error) {
 	return key, asUsage(durable.WriteFile(a.home.path(nextFile), b, credential.Private))
 }
 
-// restate is the old key's word that the new one takes its place, and what the old key has signed, by the new one. The
-// user of this account comes first: from then on he is an admin by the new key.
+// restate is the old key's word that the new one takes its place, and what the old key has signed, by the new one: first the
+// list, then the user of this account, who is an admin by the new key from then on.
 func (a *Account) restate(pool statements, old, next crypto.Signer) (texts []string, r Rotated, err error) {
 	was, err1 := identity.NewPublicKey(old.Public())
 	is, err2 := identity.NewPublicKey(next.Public())
@@ -122,6 +122,14 @@ func (a *Account) restate(pool statements, old, next crypto.Signer) (texts []str
 		}
 	}
 	v := identity.Verifier{Pinned: identity.Pinned{Domain: domain, Key: was}, Lists: a.state.owner.Lists()}
+	// Before all that must have it: a list that the old key's statements name is no list of the new key.
+	list, err := v.Lists.Next(identity.Pinned{Domain: domain, Key: is}, nil, now)
+	if err != nil {
+		return nil, r, fail(transport.ReasonOf(err), "change domain key", err)
+	}
+	if err := sign(list, next); err != nil {
+		return nil, r, err
+	}
 	live := func(s identity.Signed) bool {
 		return s.SignedBy(was) && v.Keep(s, pool, identity.StatementTime(now, v.Lists, now, now)) == nil
 	}
@@ -141,11 +149,11 @@ func (a *Account) restate(pool statements, old, next crypto.Signer) (texts []str
 		for _, s := range pool.latest(subject, live) {
 			switch s := s.(type) {
 			case identity.UserStatement:
-				s.Serial = serial
+				s.Serial, s.Seen = serial, list.Serial
 				r.Users = append(r.Users, s.User)
 				err = sign(s, next)
 			case identity.DeviceStatement:
-				s.Serial = serial
+				s.Serial, s.Seen = serial, list.Serial
 				r.Devices++
 				err = sign(s, next)
 			case identity.KeyStatement:
@@ -160,11 +168,7 @@ func (a *Account) restate(pool statements, old, next crypto.Signer) (texts []str
 			}
 		}
 	}
-	list, err := v.Lists.Next(identity.Pinned{Domain: domain, Key: is}, nil, now)
-	if err != nil {
-		return nil, r, fail(transport.ReasonOf(err), "change domain key", err)
-	}
-	return texts, r, sign(list, next)
+	return texts, r, nil
 }
 
 func order(later bool) int {

@@ -48,12 +48,16 @@ func (s *live) exchange(ctx context.Context, verdict identity.Verdict) error {
 	if verdict.Device.Serial > peer.Device {
 		news = append(news, s.offer.Statements...)
 	}
-	if len(news) > 0 {
+	// As far as a line may carry it: the lists come first, which are what protects.
+	for ; len(news) > 0; news = news[:len(news)-1] {
 		b, err := json.Marshal(wire.Statements{Statements: news})
 		if err == nil {
 			err = s.Tell(b)
 		}
-		if err != nil {
+		if err == nil {
+			break
+		}
+		if transport.ReasonOf(err) != transport.Protocol || s.Err() != nil {
 			return err
 		}
 	}

@@ -112,7 +112,9 @@ type pen struct {
 
 // pen is what this account signs with. Admins are stated by the domain key alone.
 func (a *Account) pen(admins bool) (p pen, err error) {
-	p.seen, _ = a.state.owner.Serials()
+	lists := a.state.owner.Lists()
+	// A list of whoever is struck reaches nobody any more who does not have it.
+	p.seen = lists.NewestBeside(a.state.owner.Pinned().Key, lists.Entries())
 	if chain := a.state.owner.Chain(); !admins && len(chain) == 2 {
 		s, err := a.state.owner.Statement()
 		u, _ := s.Statement.(identity.UserStatement)
@@ -131,7 +133,7 @@ func (a *Account) pen(admins bool) (p pen, err error) {
 
 // serial is that of the next statement about a subject.
 func (a *Account) serial(pool statements, subject identity.Subject) (uint64, error) {
-	serial, err := identity.NextSerial(pool.newest(subject), a.m.now())
+	serial, err := identity.NextSerial(a.proven(pool, subject).newest(subject), a.m.now())
 	if err != nil {
 		return 0, fail(transport.Policy, "sign statement", err)
 	}
@@ -176,8 +178,19 @@ func (a *Account) confirm(ctx context.Context, pool statements) (statements, []c
 		if err != nil || invitedByUser(chain, key) {
 			continue
 		}
+		if twice, err := a.usedTwice(pool, chain, key); err != nil {
+			return pool, nil, err
+		} else if twice {
+			a.m.log().Warn("a code was used twice, and this key is not confirmed: revoke, and make another code",
+				"user", clean(key.User), "uid", key.UID, "key", key.Key.SPKI())
+			continue
+		}
+		first, err := identity.ParseStatement(chain[0])
+		if err != nil {
+			return pool, nil, err
+		}
 		signer := p.key
-		if u, ok := pool.user(key.User); ok && u.Statement.(identity.UserStatement).Role == identity.RoleAdmin {
+		if u, ok := first.Statement.(identity.UserStatement); ok && u.Role == identity.RoleAdmin {
 			if signer, err = a.domainKey(); err != nil {
 				continue
 			}
@@ -197,8 +210,20 @@ func (a *Account) confirm(ctx context.Context, pool statements) (statements, []c
 	if len(texts) == 0 {
 		return pool, nil, nil
 	}
-	if err := a.publish(ctx, texts...); err != nil {
+	if err := a.publish(ctx, texts...); err != nil && !isFinal(err) {
 		return pool, nil, err
+	} else if err != nil {
+		a.m.log().Warn("the server does not keep all keys that are confirmed", "err", clean(err.Error()))
+		// One by one: of whom too much is stated must not keep the others out, nor this admin from revoking him.
+		all := done
+		done = nil
+		for i, jws := range texts {
+			if err := a.publish(ctx, jws); err == nil {
+				done = append(done, all[i])
+			} else if !isFinal(err) {
+				return pool, done, err
+			}
+		}
 	}
 	_, err = a.state.owner.Take(texts, a.m.now()) // its own key may be among them
 	return pool, done, asUsage(err)

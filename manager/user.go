@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -74,7 +75,7 @@ func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err err
 	if err != nil {
 		return u, err
 	}
-	subject, ok := pool.user(name)
+	subject, ok := a.proven(pool, identity.Subject{User: name}).user(name)
 	if !ok {
 		return u, fail(api.NotFound, "make code for "+name, nil)
 	}
@@ -120,9 +121,10 @@ func (a *Account) Users(ctx context.Context) ([]api.User, error) {
 }
 
 // RevokeUser shuts a user out: by a list that every gateway learns, and in the registry. His sessions end at once where the
-// list arrives. He comes back only by a new statement and a new key. What he has stated as an admin is stated again first,
-// so that nobody is lost with him (identity §15.6).
-func (a *Account) RevokeUser(ctx context.Context, name string) error {
+// list arrives. He comes back only by a new statement and a new key. keep: what he has stated as an
+// admin is stated again first, so that nobody is lost with him (identity §15.6). Without it that falls with him: whoever has
+// stolen his key may have stated somebody, too.
+func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error {
 	path, err := userPath(name)
 	if err != nil {
 		return err
@@ -141,12 +143,14 @@ func (a *Account) RevokeUser(ctx context.Context, name string) error {
 		return err
 	}
 	entry := identity.Entry{Subject: identity.Subject{User: name}, All: serial, Until: a.m.now().Add(identity.EntryLifetime).Unix()}
-	adopted, err := a.adopt(pool, entry)
-	if err != nil {
-		return err
-	}
-	if err := a.publishAll(ctx, adopted); err != nil {
-		return err
+	if keep {
+		adopted, err := a.adopt(pool, entry)
+		if err != nil {
+			return err
+		}
+		if err := a.publishAll(ctx, adopted); err != nil {
+			return err
+		}
 	}
 	next, err := a.state.owner.Lists().Next(a.state.owner.Pinned(), []identity.Entry{entry}, a.m.now())
 	if err != nil {
@@ -177,11 +181,16 @@ func (a *Account) RenewUser(ctx context.Context, name string) (u identity.UserSt
 	if err != nil {
 		return u, err
 	}
+	subject := identity.Subject{User: name}
+	pool = a.proven(pool, subject)
 	old, ok := pool.user(name)
 	if !ok {
 		return u, fail(api.NotFound, "renew user "+name, nil)
 	}
 	u = old.Statement.(identity.UserStatement)
+	if a.struck(subject, u.Serial, identity.SPKI{}) {
+		return u, fail(transport.Revoked, "renew user "+name, errors.New("a list of the owner strikes him: add him again, with a new key"))
+	}
 	p, err := a.pen(u.Role == identity.RoleAdmin)
 	if err != nil {
 		return u, err
@@ -197,7 +206,7 @@ func (a *Account) RenewUser(ctx context.Context, name string) (u identity.UserSt
 	var renewed []identity.PublicKey
 	for _, s := range pool {
 		key, ok := s.Statement.(identity.KeyStatement)
-		if !ok || key.User != name || key.Serial == 0 || slices.Contains(renewed, key.Key) {
+		if !ok || key.Serial == 0 || slices.Contains(renewed, key.Key) || a.struck(subject, key.Serial, key.Key.SPKI()) {
 			continue
 		}
 		renewed, key.Serial = append(renewed, key.Key), u.Serial

@@ -116,13 +116,14 @@ func (a *app) userRenew() *cobra.Command {
 
 func (a *app) userRevoke() *cobra.Command {
 	var phrase passphrase
+	var keep bool
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "Shut a user out for good, and end his sessions",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.signing(cmd, &phrase, func(account *manager.Account) error {
-				if err := account.RevokeUser(cmd.Context(), args[0]); err != nil {
+				if err := account.RevokeUser(cmd.Context(), args[0], keep); err != nil {
 					return err
 				}
 				return a.print(cmd, revoked{args[0]}, func() error {
@@ -133,6 +134,7 @@ func (a *app) userRevoke() *cobra.Command {
 		},
 	}
 	phrase.flags(cmd, false)
+	cmd.Flags().BoolVar(&keep, "keep", false, "of an admin: state again whom he has added; not when somebody else may have had his key")
 	return cmd
 }
 

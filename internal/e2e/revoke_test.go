@@ -85,7 +85,7 @@ func TestARevokedUserIsCutOff(t *testing.T) {
 		stopBob()
 		stopAnn := connect(ann)
 		w.within(10*time.Second, "ann reads the PLC", w.reaches)
-		if err := tech.RevokeUser(t.Context(), "ann"); err != nil {
+		if err := tech.RevokeUser(t.Context(), "ann", false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

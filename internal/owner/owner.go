@@ -63,7 +63,8 @@ type stored struct {
 
 // Create pins a domain key for self, a device or user of that domain, and replaces what was known. Take brings the rest. The
 // lists of a domain key that was pinned before are kept, whoever kept them: a server could else have a revocation forgotten
-// by withholding it from a login or an enrollment.
+// by withholding it from a login or an enrollment. A key that has been replaced does not come back with an old code: the
+// fault is [identity.FaultNotStated].
 func Create(dir string, self identity.Peer, key identity.PublicKey) (*Owner, error) {
 	slots, err := durable.OpenSlots(dir, SlotName)
 	if err != nil {
@@ -75,9 +76,14 @@ func Create(dir string, self identity.Peer, key identity.PublicKey) (*Owner, err
 	k := known{pinned: identity.Pinned{Domain: self.Name.Domain, Key: key}}
 	if before, err := slots.Load(); err == nil && before != nil {
 		var s stored
-		if was, err := s.parse(before); err == nil && was.pinned == k.pinned {
+		was, err := s.parse(before)
+		switch {
+		case err != nil || was.pinned.Domain != k.pinned.Domain:
+		case was.pinned == k.pinned:
 			k = was
 			k.own = nil
+		case was.replaced(key):
+			return nil, &identity.Error{Fault: identity.FaultNotStated, Detail: "the domain has another key since that code was made: ask for a new code"}
 		}
 	}
 	return o, o.storeLocked(k)
@@ -174,7 +180,7 @@ func (o *Owner) Lists() *identity.Lists { return o.now().lists }
 func (o *Owner) Chain() []string { return o.now().own }
 
 // Serials are those of the newest list, and of the newest statement about a device that keeps this, 0 for none: what a
-// hello says.
+// hello says. Lists of whoever is struck do not count: with the greatest serial they would say that nothing is lacking.
 func (o *Owner) Serials() (list, device uint64) {
 	k := o.now()
 	if s, err := k.statement(); err == nil {
@@ -182,7 +188,7 @@ func (o *Owner) Serials() (list, device uint64) {
 			device = d.Serial
 		}
 	}
-	return k.lists.Newest(k.pinned.Key), device
+	return k.lists.NewestBeside(k.pinned.Key, k.lists.Entries()), device
 }
 
 // Statement is what is stated about who keeps this: a [identity.UserStatement] or [identity.DeviceStatement]. It fails
@@ -232,23 +238,32 @@ func (k known) verifier() identity.Verifier {
 // the statements about their signers, and what is new about who keeps this. It reports whether the lists say more than before. What does not count changes nothing, and what
 // does not parse is no error: an honest peer may know of more than this program. The error is that of the medium.
 func (o *Owner) Take(statements []string, now time.Time) (listed bool, err error) {
-	var pool []identity.Signed
-	for _, jws := range statements {
-		if s, err := identity.ParseStatement(jws); err == nil {
-			pool = append(pool, s)
-		}
-	}
+	pool := parse(statements)
 	err = o.update(func(before known) (known, bool) {
 		k := before.withChanges(pool) // before everything else, which it may sign
 		now := identity.StatementTime(now, k.lists, time.Time{}, time.Time{})
+		own := parse(k.own) // whoever brings a statement need not bring again who has signed the one before
+		admins := k.admins(slices.Concat(pool, own))
 		for _, s := range pool {
-			k = k.withList(s, pool, o.holder(), now)
+			k = k.withList(s, admins, o.holder(), now)
 		}
-		k = k.withOwn(pool, o.self, now)
+		k = k.withOwn(slices.Concat(admins, k.about(o.self, pool, admins), own), o.self, now)
 		listed = k.lists != before.lists
 		return k, listed || !slices.Equal(k.own, before.own) || k.pinned != before.pinned
 	})
 	return listed && err == nil, err
+}
+
+// parse leaves out what does not parse, and what is there already.
+func parse(statements []string) (pool []identity.Signed) {
+	seen := make(map[string]bool)
+	for _, jws := range statements {
+		if s, err := identity.ParseStatement(jws); err == nil && !seen[jws] {
+			seen[jws] = true
+			pool = append(pool, s)
+		}
+	}
+	return pool
 }
 
 func (o *Owner) holder() identity.Holder {
@@ -262,11 +277,12 @@ func (o *Owner) holder() identity.Holder {
 // maxChanges is how many changes of the domain key are kept for those who were away.
 const maxChanges = 8
 
-// withChanges follows the domain key, as often as it says itself that another one takes its place (identity §12.1).
+// withChanges follows the domain key, as often as it says itself that another one takes its place (identity §12.1), but never
+// back: whoever had both keys could send a verifier round and round.
 func (k known) withChanges(pool []identity.Signed) known {
 	for i := 0; i < len(pool); i++ {
 		key, err := identity.Successor(pool[i], k.pinned.Domain, k.pinned.Key)
-		if err != nil {
+		if err != nil || k.replaced(key) {
 			continue
 		}
 		k.pinned.Key = key
@@ -277,17 +293,103 @@ func (k known) withChanges(pool []identity.Signed) known {
 	return k
 }
 
-// withList adds a list, and keeps it for others.
-func (k known) withList(s identity.Signed, pool []identity.Signed, h identity.Holder, now time.Time) known {
+// replaced reports whether a key is one that another has taken the place of.
+func (k known) replaced(key identity.PublicKey) bool {
+	return slices.ContainsFunc(k.changes, func(jws string) bool {
+		s, err := identity.ParseStatement(jws)
+		change, ok := s.Statement.(identity.DomainStatement)
+		return err == nil && ok && change.Old == key
+	})
+}
+
+// admins are the statements of a pool by which the domain key states admins and their keys. Signatures are verified here, once
+// each: what a peer sends who is not judged yet must not cost more than its length.
+func (k known) admins(pool []identity.Signed) (proven []identity.Signed) {
+	names := make(map[string]bool)
+	for _, s := range pool {
+		u, ok := s.Statement.(identity.UserStatement)
+		if ok && u.Role == identity.RoleAdmin && s.SignedBy(k.pinned.Key) {
+			names[u.User] = true
+			proven = append(proven, s)
+		}
+	}
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if ok && names[key.User] && key.Serial != 0 && s.SignedBy(k.pinned.Key) {
+			proven = append(proven, s)
+		}
+	}
+	return proven
+}
+
+// about are the statements of a pool about who keeps this, as far as their signatures lead to the domain key.
+func (k known) about(self identity.Peer, pool, admins []identity.Signed) (proven []identity.Signed) {
+	signers := []identity.PublicKey{k.pinned.Key}
+	for _, s := range admins {
+		if key, ok := s.Statement.(identity.KeyStatement); ok {
+			signers = append(signers, key.Key)
+		}
+	}
+	find := func(wanted func(identity.Signed) bool) {
+		for _, s := range pool {
+			if nameOf(s.Statement) == self.Name && wanted(s) && slices.ContainsFunc(signers, s.SignedBy) {
+				proven = append(proven, s)
+			}
+		}
+	}
+	find(func(identity.Signed) bool { return true })
+	signers = nil // his own keys sign invites, and invites sign his keys
+	for _, s := range proven {
+		if key, ok := s.Statement.(identity.KeyStatement); ok && key.User != "" {
+			signers = append(signers, key.Key)
+		}
+	}
+	find(func(s identity.Signed) bool { _, ok := s.Statement.(identity.InviteStatement); return ok })
+	signers = nil
+	for _, s := range proven {
+		if invite, ok := s.Statement.(identity.InviteStatement); ok {
+			signers = append(signers, invite.Key)
+		}
+	}
+	find(func(s identity.Signed) bool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		return ok && key.Key.SPKI() == self.SPKI
+	})
+	return proven
+}
+
+// nameOf is whom a statement is about; zero for lists and changes of the domain key.
+func nameOf(s identity.Statement) identity.Name {
+	subject := func(domain string, s identity.Subject) identity.Name {
+		if s.User != "" {
+			return identity.UserName(domain, s.User)
+		}
+		return identity.DeviceName(domain, s.UID)
+	}
+	switch s := s.(type) {
+	case identity.UserStatement:
+		return identity.UserName(s.Domain, s.User)
+	case identity.DeviceStatement:
+		return identity.DeviceName(s.Domain, s.UID)
+	case identity.InviteStatement:
+		return subject(s.Domain, s.Subject)
+	case identity.KeyStatement:
+		return subject(s.Domain, s.Subject)
+	}
+	return identity.Name{}
+}
+
+// withList adds a list, and keeps it for others. admins are what proves who signs.
+func (k known) withList(s identity.Signed, admins []identity.Signed, h identity.Holder, now time.Time) known {
 	if _, ok := s.Statement.(identity.ListStatement); !ok {
 		return k
 	}
-	lists, err := k.lists.Add(s, pool, k.pinned, h, now)
+	lists, err := k.lists.Add(s, admins, k.pinned, h, now)
 	if err != nil || lists == k.lists {
 		return k
 	}
 	k.lists = lists
-	fresh := append([]string{s.JWS}, signers(s, pool)...)
+	fresh := append([]string{s.JWS}, signers(s, admins)...)
 	// The newest first. One by the domain key takes the place of all before it.
 	if !s.SignedBy(k.pinned.Key) {
 		for _, jws := range k.news {
@@ -301,14 +403,14 @@ func (k known) withList(s identity.Signed, pool []identity.Signed, h identity.Ho
 }
 
 // signers are the statements about the admin's key that signed a list, none for the domain key.
-func signers(list identity.Signed, pool []identity.Signed) (texts []string) {
-	for _, s := range pool {
+func signers(list identity.Signed, admins []identity.Signed) (texts []string) {
+	for _, s := range admins {
 		key, ok := s.Statement.(identity.KeyStatement)
 		if !ok || !list.SignedBy(key.Key) {
 			continue
 		}
 		texts = append(texts, s.JWS)
-		for _, u := range pool {
+		for _, u := range admins {
 			if user, ok := u.Statement.(identity.UserStatement); ok && user.User == key.User {
 				texts = append(texts, u.JWS)
 			}
@@ -324,13 +426,8 @@ func size(texts []string) (n int) {
 	return n
 }
 
-// withOwn takes a better chain of who keeps this, if there is one now.
+// withOwn takes a better chain of who keeps this, if there is one now. The present one is in the pool.
 func (k known) withOwn(pool []identity.Signed, self identity.Peer, now time.Time) known {
-	for _, jws := range k.own {
-		if s, err := identity.ParseStatement(jws); err == nil {
-			pool = append(pool, s)
-		}
-	}
 	v := k.verifier()
 	v.Pins = nil // they are about others
 	if chain, err := v.Assemble(pool, self, now); err == nil {
@@ -350,7 +447,7 @@ func (o *Owner) News(domain identity.SPKI, list, device uint64) (news []string) 
 	if !domain.IsZero() && domain != k.pinned.Key.SPKI() {
 		news = slices.Clone(k.changes)
 	}
-	if newest > list {
+	if newest != list { // also one that is greater: it may be that of a thief, whose end is in these
 		news = append(news, k.news...)
 	}
 	if own > device {

@@ -243,3 +243,100 @@ func TestListsOutliveTheKeyOfWhoKeepsThem(t *testing.T) {
 		t.Error("another domain key has the lists of the one before")
 	}
 }
+
+// Whoever had a domain key can sign the way back. A verifier that followed it would go round for ever.
+func TestADomainKeyThatWasReplacedDoesNotComeBack(t *testing.T) {
+	g := newGateway(t)
+	next := identitytest.NewOwner("plant")
+	there := g.owner.Sign(identity.DomainStatement{Domain: "plant", Old: g.owner.Key, New: next.Key, Serial: 1})
+	back := next.Sign(identity.DomainStatement{Domain: "plant", Old: next.Key, New: g.owner.Key, Serial: 2})
+	for _, statements := range [][]string{{there.JWS, back.JWS}, {back.JWS}, {back.JWS, there.JWS}} {
+		if g.take(statements...); g.Pinned().Key != next.Key {
+			t.Fatal("the key is not the one that the first named")
+		}
+	}
+	// Nor by an old code.
+	if _, err := Create(g.dir, g.peer, g.owner.Key); identity.FaultOf(err) != identity.FaultNotStated {
+		t.Errorf("pinned again: %v", err)
+	}
+	if g.reopen(); g.Pinned().Key != next.Key {
+		t.Error("the key is another one after an old code")
+	}
+}
+
+// What comes beside a list is kept for others only as far as it proves the list: else a peer fills their room with rubbish.
+func TestOnlyWhatProvesAListIsKeptForOthers(t *testing.T) {
+	g := newGateway(t)
+	thief, ada := identitytest.NewOwner("plant"), identitytest.NewKey()
+	statements := g.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())
+	serial := g.owner.Serial()
+	list, err := identity.Sign(identity.ListStatement{Domain: "plant", Serial: serial, Iat: int64(serial / 1000), Entries: []identity.Entry{}}, ada)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rubbish []string
+	for range 50 {
+		rubbish = append(rubbish, thief.UserChain("ada", identity.RoleAdmin, nil, ada.Public())...)
+	}
+	if !g.take(append(append(rubbish, list.JWS), statements...)...) {
+		t.Fatal("the list does not count")
+	}
+	if news := g.News(identity.SPKI{}, 0, identity.MaxSerial); len(news) != 3 {
+		t.Errorf("%d statements are kept of a list and two statements about its signer", len(news))
+	}
+}
+
+// A peer sends what it likes before anybody has judged it: what nobody signed who may is not tried with everything else.
+func TestOnlyWhatTheOwnerSignedIsPutTogether(t *testing.T) {
+	g := newGateway(t)
+	thief, uid := identitytest.NewOwner("plant"), must(identity.ParseUID(g.peer.Name.ID))
+	genuine := g.owner.Device(uid, "press 5")
+	pool := []string{genuine.JWS, genuine.JWS}
+	for range 20 {
+		_, said := thief.Invite(thief.Device(uid, "x"))
+		pool = append(pool, said.Subject.JWS, said.Invite.JWS, thief.DeviceKey(uid, identitytest.NewKey().Public()).JWS)
+	}
+	k := g.now()
+	if about := k.about(g.peer, parse(pool), k.admins(parse(pool))); len(about) != 1 || about[0].JWS != genuine.JWS {
+		t.Errorf("%d statements of %d are tried", len(about), len(pool))
+	}
+}
+
+// Whoever has an admin's key can give a gateway a list with the greatest serial. It must still hear that he is shut out.
+func TestTheGreatestSerialHidesNoRevocation(t *testing.T) {
+	g, technician := newGateway(t), newGateway(t)
+	technician.owner, technician.peer = g.owner, identity.Peer{Name: identity.UserName("plant", "tech")}
+	technician.Owner = must(Create(t.TempDir(), technician.peer, g.owner.Key))
+	ada := identitytest.NewKey()
+	admin := g.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())
+	last := must(identity.Sign(identity.ListStatement{Domain: "plant", Serial: identity.MaxSerial, Iat: time.Now().Unix(), Entries: []identity.Entry{}}, ada))
+	bob := identitytest.NewKey()
+	other := g.owner.UserChain("bob", identity.RoleAdmin, nil, bob.Public())
+	serial := g.owner.Serial()
+	end := must(identity.Sign(identity.ListStatement{Domain: "plant", Serial: serial, Iat: int64(serial / 1000), Entries: []identity.Entry{
+		{Subject: identity.Subject{User: "ada"}, All: serial, Until: time.Now().Add(time.Hour).Unix()}}}, bob))
+	g.take(append(admin, last.JWS)...)
+	for _, known := range [][]string{append(admin, last.JWS), append(other, end.JWS)} {
+		if _, err := technician.Take(known, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, _ := g.Serials()
+	if !g.take(technician.News(identity.SPKI{}, list, identity.MaxSerial)...) {
+		t.Fatal("the gateway is not told")
+	}
+	list, _ = g.Serials()
+	if fault := g.user(admin, "ada", must(identity.SPKIOf(ada.Public()))); fault != identity.FaultRevoked || list != serial {
+		t.Errorf("ada: %q; the newest list is %d, want %d", fault, list, serial)
+	}
+	if news := technician.News(identity.SPKI{}, list, identity.MaxSerial); len(news) != 0 {
+		t.Errorf("it is told again: %d", len(news))
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

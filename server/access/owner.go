@@ -103,6 +103,11 @@ func readOwner(tx *store.Tx, domain string, now time.Time) (*owner, error) {
 			o.addList(row, s, now)
 		}
 	}
+	// Whoever is struck has said his last: his lists would take the room of that which strikes him.
+	o.lists = slices.DeleteFunc(o.lists, func(l ownerList) bool {
+		s, err := identity.ParseStatement(l.jws)
+		return err == nil && identity.FaultOf(o.verifier().Keep(s, o.people, now)) == identity.FaultRevoked
+	})
 	slices.SortStableFunc(o.lists, func(a, b ownerList) int { return -compareSerials(a.serial, b.serial) })
 	return o, nil
 }

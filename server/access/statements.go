@@ -19,21 +19,25 @@ import (
 )
 
 // How many statements there are about one subject: some for each of its machines. Who has an invite can sign any number of
-// keys, and must not take the room of what an admin says.
+// keys, and who has a key any number of invites of himself; they must not take the room of what an admin says.
 const (
 	maxStated      = 128
 	maxUnconfirmed = 16
+	maxInvites     = 64
 )
 
 // roomFor refuses one statement too many about a subject, of which there are these.
 func roomFor(row *store.Statement, of []store.Statement) error {
-	n := 0
+	keys, invites := 0, 0
 	for _, has := range of {
 		if has.Typ == typKey && has.Serial == 0 {
-			n++
+			keys++
+		}
+		if has.Typ == typInvite {
+			invites++
 		}
 	}
-	if len(of) >= maxStated || row.Typ == typKey && row.Serial == 0 && n >= maxUnconfirmed {
+	if len(of) >= maxStated || row.Typ == typKey && row.Serial == 0 && keys >= maxUnconfirmed || row.Typ == typInvite && invites >= maxInvites {
 		return refuse(transport.Policy, "too much is stated of "+row.Subject)
 	}
 	return nil
@@ -131,11 +135,12 @@ func (s *Server) keepOne(tx *store.Tx, v *identity.Verifier, row *store.Statemen
 
 // keepList takes a list that is newer than all, so that two admins who sign at once do not pass each other by: the second
 // gets the first one's, and signs again. One of the domain key need only be newer than those of that key; then the others
-// are worth nothing (identity §16.1). Older lists go that say nothing more.
+// are worth nothing (identity §16.1). Lists of an admin who is struck do not count here: he may have used up the serials.
+// Older lists go that say nothing more.
 func keepList(tx *store.Tx, v *identity.Verifier, row *store.Statement, one identity.Signed, pool []identity.Signed, now time.Time) error {
 	list := one.Statement.(identity.ListStatement)
 	byDomain := one.SignedBy(v.Key)
-	if !byDomain && list.Serial <= v.Lists.Newest(v.Key) {
+	if !byDomain && list.Serial <= v.Lists.NewestBeside(v.Key, append(v.Lists.Entries(), list.Entries...)) {
 		return refuse(transport.Stale, "there is a newer list: take it, and sign again")
 	}
 	next, err := v.Lists.Add(one, pool, v.Pinned, identity.Holder{}, now)
@@ -305,7 +310,7 @@ func refuseStatement(i int, err error) error {
 	switch fault {
 	case identity.FaultMalformed, identity.FaultBadName, identity.FaultWrongKey:
 		reason = api.BadRequest
-	case identity.FaultExpired: // no certificate
+	case identity.FaultExpired, identity.FaultBadSignature: // no certificate
 		reason = transport.NotStated
 	}
 	return refuse(reason, fmt.Sprintf("statement %d: %v", i+1, err))

@@ -96,8 +96,10 @@ func (l *link) tell(o *owner, about []string) {
 		about = append(o.changes(), about...) // first: it makes the rest count
 		l.toldKey = o.Key.SPKI()
 	}
+	// A device that knows of a greater serial than there is may have it from a thief, whose end is in one of these.
+	ahead := l.hello.List > o.union.NewestBeside(o.Key, o.union.Entries())
 	texts, ids := o.news(maxNews-sizeOf(about), func(list ownerList) bool {
-		return !l.told[list.id] && (list.serial > l.hello.List || list.at.After(l.since))
+		return !l.told[list.id] && (ahead || list.serial > l.hello.List || list.at.After(l.since))
 	})
 	if l.told == nil {
 		l.told = make(map[store.Hash]bool)

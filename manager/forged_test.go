@@ -1,0 +1,203 @@
+package manager
+
+import (
+	"crypto"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hawser/identity"
+	"hawser/identity/identitytest"
+	"hawser/transport"
+	"hawser/transport/api"
+)
+
+// said are the statements of some type among texts.
+func said[S identity.Statement](texts []string) (found []S) {
+	for _, s := range parsed(texts) {
+		if is, ok := s.Statement.(S); ok {
+			found = append(found, is)
+		}
+	}
+	return found
+}
+
+// A server shows an admin what it likes. What he signs again is what the owner has said, and not the server.
+func TestARenewalTakesNothingThatTheServerSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		ann, stranger, thief := identitytest.NewKey(), identitytest.NewKey(), identitytest.NewOwner("default")
+		scope := &identity.Scope{Devices: []string{"north"}, Targets: []string{}}
+		*kept = append(*kept, f.owner.UserChain("ann", identity.RoleViewer, scope, ann.Public())...)
+		time.Sleep(time.Second) // so that what is forged is newer
+		*kept = append(*kept, thief.UserChain("ann", identity.RoleAdmin, nil, stranger.Public())...)
+		*kept = append(*kept, thief.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: "ann"},
+			Key: f.owner.Key, Serial: identity.MaxSerial}).JWS)
+		before := len(*kept)
+		u, err := a.RenewUser(t.Context(), "ann")
+		if err != nil || u.Role != identity.RoleViewer || u.Scope == nil || strings.Join(u.Scope.Devices, " ") != "north" {
+			t.Errorf("ann is %+v, %v", u, err)
+		}
+		for _, key := range said[identity.KeyStatement]((*kept)[before:]) {
+			if key.Key.SPKI() != must(identity.SPKIOf(ann.Public())) {
+				t.Errorf("a key that the owner has not stated is stated: %s", key.Key)
+			}
+		}
+		// Nor does it keep him from revoking her.
+		f.answer("POST /users/ann/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+		if err := a.RevokeUser(t.Context(), "ann", false); err != nil {
+			t.Errorf("revoke: %v", err)
+		}
+		// A key that was revoked does not come back.
+		if _, err := a.RenewUser(t.Context(), "ann"); transport.ReasonOf(err) != transport.Revoked {
+			t.Errorf("renewed after she was revoked: %v", err)
+		}
+		time.Sleep(time.Second)
+		*kept = append(*kept, f.owner.User("ann", identity.RoleViewer, scope).JWS)
+		before = len(*kept)
+		if _, err := a.RenewUser(t.Context(), "ann"); err != nil {
+			t.Errorf("stated again: %v", err)
+		}
+		if keys := said[identity.KeyStatement]((*kept)[before:]); len(keys) != 0 {
+			t.Errorf("the key that was revoked is stated again")
+		}
+	})
+}
+
+// Whoever has a copy of a code can state a second key with it. An admin's Manager confirms one key of an invite.
+func TestTheSecondKeyOfAnInviteIsNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		f.answer("GET /users", jsonAnswer(api.Users{}))
+		state := func(code identity.OwnerCode, user string, key crypto.Signer) string {
+			return must(identity.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: user},
+				Key: must(identity.NewPublicKey(key.Public()))}, code.InviteKey(0))).JWS
+		}
+		confirmed := func(key crypto.Signer) bool {
+			if _, err := a.Users(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range said[identity.KeyStatement](*kept) {
+				if s.Serial != 0 && s.Key.SPKI() == must(identity.SPKIOf(key.Public())) {
+					return true
+				}
+			}
+			return false
+		}
+		own, thief := identitytest.NewKey(), identitytest.NewKey()
+		code, invitation := f.owner.Invite(f.owner.User("ann", identity.RoleOperator, nil))
+		*kept = append(*kept, invitation.Subject.JWS, invitation.Invite.JWS, state(code, "ann", own))
+		if !confirmed(own) {
+			t.Error("the first key is not confirmed")
+		}
+		*kept = append(*kept, state(code, "ann", thief))
+		if confirmed(thief) {
+			t.Error("the second key of an invite is confirmed")
+		}
+		// A server that hides the first.
+		*kept = []string{invitation.Subject.JWS, invitation.Invite.JWS, state(code, "ann", thief)}
+		if confirmed(thief) {
+			t.Error("the second key is confirmed while the first is hidden")
+		}
+		// Both at once: nobody can tell which is hers.
+		code, invitation = f.owner.Invite(f.owner.User("bob", identity.RoleOperator, nil))
+		*kept = []string{invitation.Subject.JWS, invitation.Invite.JWS, state(code, "bob", own), state(code, "bob", thief)}
+		if confirmed(thief) || confirmed(own) {
+			t.Error("one of two keys of an invite is confirmed")
+		}
+	})
+}
+
+// Somebody had the laptop of an admin, and has stated a user of his own. He goes with her, unless whoever revokes her knows
+// that nobody had her key.
+func TestWhomAThiefHasStatedFallsWithTheAdmin(t *testing.T) {
+	for keep, want := range map[bool]int{false: 0, true: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(t)
+			a := f.loggedIn(f.manager())
+			kept, _ := f.mailbox()
+			ada, own := identitytest.NewKey(), identitytest.NewKey()
+			*kept = append(*kept, f.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())...)
+			// What her key signs.
+			hers := *f.owner
+			hers.DomainKey = ada
+			*kept = append(*kept, hers.UserChain("mallory", identity.RoleOperator, nil, own.Public())...)
+			f.answer("POST /users/ada/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+			before := len(*kept)
+			if err := a.RevokeUser(t.Context(), "ada", keep); err != nil {
+				t.Fatal(err)
+			}
+			if again := said[identity.UserStatement]((*kept)[before:]); len(again) != want {
+				t.Errorf("keep %v: stated again: %+v", keep, again)
+			}
+		})
+	}
+}
+
+// Somebody of whom too much is stated, by himself, must not keep an admin from revoking him.
+func TestAKeyThatTheServerDoesNotKeepStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		for _, user := range []string{"ann", "bob"} {
+			code, invitation := f.owner.Invite(f.owner.User(user, identity.RoleOperator, nil))
+			key := must(identity.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: user},
+				Key: must(identity.NewPublicKey(identitytest.NewKey().Public()))}, code.InviteKey(0)))
+			*kept = append(*kept, invitation.Subject.JWS, invitation.Invite.JWS, key.JWS)
+		}
+		var confirmed []string
+		f.answer("POST /statements", func(w http.ResponseWriter, r *http.Request) {
+			var in api.Statements
+			decode(r, &in)
+			for _, key := range said[identity.KeyStatement](in.Statements) {
+				if key.User == "ann" {
+					problemAnswer(403, "policy", "too much is stated of ann")(w, r)
+					return
+				}
+				confirmed = append(confirmed, key.User)
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+		f.answer("POST /users/ann/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+		if err := a.RevokeUser(t.Context(), "ann", false); err != nil {
+			t.Errorf("revoke: %v", err)
+		}
+		if strings.Join(confirmed, " ") != "bob" {
+			t.Errorf("confirmed: %v", confirmed)
+		}
+	})
+}
+
+// A stolen admin's list with the greatest serial must not be what everybody has to know for ever.
+func TestNobodyHasToKnowTheListOfAnAdminWhoIsShutOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		ada := identitytest.NewKey()
+		list := identity.ListStatement{Domain: "default", Serial: identity.MaxSerial, Iat: time.Now().Unix(), Entries: []identity.Entry{}}
+		*kept = append(f.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public()), must(identity.Sign(list, ada)).JWS)
+		f.answer("POST /users/ada/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+		if err := a.RevokeUser(t.Context(), "ada", false); err != nil {
+			t.Fatal(err)
+		}
+		var sent api.UserRequest
+		f.answer("POST /users", func(w http.ResponseWriter, r *http.Request) {
+			decode(r, &sent)
+			jsonAnswer(api.NewSubject{})(w, r)
+		})
+		if _, err := a.AddUser(t.Context(), "ann", UserRights{Role: identity.RoleViewer}); err != nil {
+			t.Fatal(err)
+		}
+		if u := said[identity.UserStatement](sent.Code.Statements); u[0].Seen == 0 || u[0].Seen > u[0].Serial {
+			t.Errorf("she needs the list %d, and is stated at %d", u[0].Seen, u[0].Serial)
+		}
+	})
+}
