@@ -57,7 +57,7 @@ func (s *sessions) admit(ctx context.Context, r *running, live *session.Session)
 		s.mu.Lock()
 		round := s.rounds
 		s.mu.Unlock()
-		verdict, err := s.judge(r)
+		verdict, err := s.judge(r, said.Statements)
 		if err == nil {
 			if s.enter(r, verdict, round) {
 				live.Admit()
@@ -137,9 +137,9 @@ func cannotStore() error {
 		Text: "the gateway cannot store what its owner states, and lets nobody in without: its status says why"}
 }
 
-// judge tells what the owner says now of the peer of a session. The error is a *wire.Refusal. It writes to the medium, so
+// judge tells what the owner says now of the peer of a session, by this chain. The error is a *wire.Refusal. It writes to the medium, so
 // that no lock is held.
-func (s *sessions) judge(r *running) (identity.Verdict, error) {
+func (s *sessions) judge(r *running, chain []string) (identity.Verdict, error) {
 	refuse := func(reason transport.Reason, format string, args ...any) (identity.Verdict, error) {
 		return identity.Verdict{}, &wire.Refusal{Reason: reason, Text: byOwner + fmt.Sprintf(format, args...)}
 	}
@@ -147,7 +147,7 @@ func (s *sessions) judge(r *running) (identity.Verdict, error) {
 	if err != nil || name.Kind != identity.KindUser {
 		return refuse(transport.NotStated, "%s is no user", r.offer.Peer)
 	}
-	verdict, err := r.owner.Judge(r.chain, identity.Peer{Name: name, SPKI: r.offer.PeerSPKI}, 0, s.agent.clock.Now())
+	verdict, err := r.owner.Judge(chain, identity.Peer{Name: name, SPKI: r.offer.PeerSPKI}, 0, s.agent.clock.Now())
 	fault, ok := errors.AsType[*identity.Error](err)
 	switch {
 	case ok && fault.Fault == identity.FaultMalformed: // it is no certificate that is wrong
@@ -190,7 +190,10 @@ func (s *sessions) judgeAgain() {
 }
 
 func (s *sessions) judgeOne(r *running) {
-	_, err := s.judge(r)
+	s.mu.Lock()
+	chain := r.chain
+	s.mu.Unlock()
+	_, err := s.judge(r, chain)
 	s.mu.Lock()
 	waits := !r.admitted && slices.Contains([]transport.Reason{transport.Stale, transport.NotStated}, transport.ReasonOf(err))
 	s.mu.Unlock()
@@ -222,10 +225,20 @@ func (s *sessions) attend(ctx context.Context, r *running, live *session.Session
 // rest is how long the verdict about a session that runs can be left as it is.
 func (s *sessions) rest(r *running) time.Duration {
 	now := identity.StatementTime(s.agent.clock.Now(), r.owner.Lists(), time.Time{}, time.Time{})
-	if r.verdict.Until.IsZero() {
+	s.mu.Lock()
+	until := r.verdict.Until
+	s.mu.Unlock()
+	if until.IsZero() {
 		return judgeEvery
 	}
-	return min(max(r.verdict.Until.Sub(now), 0)+time.Millisecond, judgeEvery)
+	return min(max(until.Sub(now), 0)+time.Millisecond, judgeEvery)
+}
+
+// rights are what the owner says now of the peer of a session that runs.
+func (s *sessions) rights(r *running) identity.UserStatement {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.verdict.User
 }
 
 // part ends a session, and tells the peer why it is refused, if that is the cause.

@@ -120,8 +120,11 @@ func New(o Options) (*Agent, error) {
 	if a.config.Limits.Streams == 0 {
 		a.config.Limits = DefaultLimits()
 	}
-	a.sessions = &sessions{agent: a, memory: mux.NewBudget(streamMemory), most: a.config.Limits.Streams, running: map[string]*running{},
-		locked: o.Config.KeySwitch != nil}
+	if a.config.Session.Max == 0 {
+		a.config.Session = DefaultLifetime()
+	}
+	a.sessions = &sessions{agent: a, memory: mux.NewBudget(streamMemory), most: a.config.Limits.Streams, life: a.config.Session,
+		running: map[string]*running{}, begun: map[string]time.Time{}, locked: o.Config.KeySwitch != nil}
 	return a, nil
 }
 

@@ -37,6 +37,7 @@ type Config struct {
 	Log     slog.Level
 	Budget  int64 // bytes a month that an idle link may cost; 0: no limit
 	Limits  Limits
+	Session Lifetime
 
 	// SystemClock is auto when the file does not have the key. The zero value means
 	// never, so that a test which makes a Config does not set the machine's clock.
@@ -53,7 +54,9 @@ func LoadConfig(file string) (Config, error) { return loadConfig(file, LoadRoots
 
 // DefaultConfig is what counts without a file. Enroll and netcheck work before there is a file; at a site where only a
 // proxy leads out they need it as well.
-func DefaultConfig() Config { return Config{Proxy: transport.AutoProxies(), Limits: DefaultLimits()} }
+func DefaultConfig() Config {
+	return Config{Proxy: transport.AutoProxies(), Limits: DefaultLimits(), Session: DefaultLifetime()}
+}
 
 // LoadOpenConfig is LoadConfig for a command that does without the root when this user may not read it: Roots is nil
 // then. netcheck is such a command: whoever looks for the closed port is rarely root.

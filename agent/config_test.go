@@ -49,6 +49,7 @@ leds: {status: "green:status", session: led1}
 key_switch: {chip: /dev/gpiochip0, line: 3, active_low: true, allow: open, bias: pull-up}
 heartbeat: {budget_mb_per_month: 5}
 limits: {streams: 100, per_target: 8, targets: ["192.168.10.20=2"], memory_mb: 64}
+session: {max: 8h, idle: 30m}
 proxy: ["http://proxy.example:3128", "socks5://192.0.2.9"]
 log: debug
 `)
@@ -74,6 +75,7 @@ log: debug
 		Allow:   []Rule{must(ParseRule("192.168.10.0/24:502"))(t), must(ParseRule("[2001:db8:10::/64]:*"))(t)},
 		Private: true, Proxy: proxy, Log: slog.LevelDebug, Budget: 5_000_000,
 		Limits:      Limits{100, 8, []Limit{{netip.MustParsePrefix("192.168.10.20/32"), 2}}, 64 << 20},
+		Session:     Lifetime{8 * time.Hour, 30 * time.Minute},
 		SystemClock: clock.Auto, Watchdog: "/dev/watchdog0", LEDs: LEDs{"green:status", "led1"},
 		KeySwitch: &KeySwitch{Line: board.Line{Chip: "/dev/gpiochip0", Number: 3, ActiveLow: true, Bias: board.BiasPullUp}, AllowOpen: true},
 	}

@@ -188,7 +188,7 @@ func TestNobodyGetsInBeforeTheKeySwitchIsRead(t *testing.T) {
 		if st := a.Status(); st.Key != "locked" {
 			t.Errorf("key %q before the start", st.Key)
 		}
-		if got := a.sessions.offer(wire.Offer{Role: wire.RoleRuntime, Session: "s", Epoch: 1}); got != transport.Locked {
+		if got := a.sessions.offer(wire.Offer{Role: wire.RoleRuntime, Session: "s", Epoch: 1}); got == nil || got.Reason != transport.Locked {
 			t.Errorf("offer: %q", got)
 		}
 	})

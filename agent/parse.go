@@ -39,8 +39,9 @@ type rawConfig struct {
 	Heartbeat struct {
 		Budget string `yaml:"budget_mb_per_month"`
 	} `yaml:"heartbeat"`
-	Limits rawLimits `yaml:"limits"`
-	Log    string    `yaml:"log"`
+	Limits  rawLimits   `yaml:"limits"`
+	Session rawLifetime `yaml:"session"`
+	Log     string      `yaml:"log"`
 
 	Proxy strictyaml.OneOrMore `yaml:"proxy"`
 }
@@ -70,7 +71,7 @@ func (r rawConfig) check(dir string, roots func(string) (*identity.Roots, error)
 		return s, nil
 	}
 	c := Config{Ports: transport.DefaultPorts(), SystemClock: clock.Auto, Private: r.Private, Proxy: transport.AutoProxies(),
-		Limits: DefaultLimits()}
+		Limits: DefaultLimits(), Session: DefaultLifetime()}
 	level := func(s string) (struct{}, error) { return struct{}{}, c.Log.UnmarshalText([]byte(s)) }
 	var rootFile string
 	// All are checked before anything is opened, so that config check needs no rights on devices.
@@ -91,6 +92,7 @@ func (r rawConfig) check(dir string, roots func(string) (*identity.Roots, error)
 		value("heartbeat.budget_mb_per_month", r.Heartbeat.Budget, parseBudget, &c.Budget),
 		proxies(r.Proxy, &c.Proxy),
 		r.Limits.check(&c.Limits),
+		r.Session.check(&c.Session),
 		value("log", r.Log, level, new(struct{})),
 	)
 	// An empty list of ports would be a search that ends at once with nothing tried.

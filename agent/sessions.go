@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -18,8 +19,6 @@ import (
 )
 
 const (
-	// Each has its TLS and its buffers: without a bound one Manager could take the memory of a gateway.
-	maxSessions  = 16
 	streamMemory = 8 << 20 // of all sessions together (session §6)
 )
 
@@ -32,24 +31,29 @@ type sessions struct {
 	memory *mux.Budget // of all streams
 	most   int         // streams of all sessions together
 	open   connections // to machines
+	life   Lifetime
 
 	mu         sync.Mutex // guards all below
 	link       *control.Link
 	running    map[string]*running
-	rounds     int               // how often all were judged again
-	locked     bool              // by the key switch: no session may run
-	unreported []wire.EndSession // ends that no Access Server was told of; at most maxSessions
+	rounds     int                  // how often all were judged again
+	begun      map[string]time.Time // of sessions that run, or may come back; at most maxBegun
+	locked     bool                 // by the key switch: no session may run
+	unreported []wire.EndSession    // ends that no Access Server was told of; at most maxSessions
 }
 
 // The identity is kept as it was at the offer: a renewal in between changes the certificate under the handshake.
 type running struct {
 	offer  wire.Offer
-	self   *Self // as it was when the offer came
-	since  time.Time
+	self   *Self     // as it was when the offer came
+	user   string    // the peer's name
+	since  time.Time // of this epoch
+	began  time.Time // of the first epoch
 	cancel context.CancelCauseFunc
 	owner  *owner.Owner // who judges; nil: none is known
 
-	// Guarded by sessions.mu until the peer is admitted, and never changed after that.
+	// Guarded by sessions.mu.
+	leaves   bool             // its place is somebody else's
 	live     *session.Session // nil until admitted
 	chain    []string         // of the peer's statements; nil: not told yet
 	admitted bool
@@ -100,10 +104,10 @@ func consent(o wire.Offer, locked, authentic bool, epoch, count int) transport.R
 	return ""
 }
 
-// offer answers an offer and starts the session if it consents. The same session
+// offer answers an offer, nil for consent, and starts the session if it consents. The same session
 // in an older epoch ends: it continues over another relay. It is called by link.Run and must not block, so joining the
 // relay is left to a goroutine, which wait waits for.
-func (s *sessions) offer(o wire.Offer) transport.Reason {
+func (s *sessions) offer(o wire.Offer) *wire.Refusal {
 	_, authentic := s.agent.clock.Floor()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,28 +115,47 @@ func (s *sessions) offer(o wire.Offer) transport.Reason {
 	if old != nil {
 		epoch = old.offer.Epoch
 	}
+	user := "?"
+	if name, err := identity.ParseName(o.Peer); err == nil {
+		user = name.ID
+	}
 	// Under the lock: of two offers for the last place one is refused.
-	if reason := consent(o, s.locked, authentic, epoch, len(s.running)); reason != "" {
-		return reason
+	goes, others, full := s.placeLocked(old, user)
+	if reason := consent(o, s.locked, authentic, epoch, others); reason != "" {
+		return &wire.Refusal{Reason: reason, Text: full}
+	}
+	if full != "" {
+		return &wire.Refusal{Reason: transport.Busy, Text: full}
+	}
+	began := s.beganLocked(o, old)
+	if time.Since(began) >= s.life.Max {
+		return overdue(s.life.Max)
 	}
 	if old != nil {
 		old.cancel(&transport.Error{Reason: transport.Moved, Op: "serve session"})
 	}
+	if goes != nil {
+		s.giveWayLocked(goes, user)
+	}
 	s.agent.relays.used(o.Relay.Name)
 	ctx, cancel := context.WithCancelCause(s.ctx)
-	r := &running{offer: o, self: s.agent.self.Load(), since: time.Now(), cancel: cancel}
+	r := &running{offer: o, self: s.agent.self.Load(), user: user, since: time.Now(), began: began, cancel: cancel}
 	s.running[o.Session] = r
 	s.paceLocked()
 	s.tasks.Go(func() { s.run(ctx, r) })
-	return ""
+	return nil
 }
 
-// end ends a session at the Access Server's request.
-func (s *sessions) end(id string, reason transport.Reason) {
+// end ends a session at the Access Server's request. Who has ended it on purpose is told to the other end.
+func (s *sessions) end(m wire.EndSession) {
+	var why error = &transport.Error{Reason: m.Reason, Op: "serve session"}
+	if m.Reason == transport.Ended {
+		why = &wire.Refusal{Reason: m.Reason, Text: "the Access Server says: " + wire.Printable(m.Text)}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.running[id]; r != nil {
-		r.cancel(&transport.Error{Reason: reason, Op: "serve session"})
+	if r := s.running[m.Session]; r != nil {
+		r.cancel(why)
 	}
 }
 
@@ -158,7 +181,11 @@ func (s *sessions) run(ctx context.Context, r *running) {
 	reason := transport.ReasonOf(err)
 	s.agent.counts.over(r.live, reason)
 	s.ended(r, reason)
-	log.Info("session ended", "reason", reason, "took", time.Since(r.since).Round(time.Millisecond), "err", err)
+	var why any = err
+	if own, ok := errors.AsType[*wire.Refusal](context.Cause(ctx)); ok {
+		why = own.Text // it was this end that refused
+	}
+	log.Info("session ended", "reason", reason, "took", time.Since(r.since).Round(time.Millisecond), "err", why)
 }
 
 // ended removes a session and reports its end to the Access Server, or keeps the report for the next control
@@ -209,7 +236,7 @@ func (s *sessions) serve(ctx context.Context, r *running) error {
 		return cause(ctx, err)
 	}
 	a.counts.begin(live)
-	a.log.Info("session up", "session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User, "role", r.verdict.User.Role)
+	a.log.Info("session up", "session", r.offer.Session, "relay", r.offer.Relay.Name, "user", r.offer.User, "role", s.rights(r).Role)
 	s.mu.Lock()
 	r.live = live
 	s.mu.Unlock()
@@ -217,6 +244,7 @@ func (s *sessions) serve(ctx context.Context, r *running) error {
 	var attending sync.WaitGroup
 	defer attending.Wait()
 	attending.Go(func() { s.attend(ctx, r, live) })
+	attending.Go(func() { s.watch(ctx, r, live) })
 	var streams sync.WaitGroup
 	streaming, cancel := context.WithCancel(ctx)
 	for {

@@ -266,6 +266,7 @@ func TestASeventeenthSessionIsRefused(t *testing.T) {
 	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		for n := range maxSessions {
 			o, _ := m.offers(fmt.Sprintf("s%d", n), p.self.Load().SPKI, "tcp")
+			o.Peer = identity.UserName("plant", fmt.Sprintf("u%d", n)).String() // nobody has more than another one
 			if reason := r.offer(l, o); reason != "" {
 				t.Fatalf("session %d: %s", n, reason)
 			}

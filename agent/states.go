@@ -203,7 +203,7 @@ func (a *Agent) handler(survived func(time.Duration)) control.Handler {
 	return control.Handler{
 		Survived:   survived,
 		Offer:      a.sessions.offer,
-		EndSession: func(m wire.EndSession) { a.sessions.end(m.Session, m.Reason) },
+		EndSession: a.sessions.end,
 		Revoked:    a.sessions.revoked,
 		Statements: a.heard,
 		Pool:       a.relays.pool,

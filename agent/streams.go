@@ -30,8 +30,8 @@ func (a *Agent) serveStream(ctx context.Context, s *mux.Stream, r *running) {
 		s.Refuse(transport.Policy, byInfra+"it does not permit "+string(header.Service)+" in this session")
 		return
 	}
-	if !sees(r.verdict.User, r.owner) { // it may have been moved to another folder
-		s.Refuse(transport.Policy, byOwner+"this device is not in the scope of "+r.verdict.User.User)
+	if !sees(a.sessions.rights(r), r.owner) { // it may have been moved to another folder
+		s.Refuse(transport.Policy, byOwner+"this device is not in the scope of "+r.user)
 		return
 	}
 	switch header.Service {
@@ -61,7 +61,7 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, r *r
 		a.sayRefused(o, addr, reason, why)
 		s.Refuse(reason, text)
 	}
-	if user := r.verdict.User; !user.Reaches(identity.Reach{Service: string(wire.ServiceTCP), Addr: addr}) {
+	if user := a.sessions.rights(r); !user.Reaches(identity.Reach{Service: string(wire.ServiceTCP), Addr: addr}) {
 		refuse(transport.Policy, fmt.Sprintf("%s%s is not in the scope of %s", byOwner, addr, user.User), "it is not in the user's scope")
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -42,7 +43,7 @@ func (a *Account) Connect(ctx context.Context, device string, forwards []Forward
 		return usage("connect: want at least one -L [BIND:]PORT:HOST:PORT")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	t := &tunnel{account: a, sessions: make(chan *live), notes: &lines{w: notes, before: func() { a.m.progress("") }}}
+	t := &tunnel{account: a, sessions: make(chan *live), wanted: wait.NewBell(), notes: &lines{w: notes, before: func() { a.m.progress("") }}}
 	t.opener = opener{account: a, device: device, tell: t.tell}
 	listeners, err := t.listen(ctx, forwards)
 	defer func() {
@@ -66,6 +67,8 @@ type tunnel struct {
 	// Without a buffer: a session is handed over while it is known to be up, and never lies about for a tool that comes
 	// after its loss.
 	sessions chan *live
+	waiting  atomic.Int32 // tools that wait for a session
+	wanted   wait.Bell    // rings when there is one more
 	notes    *lines
 	hush     hush           // of notes about tools
 	tools    sync.WaitGroup // accept loops, tools being served, and measuring
@@ -143,10 +146,14 @@ func (t *tunnel) run(ctx context.Context, ready func()) error {
 			if ctx.Err() != nil {
 				return nil
 			}
+			again, end := t.heed(ctx, s.Err())
+			if end != nil {
+				return end
+			}
 			if lived >= settled {
 				failures, losses = 0, 0
 			}
-			if losses++; losses <= spared {
+			if losses++; again && losses <= spared {
 				continue
 			}
 			t.tellLoss()
@@ -167,6 +174,9 @@ func (t *tunnel) serve(ctx context.Context, s *live) time.Duration {
 		case <-s.Done():
 			t.opener.lost(s)
 			t.loss = fmt.Sprintf("session lost: %s via relay %s", transport.ReasonOf(s.Err()), s.offer.Relay.Name)
+			if remedyOf(transport.ReasonOf(s.Err())) != move {
+				t.loss = "session ended: " + whyEnded(s.Err())
+			}
 			// Closed before the next is asked for: its streams must end now, or a tool would write into a session that
 			// is gone.
 			s.Close()

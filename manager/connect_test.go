@@ -21,6 +21,7 @@ import (
 
 // rig is a Connect in a bubble, over the fakes of newFake.
 type rig struct {
+	account *Account
 	*fake
 	out, notes buffer
 	cancel     context.CancelFunc
@@ -79,6 +80,7 @@ func connect(t *testing.T, specs ...string) *rig {
 		return lingeringListener{l, &r.resets}, err
 	}
 	a := r.loggedIn(m)
+	r.account = a
 	var forwards []Forward
 	for _, s := range specs {
 		forwards = append(forwards, must(ParseForward(s)))

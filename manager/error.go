@@ -103,6 +103,8 @@ func Advice(err error) string {
 		}
 	case api.NameTaken:
 		return "choose another name"
+	case transport.Ended:
+		return "ask who has ended it, then connect again"
 	case transport.NotStated:
 		return "who gets in is stated by an admin of the domain: see hawser user list, hawser user renew"
 	case transport.Stale:

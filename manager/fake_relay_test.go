@@ -94,6 +94,14 @@ func (f *fake) restart(relay int) {
 	synctest.Wait()
 }
 
+// newest is the Runtime's end of the newest session.
+func (f *fake) newest() *session.Session {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.live
+}
+
 // runtime is the gateway's end of one session. Port 1 is against its policy, port 2 is closed, port 4 says bye
 // and then only listens, and every other address and the ping service send back what they get.
 func (f *fake) runtime(offer wire.Offer) {
@@ -103,6 +111,9 @@ func (f *fake) runtime(offer wire.Offer) {
 		return
 	}
 	defer s.Close()
+	f.mu.Lock()
+	f.live = s
+	f.mu.Unlock()
 	for {
 		stream, err := s.Accept(f.ctx)
 		if err != nil {

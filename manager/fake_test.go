@@ -22,6 +22,7 @@ import (
 	"hawser/transport"
 	"hawser/transport/api"
 	"hawser/transport/relaytest"
+	"hawser/transport/session"
 	"hawser/transport/wire"
 )
 
@@ -52,6 +53,7 @@ type fake struct {
 	user     identity.SPKI               // who is logged in
 	offered  map[string]wire.Offer       // the newest to the Manager, by session
 	relay    int                         // which of relayAddrs the next offer names
+	live     *session.Session            // the Runtime's end of the newest session
 }
 
 var (

@@ -27,13 +27,15 @@ type live struct {
 	*session.Session
 	offer   wire.Offer
 	account *Account
-	news    sync.WaitGroup // the goroutine that takes what the Runtime says of the owner
+	stop    context.CancelFunc // of all that runs beside it
+	beside  sync.WaitGroup     // takes what the Runtime says of the owner, and shows what is new of this user
 }
 
 // Close ends the session.
 func (s *live) Close() error {
+	s.stop()
 	err := s.Session.Close()
-	s.news.Wait()
+	s.beside.Wait()
 	return err
 }
 
@@ -100,8 +102,12 @@ type opener struct {
 	why   transport.Reason // the present one has to be moved
 }
 
-// lost records why the session ended.
-func (o *opener) lost(s *live) { o.why = transport.ReasonOf(s.Err()) }
+// lost records why the session ended, and whether the next one is a new one.
+func (o *opener) lost(s *live) {
+	if o.why = transport.ReasonOf(s.Err()); remedyOf(o.why) != move {
+		o.offer = nil
+	}
+}
 
 // next makes a session. A session whose relay cannot be joined is moved at once, but only once: then the caller waits.
 // The second try is for the relay that has died since it was chosen.
@@ -145,7 +151,7 @@ func (o *opener) ask(ctx context.Context) error {
 
 // isGone reports whether err says that the session cannot be moved: it has ended, or an older server has no moves.
 func isGone(err error) bool {
-	return slices.Contains([]transport.Reason{api.NotFound, transport.Closed, transport.NoDevice, api.BadRequest, api.MethodNotAllowed,
+	return slices.Contains([]transport.Reason{api.NotFound, transport.Closed, transport.SessionMax, transport.SessionIdle, transport.NoDevice, api.BadRequest, api.MethodNotAllowed,
 		transport.Protocol, transport.Unsupported}, transport.ReasonOf(err))
 }
 
@@ -189,14 +195,16 @@ func (a *Account) join(ctx context.Context, device string, offer wire.Offer) (*l
 	}
 	a.m.progress("joining at relay " + offer.Relay.Name)
 	list, _ := a.state.owner.Serials()
+	last := shown{a.state.Chain[0], a.state.owner.Chain()}
 	joined, err := session.Join(ctx, session.Config{
 		Dialer: a.dialer, Certificate: *a.cert.Load(), Roots: a.state.roots, Offer: offer, Now: a.m.Now,
-		Hello: mux.Hello{DomainKey: a.state.owner.Pinned().Key.SPKI(), List: list, Device: verdict.Device.Serial, Statements: a.state.owner.Chain()}})
+		Hello: mux.Hello{DomainKey: a.state.owner.Pinned().Key.SPKI(), List: list, Device: verdict.Device.Serial, Statements: last.statements}})
 	if err != nil {
 		return nil, fmt.Errorf("open session with %s: %w", device, err)
 	}
-	s := &live{Session: joined, offer: offer, account: a}
-	s.news.Go(s.listen)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s := &live{Session: joined, offer: offer, account: a, stop: stop}
+	s.beside.Go(s.listen)
 	// The Runtime's answer to our certificate and statements: a session that it refuses is no session.
 	if err := s.exchange(ctx, verdict); err != nil {
 		s.Close()
@@ -205,6 +213,8 @@ func (a *Account) join(ctx context.Context, device string, offer wire.Offer) (*l
 		}
 		return nil, fmt.Errorf("open session with %s: %w", device, err)
 	}
+	another := a.beside()
+	s.beside.Go(func() { s.keepShown(running, another, last) })
 	a.m.progress("")
 	a.m.log().Info("session up", "session", clean(offer.Session), "relay", clean(offer.Relay.Name))
 	return s, nil

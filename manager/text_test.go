@@ -60,6 +60,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 		a.state.config.Hosts = []string{s}
 		r := api.Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
 		p := PingResult{Device: s, Relay: s}
+		open := api.Session{ID: s, Name: s, User: s, Relay: s}
 		relay := api.NewRelay{Name: s, Code: s}
 		choice := api.RelayChoice{Name: s, Verdict: api.Verdict(s), Reason: s, Manager: &api.Measured{Reason: transport.Reason(s)}, Runtime: &api.Measured{Way: s}}
 		decision := api.Decision{Chosen: s, Incumbent: s + s, Relays: []api.RelayChoice{choice, choice}}
@@ -68,11 +69,13 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 			"device show": func(b *bytes.Buffer) error { return WriteDevice(b, d) },
 			"device add":  func(b *bytes.Buffer) error { return a.WriteNewDevice(b, n) },
 			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []api.Record{r}) },
+			"sessions":    func(b *bytes.Buffer) error { return WriteSessions(b, []api.Session{open, open}) },
+			"session end": func(b *bytes.Buffer) error { return WriteEnded(b, EndedSession{s}) },
 			"ping":        func(b *bytes.Buffer) error { return WritePing(b, p) },
 			"relay add":   func(b *bytes.Buffer) error { return a.WriteNewRelay(b, relay) },
 			"relays":      func(b *bytes.Buffer) error { return WriteDecision(b, decision) },
 			"login":       func(b *bytes.Buffer) error { return WriteInfo(b, Info{Domain: s, User: s, Home: s}) },
-			"JSON":        func(b *bytes.Buffer) error { return answer.JSON(b, []any{d, n, r, p, relay, decision}) },
+			"JSON":        func(b *bytes.Buffer) error { return answer.JSON(b, []any{d, n, r, p, relay, decision, open}) },
 			"notes":       func(b *bytes.Buffer) error { (&lines{w: b}).say("session up via %s", s); return nil },
 			"error":       func(b *bytes.Buffer) error { b.WriteString(Explain(errors.New(s))); return nil },
 			"refusal": func(b *bytes.Buffer) error {
@@ -155,6 +158,10 @@ func TestGolden(t *testing.T) {
 	ping := PingResult{Device: "press 4", Relay: "r1", Sent: 4, Received: 3, Min: 20.125, Median: 21, Max: 30.5}
 	relay := api.NewRelay{Name: "r2", Code: "0123-4567", Expires: when}
 	decision := decisionOf(uid, when)
+	open := []api.Session{
+		{ID: strings.Repeat("0123456789abcdef", 2), Device: uid, Name: "press 4", User: "ann", Relay: "frankfurt-1", Since: when},
+		{ID: strings.Repeat("fedcba9876543210", 2), Device: uid, Name: "压力机", User: "admin", Relay: "r2", Since: when},
+	}
 	var got bytes.Buffer
 	for _, part := range []struct {
 		name string
@@ -171,6 +178,9 @@ func TestGolden(t *testing.T) {
 		{"relay add", relay, func() error { return account.WriteNewRelay(&got, relay) }},
 		{"relays", decision, func() error { return WriteDecision(&got, decision) }},
 		{"relays of none", api.Decision{Device: uid, At: when, Relays: []api.RelayChoice{}}, func() error { return WriteDecision(&got, api.Decision{}) }},
+		{"session list", open, func() error { return WriteSessions(&got, open) }},
+		{"session list of none", []api.Session{}, func() error { return WriteSessions(&got, nil) }},
+		{"session end", EndedSession{open[0].ID}, func() error { return WriteEnded(&got, EndedSession{open[0].ID}) }},
 		{"audit", []api.Record{record}, func() error { return WriteRecords(&got, []api.Record{record}) }},
 	} {
 		fmt.Fprintf(&got, "# %s\n", part.name)

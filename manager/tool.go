@@ -69,6 +69,9 @@ func (t *tunnel) tool(ctx context.Context, c net.Conn, target netip.AddrPort) {
 // stream opens a stream to target on the live session, or on the next one if that comes in time. A session that ended
 // between hand-over and Open is no answer: the next one is waited for.
 func (t *tunnel) stream(ctx context.Context, target netip.AddrPort) (*mux.Stream, error) {
+	t.waiting.Add(1)
+	defer t.waiting.Add(-1)
+	t.wanted.Ring()
 	patience := time.NewTimer(toolWait)
 	defer patience.Stop()
 	for {

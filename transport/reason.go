@@ -68,6 +68,9 @@ const (
 	InviteUsedTwice Reason = "invite-used-twice"
 	Cloned          Reason = "cloned"
 	Damaged         Reason = "damaged"
+	Ended           Reason = "ended"
+	SessionMax      Reason = "session-max"
+	SessionIdle     Reason = "session-idle"
 )
 
 // A Class says what somebody can do about a Reason. Programs map it to exit codes (docs/spec/cli.md). The classes stand
@@ -95,10 +98,11 @@ func (r Reason) Class() Class {
 		return ClassUnproven
 	case NotEnrolled, WrongKey:
 		return ClassUnknown
-	case BadCode, BadCSR, Revoked, Policy, Locked, NotStated, DomainTaken, InviteUsedTwice, Cloned:
+	case BadCode, BadCSR, Revoked, Policy, Locked, NotStated, DomainTaken, InviteUsedTwice, Cloned, Ended:
 		return ClassRefused
 	case Protocol, Unsupported, Busy, Replaced, NoDevice, BadGrant, GrantExpired, GrantUsed, GrantAudience, GrantHolder,
-		GrantPeer, Closed, Moved, Internal, Pending, Stale, BadAddress, PeerRestarted, NoSession, CodeTaken, ListFull, Damaged:
+		GrantPeer, Closed, Moved, Internal, Pending, Stale, BadAddress, PeerRestarted, NoSession, CodeTaken, ListFull, Damaged,
+		SessionMax, SessionIdle:
 		return ClassFailed
 	}
 	return ClassNone

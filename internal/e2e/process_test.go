@@ -245,6 +245,16 @@ func newInfra(t *testing.T) *infra {
 	return in
 }
 
+// addUser makes a technician who has logged in, and returns his home: one has 4 sessions at a gateway.
+func (in *infra) addUser(name string) (home string) {
+	in.t.Helper()
+	var added struct{ Code string }
+	command(in.t, &added, "hawser", "--home", in.home, "user", "add", name, "--json")
+	home = in.path(name + ".home")
+	command(in.t, nil, "hawser", "--home", home, "login", "127.0.0.1:"+in.ports[0], "--code", added.Code, "--root", in.root)
+	return home
+}
+
 func (in *infra) path(name string) string { return filepath.Join(in.dir, name) }
 
 func (in *infra) serve() {

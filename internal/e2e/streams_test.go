@@ -42,8 +42,9 @@ func TestStreamsDoNotTakeTheGateway(t *testing.T) {
 	var asked, got sync.WaitGroup
 	var mu sync.Mutex
 	opened, refused := 0, 0
+	homes := []string{in.addUser("ann"), in.addUser("bob")}
 	for m := range managers {
-		args := []string{"--home", g.home, "connect", g.name}
+		args := []string{"--home", homes[m%len(homes)], "connect", g.name}
 		for f := range forwards {
 			target := machineAt(t, fmt.Sprintf("127.0.%d.%d:0", m+1, f+1), full)
 			args = append(args, "-L", "0:"+target)

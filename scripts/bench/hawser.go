@@ -70,6 +70,17 @@ func (in *infra) login(ctx context.Context) error {
 	return in.tech(ctx, nil, "login", net.JoinHostPort(in.host, in.ports[0]), "--code", in.code, "--root", in.root, "--no-passphrase")
 }
 
+// addUser makes another technician, and returns his home: one has 4 sessions at a gateway.
+func (in *infra) addUser(ctx context.Context, name string) (home string, err error) {
+	var added struct{ Code string }
+	if err := in.tech(ctx, &added, "user", "add", name, "--json"); err != nil {
+		return "", err
+	}
+	home = in.file(name + ".home")
+	_, err = in.call(ctx, atClient, "hawser", "--home", home, "login", net.JoinHostPort(in.host, in.ports[0]), "--code", added.Code, "--root", in.root)
+	return home, err
+}
+
 // gateway is one device and its agent.
 type gateway struct {
 	*infra
@@ -107,7 +118,12 @@ func (g *gateway) run(ctx context.Context) (err error) {
 
 // connect opens a session with one forward to the backend, and gives the forward's local address.
 func (g *gateway) connect(ctx context.Context) (*process, string, error) {
-	p, err := g.spawn(atClient, "hawser", "--home", g.home, "connect", g.name, "-L", "0:"+g.backend)
+	return g.connectAs(ctx, g.home)
+}
+
+// connectAs is connect by the technician of a home.
+func (g *gateway) connectAs(ctx context.Context, home string) (*process, string, error) {
+	p, err := g.spawn(atClient, "hawser", "--home", home, "connect", g.name, "-L", "0:"+g.backend)
 	if err != nil {
 		return nil, "", err
 	}

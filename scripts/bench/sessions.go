@@ -16,8 +16,10 @@ import (
 // latest, and has given it back: an agent that has just opened 16 sessions holds several times what they need.
 const collected = 150 * time.Second
 
-// perAgent is how many sessions an agent carries at most.
-const perAgent = 16
+const (
+	perAgent = 16 // sessions that an agent carries at most
+	perUser  = 4  // of them that one technician has
+)
 
 // measureSessions reads the memory of sessions that do nothing, at the agent and at a relay that does nothing else;
 // each has a technician's program of its own.
@@ -49,7 +51,14 @@ func measureSessions(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	c := &crowd{infra: in}
+	c := &crowd{infra: in, homes: []string{in.home}}
+	for i := 1; i < perAgent/perUser; i++ {
+		home, err := in.addUser(ctx, fmt.Sprintf("technician%d", i))
+		if err != nil {
+			return err
+		}
+		c.homes = append(c.homes, home)
+	}
 	if err := c.add(ctx, "gateway0"); err != nil {
 		return err
 	}
@@ -110,6 +119,7 @@ func (c *crowd) awaitRelay(ctx context.Context) error {
 // crowd is many gateways, and the sessions with them.
 type crowd struct {
 	*infra
+	homes    []string // of the technicians, who take turns
 	gateways []*gateway
 	sessions []*process
 	fronts   []string
@@ -128,7 +138,8 @@ func (c *crowd) add(ctx context.Context, name string) error {
 func (c *crowd) open(ctx context.Context, n int) error {
 	for range n {
 		for _, g := range c.gateways {
-			p, front, err := g.connect(ctx)
+			home := c.homes[len(c.sessions)/len(c.gateways)%len(c.homes)] // another one with each session of a gateway
+			p, front, err := g.connectAs(ctx, home)
 			if err != nil {
 				return fmt.Errorf("session %d: %w", len(c.sessions), err)
 			}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -58,20 +59,6 @@ func (s *Server) postSessions(r request) (int, any, error) {
 	}
 	offer, err := s.openSession(r.Context(), r.caller.peer, m)
 	return http.StatusCreated, api.SessionAnswer{Offer: offer}, err
-}
-
-// deleteSession ends a session: an operator's own, and for an admin any of the domain. Who sees one that should not be must
-// not have to find its user first.
-func (s *Server) deleteSession(r request) (int, any, error) {
-	record, err := s.session(r.Context(), r.vars["session"])
-	own := record.User == r.caller.peer.Name.ID || r.caller.role() >= admin
-	if err == nil && (record.Domain != r.caller.domain() || !own) {
-		err = errNotFound
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	return http.StatusNoContent, nil, s.endSession(r.Context(), record.ID, r.caller.peer.Name.String(), transport.Closed)
 }
 
 // session reads a session by an id that a client has sent. errNotFound: there is none.
@@ -224,11 +211,21 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 		ctx := context.WithoutCancel(ctx)
 		reason := transport.ReasonOf(err)
 		s.finishSession(ctx, r.ID, s.cfg.Name.String(), reason)
-		return wire.Offer{}, s.refuseSession(ctx, user, device, reason, "session "+r.ID)
+		return wire.Offer{}, inWordsOf(err, s.refuseSession(ctx, user, device, reason, "session "+r.ID))
 	}
 	s.counted.opened.Inc()
 	text := "session " + r.ID + " " + choose.Summary(d)
 	return offer, s.audit(ctx, s.record(actionSessionOpen, user.Name.String(), device, nil, text))
+}
+
+// inWordsOf gives a refusal the words of why, if that is one: what the audit keeps of it is no help to the caller.
+func inWordsOf(why, err error) error {
+	said, ok := errors.AsType[*wire.Refusal](why)
+	refusal, is := errors.AsType[*wire.Refusal](err)
+	if !ok || !is {
+		return err
+	}
+	return &wire.Refusal{Reason: refusal.Reason, Text: said.Text, RetryAfter: refusal.RetryAfter}
 }
 
 // refuseSessionFor is refuseSession for an error that may be a refusal. Any other error it returns as it is.
@@ -262,9 +259,8 @@ func (s *Server) offerBoth(ctx context.Context, r store.Session, user identity.P
 	if err != nil {
 		return wire.Offer{}, err
 	}
-	reason := s.offer(ctx, runtime, forRuntime)
-	if reason != "" {
-		return wire.Offer{}, refuse(reason, "the device refused the session")
+	if ack := s.offer(ctx, runtime, forRuntime); ack.Reason != "" {
+		return wire.Offer{}, refuse(ack.Reason, cmp.Or(ack.Text, "the device refused the session"))
 	}
 	s.sessions.agree(r.ID, r.Epoch)
 	s.publishSessionNow(ctx, r.ID)
@@ -319,7 +315,7 @@ func (s *Server) endSession(ctx context.Context, id, actor string, reason transp
 	s.sessions.remove(id)
 	s.hint()
 	if device := r.DeviceIdentity(); device.String() != actor {
-		s.sendEnd(ctx, device, wire.EndSession{Session: id, Reason: reason})
+		s.sendEnd(ctx, device, endOf(id, actor, reason))
 	}
 	return nil
 }

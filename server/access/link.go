@@ -69,7 +69,7 @@ type link struct {
 	done    chan struct{}      // closed when it has ended
 
 	mu       sync.Mutex // guards the rest
-	acks     map[string]chan transport.Reason
+	acks     map[string]chan orderReply
 	load     wire.Load           // of a relay; the zero Load until it has sent one
 	measured chan struct{}       // closed when a Runtime sends what it measured; nil: nobody waits
 	asked    time.Time           // when it was last asked to measure
@@ -92,7 +92,7 @@ func newLink(conn *tls.Conn, peer identity.Peer, hello wire.Hello, now time.Time
 	return &link{
 		conn: conn, peer: peer, hello: hello, hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(), began: time.Now(),
 		out: make(chan message, queueFrames), closing: make(chan *wire.Refusal, 1), ending: make(chan struct{}), done: make(chan struct{}),
-		acks: make(map[string]chan transport.Reason),
+		acks: make(map[string]chan orderReply),
 	}
 }
 
@@ -226,8 +226,8 @@ func (l *link) closeConn(why *wire.Refusal) {
 
 // offer sends an offer and returns the peer's answer: the empty reason is consent. It blocks for offerTimeout at most;
 // the link of a peer that has not answered by then is ended, because it is dead or its Runtime hangs (wire §4.5).
-func (l *link) offer(ctx context.Context, session string, m message) transport.Reason {
-	answer := make(chan transport.Reason, 1)
+func (l *link) offer(ctx context.Context, session string, m message) orderReply {
+	answer := make(chan orderReply, 1)
 	l.mu.Lock()
 	// Before the frame is sent: the answer may be faster than this goroutine.
 	l.acks[session] = answer
@@ -241,8 +241,8 @@ func (l *link) offer(ctx context.Context, session string, m message) transport.R
 	timer := time.NewTimer(offerTimeout)
 	defer timer.Stop()
 	select {
-	case reason := <-answer:
-		return reason
+	case reply := <-answer:
+		return reply
 	case <-timer.C:
 		// A Runtime that pings and answers no offer would look online for ever; a new link is the cure that it can try
 		// by itself.
@@ -250,7 +250,7 @@ func (l *link) offer(ctx context.Context, session string, m message) transport.R
 	case <-l.done:
 	case <-ctx.Done():
 	}
-	return transport.Offline
+	return orderReply{Reason: transport.Offline}
 }
 
 // acknowledge passes the peer's answer to the offer that waits for it. awaited is false if none does: it came too late.
@@ -261,7 +261,7 @@ func (l *link) acknowledge(m wire.OfferAck) (awaited bool) {
 	answer, awaited := l.acks[m.Session]
 	if awaited {
 		delete(l.acks, m.Session)
-		answer <- cleanReason(m.Reason)
+		answer <- orderReply{cleanReason(m.Reason), wire.Printable(m.Text)}
 	}
 	return awaited
 }

@@ -71,7 +71,7 @@ func (s *Server) moveSession(ctx context.Context, user identity.Peer, id string,
 	case err != nil:
 		return wire.Offer{}, err
 	case !r.Ended.IsZero():
-		return wire.Offer{}, errEnded
+		return wire.Offer{}, errGone(r)
 	case lost.Epoch > r.Epoch:
 		return wire.Offer{}, refuse(api.BadRequest, "the session has no such epoch yet")
 	}
@@ -146,7 +146,7 @@ func (s *Server) commitEpoch(ctx context.Context, old store.Session, d api.Decis
 		}
 		switch {
 		case !r.Ended.IsZero():
-			return errEnded
+			return errGone(r)
 		case r.Epoch != old.Epoch:
 			// A second is enough for the other server to be done. Then this one has learnt the new epoch.
 			return &wire.Refusal{Reason: transport.Busy, Text: "another server moves the session", RetryAfter: time.Second}

@@ -22,7 +22,8 @@ type order struct {
 
 // orderReply is the result of an order.
 type orderReply struct {
-	Reason transport.Reason `json:"reason"` // empty: done
+	Reason transport.Reason `json:"reason"`         // empty: done
+	Text   string           `json:"text,omitempty"` // of a Runtime that refuses, for people
 }
 
 // orderGrace is how long a message to another node and back may take.
@@ -30,16 +31,16 @@ const orderGrace = time.Second
 
 // offer sends a Runtime an offer, through the node to which it is attached, and returns its answer as link.offer does,
 // after offerTimeout and orderGrace at most.
-func (s *Server) offer(ctx context.Context, to *onlineMember, o wire.Offer) transport.Reason {
+func (s *Server) offer(ctx context.Context, to *onlineMember, o wire.Offer) orderReply {
 	if to.link != nil {
 		return to.link.offer(ctx, o.Session, encode(wire.TypeOffer, o))
 	}
-	reason, err := s.order(ctx, to, offerTimeout+orderGrace, order{Offer: &o})
+	reply, err := s.order(ctx, to, offerTimeout+orderGrace, order{Offer: &o})
 	if err != nil {
 		s.log.Warn("a Runtime's Access Server does not answer", "uid", to.name.ID, "err", err)
-		return transport.Offline
+		return orderReply{Reason: transport.Offline}
 	}
-	return reason
+	return orderReply{cleanReason(reply.Reason), wire.Printable(reply.Text)}
 }
 
 // sendEnd tells a Runtime, through the node to which it is attached, that a session is over. A failure is only logged:
@@ -72,34 +73,33 @@ func (s *Server) requestMeasurements(ctx context.Context, to *onlineMember) erro
 	return err
 }
 
-// order sends an order and returns the reason in the reply; empty is success.
-func (s *Server) order(ctx context.Context, to *onlineMember, wait time.Duration, o order) (transport.Reason, error) {
+// order sends an order and returns the reply; an empty reason is success.
+func (s *Server) order(ctx context.Context, to *onlineMember, wait time.Duration, o order) (reply orderReply, err error) {
 	o.Device = to.name.String()
 	b, err := json.Marshal(o)
 	if err != nil {
-		return "", fmt.Errorf("order: %w", err)
+		return reply, fmt.Errorf("order: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	b, err = s.cluster.bus.Request(ctx, to.node, b)
 	if err != nil {
-		return "", err
+		return reply, err
 	}
-	var reply orderReply
 	if err := json.Unmarshal(b, &reply); err != nil {
-		return "", fmt.Errorf("reply of node %s: %w", to.node, err)
+		return reply, fmt.Errorf("reply of node %s: %w", to.node, err)
 	}
-	return reply.Reason, nil
+	return reply, nil
 }
 
 // serveOrder executes an order of another node. Its sender has proven to be a node (authenticateNode), and still names
 // a device only: what is sent to it is what this node would send itself.
 func (s *Server) serveOrder(ctx context.Context, body []byte) []byte {
 	var o order
-	reply := orderReply{transport.Protocol}
+	reply := orderReply{Reason: transport.Protocol}
 	if json.Unmarshal(body, &o) == nil {
 		if name, err := identity.ParseName(o.Device); err == nil {
-			reply.Reason = s.executeOrder(ctx, name, o)
+			reply = s.executeOrder(ctx, name, o)
 		}
 	}
 	b, err := json.Marshal(reply)
@@ -111,11 +111,11 @@ func (s *Server) serveOrder(ctx context.Context, body []byte) []byte {
 
 // executeOrder does nothing without the lease: the device may be attached elsewhere by now, and what another node says
 // to it counts.
-func (s *Server) executeOrder(ctx context.Context, device identity.Name, o order) transport.Reason {
+func (s *Server) executeOrder(ctx context.Context, device identity.Name, o order) orderReply {
 	l := s.presence.find(device)
 	switch {
 	case l == nil || !s.cluster.holds():
-		return transport.Offline
+		return orderReply{Reason: transport.Offline}
 	case o.Offer != nil:
 		return l.offer(ctx, o.Offer.Session, encode(wire.TypeOffer, *o.Offer))
 	case o.End != nil:
@@ -124,7 +124,7 @@ func (s *Server) executeOrder(ctx context.Context, device identity.Name, o order
 		l.requestMeasurements(ctx)
 		s.flushMeasurements(ctx, device)
 	}
-	return ""
+	return orderReply{}
 }
 
 // flushMeasurements writes what a Runtime has measured, so that other nodes can read it.

@@ -54,6 +54,7 @@ func routes() []route {
 		{http.MethodPost, "/api/v1/devices", admin, (*Server).postDevices},
 		{http.MethodGet, "/api/v1/devices/{device}", viewer, (*Server).getDevice},
 		{http.MethodPost, "/api/v1/devices/{device}/revoke", admin, (*Server).postRevoke},
+		{http.MethodGet, "/api/v1/sessions", operator, (*Server).getSessions},
 		{http.MethodPost, "/api/v1/sessions", operator, (*Server).postSessions},
 		{http.MethodPost, "/api/v1/sessions/{session}/move", operator, (*Server).postMove},
 		{http.MethodDelete, "/api/v1/sessions/{session}", operator, (*Server).deleteSession},

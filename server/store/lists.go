@@ -109,6 +109,18 @@ func (t *Tx) OpenSessions() ([]Session, error) {
 	return rows(t, Session{}, " WHERE ended=0 ORDER BY created, id", nil, nil)
 }
 
+// SessionPlace is where a session stands among the open ones of its domain.
+type SessionPlace struct {
+	Created time.Time
+	ID      string
+}
+
+// OpenSessionsIn returns those of a domain after a place, oldest first.
+func (t *Tx) OpenSessionsIn(domain string, after SessionPlace, limit int) ([]Session, error) {
+	return rows(t, Session{}, " WHERE ended=0 AND domain=? AND (created,id)>(?,?) ORDER BY created, id LIMIT ?",
+		[]any{domain, micros(after.Created), after.ID, limit}, nil)
+}
+
 // OpenSessionsOf returns those with one device.
 func (t *Tx) OpenSessionsOf(device identity.UID) ([]Session, error) {
 	return rows(t, Session{}, " WHERE ended=0 AND device=? ORDER BY created, id", []any{device.String()}, nil)

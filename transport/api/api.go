@@ -35,6 +35,8 @@ const (
 	ParamState = "state"
 	ParamQuery = "query"
 	ParamNode  = "node" // of an audit chain
+	// ParamReason says why a session is ended: DELETE /sessions/{session}.
+	ParamReason = "reason"
 )
 
 // LoginRequest asks for a user's certificate: POST /login (access §6). The founder of a domain has a server's code: Code,
@@ -195,6 +197,22 @@ type Measurements = wire.Measurements
 type SessionRequest struct {
 	Device         string `json:"device"`          // UID or name
 	SessionVersion int    `json:"session_version"` // that the Manager speaks (session §1)
+}
+
+// Session is an open session with a device that the caller sees.
+type Session struct {
+	ID     string       `json:"id"`
+	Device identity.UID `json:"device"`
+	Name   string       `json:"name"` // of the device
+	User   string       `json:"user"`
+	Relay  string       `json:"relay"`
+	Since  time.Time    `json:"since"`
+}
+
+// Sessions is a page of the open sessions, oldest first: GET /sessions.
+type Sessions struct {
+	Sessions []Session `json:"sessions"`
+	Next     string    `json:"next"` // the cursor of what follows; empty: that was all
 }
 
 // MoveRequest asks for a session to go on at another relay: POST /sessions/{session}/move (access §5.2).

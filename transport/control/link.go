@@ -29,7 +29,7 @@ const (
 // time. They must not block. What a nil one is for is ignored.
 type Handler struct {
 	Pool       func(wire.Pool)
-	Offer      func(wire.Offer) transport.Reason // "" accepts it
+	Offer      func(wire.Offer) *wire.Refusal // nil accepts it
 	EndSession func(wire.EndSession)
 	Revoked    func(wire.Revoked)
 	Statements func(wire.Statements)
@@ -315,7 +315,10 @@ func (l *Link) answer(h Handler, f wire.Frame) error {
 	}
 	ack := wire.OfferAck{Session: m.Session, Reason: transport.Unsupported}
 	if h.Offer != nil {
-		ack.Reason = h.Offer(m)
+		ack.Reason, ack.Text = "", ""
+		if no := h.Offer(m); no != nil {
+			ack.Reason, ack.Text = no.Reason, wire.Printable(no.Text)
+		}
 	}
 	return l.writeJSON(wire.TypeOfferAck, ack)
 }

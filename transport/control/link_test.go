@@ -172,12 +172,12 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 			EndSession: func(m wire.EndSession) { keep(m) },
 			Revoked:    func(m wire.Revoked) { keep(m) },
 			Measure:    func() { keep("measure") },
-			Offer: func(m wire.Offer) transport.Reason {
+			Offer: func(m wire.Offer) *wire.Refusal {
 				keep(m.User)
 				if m.User == "eve" {
-					return transport.Policy
+					return &wire.Refusal{Reason: transport.Policy, Text: "not \x1b eve"}
 				}
-				return ""
+				return nil
 			},
 		})
 		wire.WriteJSON(s.access.Newest(), wire.TypePool, wire.Pool{})
@@ -206,7 +206,7 @@ func TestServersFramesReachTheHandler(t *testing.T) {
 		for _, f := range s.access.Heard()[2:] { // after time-request and hello
 			back = append(back, fmt.Sprintf("%#x %s", byte(f.Type), f.Payload))
 		}
-		want = []string{`0x24 {"session":"s1"}`, `0x24 {"session":"s2","reason":"policy"}`, `0x27 `, `0x25 {"session":"s1","reason":"closed"}`,
+		want = []string{`0x24 {"session":"s1"}`, `0x24 {"session":"s2","reason":"policy","text":"not ? eve"}`, `0x27 `, `0x25 {"session":"s1","reason":"closed"}`,
 			`0x2a {"relays":[{"name":"r1","rtt_us":900,"port":443},{"name":"r2","reason":"timeout"}]}`, `0x2b {"pipes":1,"max":2}`}
 		if !reflect.DeepEqual(back, want) {
 			t.Errorf("the server got %q, want %q", back, want)

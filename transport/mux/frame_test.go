@@ -185,6 +185,8 @@ func parsePayload(kind byte, payload []byte) (err error) {
 		_, err = parseResume(payload)
 	case typeAck:
 		_, err = parseAck(payload)
+	case typeChain:
+		_, err = parseChain(payload)
 	case typeOpen:
 		_, err = parseOpen(payload)
 	case typeOpened:

@@ -85,6 +85,7 @@ type Mux struct {
 	greeted chan struct{} // closed when the peer's hello has come
 	ready   chan struct{} // closed when the peer's hello and resume have come
 	news    chan []byte   // statements of the peer; has room for all of a line
+	chains  chan Chain    // of the peer; has room for the newest
 	done    chan struct{} // closed when err is set
 
 	in reader // of the goroutine that reads
@@ -103,6 +104,7 @@ type Mux struct {
 		said               Hello
 		news               []byte // pieces that are not whole yet
 		newsBytes          int    // of all statements on this line
+		chains             int    // on this line
 	}
 	held     bool // this end's resume waits for Admit
 	received received
@@ -116,6 +118,7 @@ func Start(line Line, c Config) *Mux {
 		config: c, line: line, share: c.Budget.join(), begun: time.Now(),
 		wake: wait.NewBell(), pen: make(chan struct{}, 1), accepts: make(chan *Stream, maxStreams),
 		greeted: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), news: make(chan []byte, maxNews),
+		chains:  make(chan Chain, 1),
 		streams: make(map[uint32]*Stream),
 	}
 	m.out.window = newWindow()

@@ -222,7 +222,9 @@ func TestWhatSessionForbidsIsFatal(t *testing.T) {
 		"a first credit too large":   {wire.RoleRuntime, false, []frame{{0x81, 1, strings.Replace(open, "65536", "99999999999", 1)}}},
 		"an ack of what was not":     {wire.RoleRuntime, false, []frame{{0x04, 0, number(1) + number(0)}}},
 		"JSON that is none":          {wire.RoleRuntime, false, []frame{{0x81, 1, "null"}}},
-		"a chain of no feature":      {wire.RoleRuntime, false, []frame{{0x07, 0, "{}"}}},
+		"a chain of nothing":         {wire.RoleRuntime, false, []frame{{0x07, 0, "{}"}}},
+		"33 chains":                  {wire.RoleRuntime, false, slices.Repeat([]frame{{0x07, 0, `{"chain":"x"}`}}, 33)},
+		"a chain before hello":       {wire.RoleRuntime, true, []frame{{0x07, 0, `{"chain":"x"}`}}},
 		"more than 96 KiB of news":   {wire.RoleRuntime, false, slices.Repeat([]frame{{0x08, 0, "\x00" + strings.Repeat("x", 16<<10-1)}}, 7)},
 		"17 objects of news":         {wire.RoleRuntime, false, slices.Repeat([]frame{{0x08, 0, "\x01{}"}}, 17)},
 	} {

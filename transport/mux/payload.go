@@ -17,7 +17,7 @@ const (
 	// maxCredit is the largest credit of any end (session §6). A first credit above it would let a peer make this end
 	// keep more than the program was ever tried with.
 	maxCredit = 16 << 20
-	// maxStatements and maxStatementBytes bound the statements of one hello (session §6).
+	// maxStatements and maxStatementBytes bound the statements of one hello or chain (session §6).
 	maxStatements     = 8
 	maxStatementBytes = 16 << 10
 )
@@ -76,12 +76,8 @@ func parseHello(payload []byte) (helloPayload, error) {
 	if err := decodeJSON(typeHello, payload, &p); err != nil {
 		return helloPayload{}, err
 	}
-	size := 0
-	for _, s := range p.Statements {
-		size += len(s)
-	}
-	if len(p.Statements) > maxStatements || size > maxStatementBytes {
-		return helloPayload{}, fmt.Errorf("%w: hello with %d statements of %d bytes", ErrFrame, len(p.Statements), size)
+	if err := checkStatements(p.Statements); err != nil {
+		return helloPayload{}, err
 	}
 	// A day is more than any owner means, and no multiple of it overflows a time.
 	const most = 24 * 3600

@@ -26,6 +26,7 @@ func TestPayloadsOfTheVectors(t *testing.T) {
 		},
 		"resume":  {resumePayload{true, 0x102, mac}, resumePayload{}},
 		"ack":     {ackPayload{0x203, time.Second}, ackPayload{1<<64 - 1, maxClock - time.Microsecond}},
+		"chain":   {chainPayload{"-----BEGIN", []string{"a.b.c"}}},
 		"open":    {openPayload{"tcp", "192.0.2.1:502", 65536}, openPayload{"ping", "", maxCredit}},
 		"opened":  {openedPayload{8192}},
 		"refused": {whyPayload{transport.Busy, "later", time.Minute}},
@@ -65,6 +66,9 @@ func parseAny(kind byte, b []byte) (got any, raw []byte, err error) {
 	case typeAck:
 		p, err := parseAck(b)
 		return p, p.encode(), err
+	case typeChain:
+		p, err := parseChain(b)
+		return p, p.encode(), err
 	case typeOpen:
 		p, err := parseOpen(b)
 		return p, p.encode(), err
@@ -91,6 +95,9 @@ func TestPayloadsThatAreRefused(t *testing.T) {
 		{typeHello, `{"statements":["` + strings.Repeat("a", maxStatementBytes+1) + `"]}`},
 		{typeResume, "\x02" + zeros(40)}, {typeResume, zeros(8) + "\x01" + zeros(32)}, {typeResume, zeros(40) + "\x01"},
 		{typeAck, zeros(7) + "\x01\x00\x04" + zeros(6)}, {typeAck, strings.Repeat("\xff", 16)},
+		{typeChain, ``}, {typeChain, `null`}, {typeChain, `{}`}, {typeChain, `{"chain":7}`}, {typeChain, `{"statements":["a"]}`},
+		{typeChain, `{"chain":"x","statements":"a"}`}, {typeChain, `{"chain":"x","statements":["","","","","","","","",""]}`},
+		{typeChain, `{"chain":"x","statements":["` + strings.Repeat("a", maxStatementBytes+1) + `"]}`},
 		{typeOpen, `7`}, {typeOpen, `{"service":7}`}, {typeOpen, `{"service":"tcp","credit":-1}`},
 		{typeOpen, `{"service":"tcp","credit":16777217}`}, {typeOpen, `{"service":"tcp","credit":1.5}`},
 		{typeOpen, `{"service":"tcp","credit":18446744073709551616}`},
@@ -135,7 +142,7 @@ func FuzzPayloads(f *testing.F) {
 			return // parseHeader does not let it through
 		}
 		switch kind {
-		case typeHello, typeResume, typeAck, typeOpen, typeOpened, typeRefused, typeReset, typeEnd:
+		case typeHello, typeResume, typeAck, typeChain, typeOpen, typeOpened, typeRefused, typeReset, typeEnd:
 		default:
 			return
 		}

@@ -274,7 +274,7 @@ func (m *Mux) handle(h header, payload []byte) error {
 	case typeStatements:
 		return m.newsLocked(payload)
 	case typeChain:
-		return violated("no such feature was agreed")
+		return m.chainLocked(payload)
 	}
 	return m.streamFrameLocked(h, payload)
 }

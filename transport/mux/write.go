@@ -31,6 +31,7 @@ type sender struct {
 	hungry      []*Stream // the budget had nothing for them
 
 	used   bool // the line may carry counted frames
+	chains int  // that were sent on this line
 	window window
 	ping   struct {
 		number uint64

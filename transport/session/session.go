@@ -39,7 +39,8 @@ type Config struct {
 // Session is a live end-to-end session. Close must be called in the end, also when the line was lost.
 type Session struct {
 	*mux.Mux
-	conn *tls.Conn // the inner one
+	conn   *tls.Conn // the inner one
+	config Config
 }
 
 // Join dials the offer's relay, joins, and authenticates the peer. It blocks until that is done, something was refused,
@@ -105,7 +106,7 @@ func (c Config) join(ctx context.Context, outer *transport.Conn, config *tls.Con
 		Role: c.Offer.Role, Session: c.Offer.Session, Epoch: c.Offer.Epoch, Budget: c.Budget, Streams: c.Streams,
 		Hello: c.Hello, Hold: c.Hold,
 	})
-	return &Session{m, inner}, nil
+	return &Session{m, inner, c}, nil
 }
 
 // shake sends the join, does the inner TLS (session §2.3), and leaves the outer one.
@@ -126,7 +127,7 @@ func (c Config) shake(ctx context.Context, u *under, config *tls.Config) (*tls.C
 }
 
 func (c Config) innerTLS() (*tls.Config, error) {
-	peer, err := identity.ParseName(c.Offer.Peer)
+	_, err := identity.ParseName(c.Offer.Peer)
 	if err != nil || c.Offer.PeerSPKI.IsZero() {
 		return nil, &transport.Error{Reason: transport.Protocol, Op: "read offer", Err: errors.New("it names no peer")}
 	}
@@ -142,20 +143,13 @@ func (c Config) innerTLS() (*tls.Config, error) {
 		Certificates:                []tls.Certificate{c.Certificate},
 		ClientAuth:                  tls.RequireAnyClientCert,
 		InsecureSkipVerify:          true, // VerifyConnection does all of it
-		VerifyConnection:            func(cs tls.ConnectionState) error { return c.verify(cs, peer) },
+		VerifyConnection:            c.verify,
 	}, nil
 }
 
-// verify accepts only the peer of the offer: its name under our roots, and its key.
-func (c Config) verify(cs tls.ConnectionState, want identity.Name) error {
-	now := c.Now
-	if now == nil {
-		now = time.Now
-	}
-	peer, err := transport.VerifyPeer(cs.PeerCertificates, c.Roots, now(), want)
-	if err == nil && peer.SPKI != c.Offer.PeerSPKI {
-		err = errors.New("it has another key than the offer says")
-	}
+// verify accepts only the peer of the offer, by our protocol.
+func (c Config) verify(cs tls.ConnectionState) error {
+	err := c.verifyChain(cs.PeerCertificates)
 	if err == nil && cs.NegotiatedProtocol != transport.ALPNSession {
 		err = errors.New("it does not speak " + transport.ALPNSession)
 	}

@@ -218,7 +218,7 @@ func Refuse(w io.Writer, r *Refusal) error {
 // rounded up: a client that comes a moment too early is refused again.
 func (r *Refusal) Payload() []byte {
 	retry := min(max(r.RetryAfter, 0), maxRetryAfter)
-	m := refuse{r.Reason, printable(r.Text), int64((retry + time.Second - 1) / time.Second)}
+	m := refuse{r.Reason, Printable(r.Text), int64((retry + time.Second - 1) / time.Second)}
 	b, err := json.Marshal(m)
 	if err != nil {
 		panic(err) // two strings and a number
@@ -247,7 +247,7 @@ func ParseRefusal(f Frame) (*Refusal, error) {
 		return nil, fmt.Errorf("%w: type %#02x: not a reason", ErrFrame, byte(f.Type))
 	}
 	retry := min(max(m.RetryAfterS, 0), int64(maxRetryAfter/time.Second))
-	return &Refusal{m.Reason, printable(m.Text), time.Duration(retry) * time.Second}, nil
+	return &Refusal{m.Reason, Printable(m.Text), time.Duration(retry) * time.Second}, nil
 }
 
 // word reports whether r is spelled like a reason. Newer peers may send reasons that
@@ -261,9 +261,9 @@ func word(r transport.Reason) bool {
 	return r != "" && len(r) <= 32
 }
 
-// printable makes a peer's text safe to show: printable ASCII, bounded. Escape sequences of a peer could rewrite what
-// an operator sees.
-func printable(s string) string {
+// Printable makes a peer's text safe to show: printable ASCII, 200 characters at most. Escape sequences of a peer could
+// rewrite what an operator sees.
+func Printable(s string) string {
 	b := make([]byte, 0, min(len(s), maxTextBytes))
 	for i := 0; i < len(s) && len(b) < maxTextBytes; i++ {
 		if c := s[i]; c >= ' ' && c <= '~' {

@@ -149,15 +149,17 @@ type (
 	Statements struct {
 		Statements []string `json:"statements"`
 	}
-	// OfferAck answers an offer; an empty reason accepts it (wire §4.5).
+	// OfferAck answers an offer; an empty reason accepts it (wire §4.5). Text is a stranger's: see Printable.
 	OfferAck struct {
 		Session string           `json:"session"`
 		Reason  transport.Reason `json:"reason,omitempty"`
+		Text    string           `json:"text,omitempty"`
 	}
 	// EndSession reports the end of a session (wire §4.5).
 	EndSession struct {
 		Session string           `json:"session"`
 		Reason  transport.Reason `json:"reason"`
+		Text    string           `json:"text,omitempty"`
 	}
 	// Revoked lists all keys that are no longer accepted (wire §4.7).
 	Revoked struct {
