@@ -23,11 +23,11 @@ import (
 // mayImport is the import table of the house. A row covers a folder and its sub-packages up to the next longer row;
 // inside a row everybody may import everybody. What is not here may not be imported.
 var mayImport = map[string][]string{
-	"cmd/hawser-agent":    {"agent", "board", "probe", "internal/answer", "internal/cli", "internal/cli/netcheckcmd", "internal/version"},
+	"cmd/hawser-agent":    {"agent", "board", "probe", "internal/answer", "internal/cli", "internal/cli/netcheckcmd", "internal/provision", "internal/version"},
 	"cmd/hawser":          {"manager", "identity", "probe", "transport/api", "internal/answer", "internal/cli", "internal/cli/netcheckcmd", "internal/version"},
 	"cmd/hawser-server":   {"server", "internal/answer", "internal/cli", "internal/version"},
-	"agent":               {"board", "identity", "probe", "transport", "internal/credential", "internal/answer", "internal/owner", "internal/strictyaml"},
-	"manager":             {"identity", "probe", "transport", "transport/api", "internal/credential", "internal/answer", "internal/owner"},
+	"agent":               {"board", "identity", "probe", "transport", "internal/credential", "internal/answer", "internal/owner", "internal/provision", "internal/strictyaml"},
+	"manager":             {"identity", "probe", "transport", "transport/api", "internal/credential", "internal/answer", "internal/owner", "internal/provision"},
 	"board":               {},
 	"server":              {"server/access", "server/count", "server/gate", "server/relay", "server/store", "identity", "transport", "internal/credential", "internal/answer", "internal/strictyaml"},
 	"server/access":       {"server/choose", "server/count", "server/gate", "server/grant", "server/store", "identity", "transport", "transport/api"},

@@ -65,6 +65,7 @@ type Agent struct {
 
 	store    *store
 	owners   owners
+	release  release
 	news     chan []string // statements of the server that are to be taken
 	clock    *clock.Clock
 	resolver *probe.Resolver
@@ -102,7 +103,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, socket: o.Socket, service: o.Service,
-		owners: owners{dir: s.dir}, news: make(chan []string, maxNews), unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
+		owners: owners{dir: s.dir}, release: newRelease(), news: make(chan []string, maxNews), unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
 	// The resolver, SNTP and the dialer all go through the meter: an idle month once cost 36 MB, most of it unseen
 	// keepalives, and status can only show what is counted here.
 	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}

@@ -10,6 +10,7 @@
 //	Enroll    │  v             v
 //	  Boot <──Quarantined <────┘      the infrastructure does not accept the identity
 //
+//	Dial ──> Boot                     the owner has released the gateway
 //	any state ──> Stopped             the context ended
 //
 // Boot loads the identity; Enroll waits until there is one; Dial searches for a way

@@ -128,6 +128,7 @@ func (a *Agent) take(known *owner.Owner, statements []string) error {
 	if err != nil {
 		return err
 	}
+	a.heedRelease(known, statements)
 	if now := known.Pinned().Key; now != key {
 		a.log.Warn("the domain has another key, by the word of the one before", "was", key.SPKI(), "is", now.SPKI())
 	}

@@ -36,8 +36,8 @@ type sessions struct {
 	mu         sync.Mutex // guards all below
 	link       *control.Link
 	running    map[string]*running
-	rounds     int                  // how often all were judged again
 	begun      map[string]time.Time // of sessions that run, or may come back; at most maxBegun
+	rounds     int                  // how often all were judged again
 	locked     bool                 // by the key switch: no session may run
 	unreported []wire.EndSession    // ends that no Access Server was told of; at most maxSessions
 }

@@ -34,7 +34,7 @@ func edges(s State) []State {
 	case StateEnroll:
 		return []State{StateBoot}
 	case StateDial:
-		return []State{StateAttached, StateQuarantined}
+		return []State{StateAttached, StateQuarantined, StateBoot} // released
 	case StateAttached:
 		return []State{StateDial, StateQuarantined}
 	case StateQuarantined:

@@ -18,8 +18,8 @@ func allStates() []State {
 func TestOnlyTheEdgesOfTheDrawingAreAllowed(t *testing.T) {
 	drawn := map[[2]State]bool{
 		{StateBoot, StateEnroll}: true, {StateBoot, StateDial}: true,
-		{StateEnroll, StateBoot}:      true,
-		{StateDial, StateAttached}:    true,
+		{StateEnroll, StateBoot}:   true,
+		{StateDial, StateAttached}: true, {StateDial, StateBoot}: true, // released
 		{StateDial, StateQuarantined}: true,
 		{StateAttached, StateDial}:    true, {StateAttached, StateQuarantined}: true,
 		{StateQuarantined, StateBoot}: true, {StateQuarantined, StateDial}: true,

@@ -78,6 +78,9 @@ func (a *Agent) quarantined(ctx context.Context) (State, error) {
 // identity if its dates do not fit, and says hello. The order is fixed: without the time no certificate can be judged,
 // and with a certificate that is over no hello is accepted.
 func (a *Agent) dial(ctx context.Context, up *attachment) (State, error) {
+	if a.release.said.Load() {
+		return a.forgetOwner()
+	}
 	ctx, stop := a.untilLinkUp(ctx)
 	defer stop()
 	client := a.client(a.self.Load())
@@ -159,6 +162,8 @@ func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
 
 	var care sync.WaitGroup
 	defer care.Wait()
+	ctx, stop := a.untilReleased(ctx) // it goes on in StateDial, when nothing renews the identity any more
+	defer stop()
 	caring, cancel := context.WithCancel(ctx)
 	defer cancel()
 	care.Go(func() { a.keepIdentity(caring) })
@@ -168,6 +173,9 @@ func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
 	// Kept only; it counts when the next search finds a way soon (idleLinks.found).
 	if cutOff(err) {
 		a.idle.lost(addr, link.Lost())
+	}
+	if a.release.said.Load() {
+		return StateDial, nil
 	}
 	return next(StateAttached, serverReason(err)), err
 }

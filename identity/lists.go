@@ -90,7 +90,7 @@ func ParseLists(b []byte) (*Lists, error) {
 	return l, nil
 }
 
-// Bytes is the durable form: JSON, at most some 500 KiB, usually a few. The same union has the same bytes if the lists came
+// Bytes is the durable form: JSON, at most some 3 MiB, usually a few KiB. The same union has the same bytes if the lists came
 // in the same order.
 func (l *Lists) Bytes() []byte {
 	f := listFile{Signers: []listSigner{}, Entries: []listedEntry{}}

@@ -125,7 +125,7 @@ func TestRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		a := f.loggedIn(f.manager())
-		f.answer("GET /statements", jsonAnswer(api.Statements{}))
+		f.answer("GET /statements", jsonAnswer(api.Statements{Statements: f.chain}))
 		var added api.DeviceRequest
 		f.answer("POST /devices", func(w http.ResponseWriter, r *http.Request) {
 			json.NewDecoder(r.Body).Decode(&added)
@@ -158,7 +158,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("show nobody: %v", err)
 		}
 		calls := len(f.calls)
-		for _, bad := range []string{"", "..", "a/b", "a?b", " a", "a\n", "-a", strings.Repeat("a", 65)} {
+		for _, bad := range []string{"", "..", "a//b", "a?b", " a", "a\n", "-a", strings.Repeat("a", 65)} {
 			_, add := a.AddDevice(t.Context(), bad)
 			_, show := a.Device(t.Context(), bad)
 			_, revoke := a.RevokeDevice(t.Context(), bad)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"hawser/identity"
@@ -23,19 +25,23 @@ const codeLife = 72 * time.Hour
 type NewDevice struct {
 	UID     identity.UID `json:"uid"`
 	Name    string       `json:"name"`
-	Code    string       `json:"code"` // shown once; no server has it
+	Folder  string       `json:"folder"` // empty for none
+	Code    string       `json:"code"`   // shown once; no server has it. Empty: it is in File
 	Expires time.Time    `json:"expires"`
+	File    string       `json:"file"` // the provisioning file, or empty
 }
 
 // AddDevice states a device and makes the code for its gateway. Reason name-taken when the domain has one of that name. The
 // code is printed when the server has taken what belongs to it, and not before.
 func (a *Account) AddDevice(ctx context.Context, name string) (d NewDevice, err error) {
+	return a.AddDeviceIn(ctx, name, "")
+}
+
+// AddDeviceIn is AddDevice in a folder; empty is none.
+func (a *Account) AddDeviceIn(ctx context.Context, name, folder string) (d NewDevice, err error) {
 	op := "add device " + name
-	if err := identity.CheckDisplayName(name); err != nil {
-		return d, usage("name: %w", err)
-	}
-	if _, err := identity.ParseUID(name); err == nil {
-		return d, usage("name: it would be taken for a UID")
+	if err := checkPlace(name, folder); err != nil {
+		return d, err
 	}
 	if _, err := a.readAndConfirm(ctx); err != nil {
 		return d, err
@@ -45,31 +51,33 @@ func (a *Account) AddDevice(ctx context.Context, name string) (d NewDevice, err 
 		return d, err
 	}
 	for range maxTries {
-		if d, err = a.addDevice(ctx, op, p, name); transport.ReasonOf(err) != transport.CodeTaken {
+		if d, err = a.addDevice(ctx, op, p, name, folder); transport.ReasonOf(err) != transport.CodeTaken {
 			break
 		}
 	}
 	return d, err
 }
 
-func (a *Account) addDevice(ctx context.Context, op string, p pen, name string) (NewDevice, error) {
-	d := NewDevice{UID: identity.NewUID(), Name: name}
-	serial, err := a.serial(nil, identity.Subject{UID: d.UID})
+func (a *Account) addDevice(ctx context.Context, op string, p pen, name, folder string) (NewDevice, error) {
+	uid := identity.NewUID()
+	serial, err := a.serial(nil, identity.Subject{UID: uid})
 	if err != nil {
-		return d, err
+		return NewDevice{}, err
 	}
-	subject, err := identity.Sign(identity.DeviceStatement{Domain: a.state.config.Domain, UID: d.UID, Name: name, Serial: serial, Seen: p.seen}, p.key)
-	if err != nil {
-		return d, err
+	return a.deviceCode(ctx, op, "/devices", p, identity.DeviceStatement{
+		Domain: a.state.config.Domain, UID: uid, Name: name, Folder: folder, Serial: serial, Seen: p.seen,
+	})
+}
+
+// DevicesIn lists the devices of a folder, and of all below it.
+func (a *Account) DevicesIn(ctx context.Context, folder string) ([]api.Device, error) {
+	if err := identity.CheckFolder(folder); err != nil {
+		return nil, usage("folder: %w", err)
 	}
-	code, sent, err := a.invite(p, subject, serial, codeLife)
-	if err != nil {
-		return d, err
-	}
-	var answer api.NewSubject
-	err = a.do(ctx, op, http.MethodPost, "/devices", api.DeviceRequest{Code: sent}, &answer)
-	d.Code, d.Expires = code.String(), answer.Expires
-	return d, err
+	all, err := a.Devices(ctx)
+	return slices.DeleteFunc(all, func(d api.Device) bool {
+		return d.Folder != folder && !strings.HasPrefix(d.Folder, folder+"/")
+	}), err
 }
 
 // Devices lists the devices of the domain. It is never nil, so that JSON has a list.
@@ -106,23 +114,49 @@ func (a *Account) Device(ctx context.Context, device string) (d api.Device, err 
 	return d, a.do(ctx, "show device "+device, http.MethodGet, path, nil, &d)
 }
 
-// RevokeDevice shuts a device out for good and ends its sessions. There is no way back: the key is never accepted
-// again, and the gateway is enrolled anew as another device.
-func (a *Account) RevokeDevice(ctx context.Context, device string) (d api.Device, err error) {
-	path, err := devicePath(device)
-	if err != nil {
-		return d, err
-	}
-	return d, a.do(ctx, "revoke device "+device, http.MethodPost, path+"/revoke", nil, &d)
-}
-
-// devicePath is the path of DEVICE. The check of names covers UIDs too. Checked here, so that a typing error is found
-// without a network.
+// devicePath is the path of DEVICE.
 func devicePath(device string) (string, error) {
-	if err := identity.CheckDisplayName(device); err != nil {
-		return "", usage("device: neither a UID nor a name: %w", err)
+	if err := checkTyped(device); err != nil {
+		return "", err
 	}
 	return "/devices/" + url.PathEscape(device), nil
+}
+
+// checkTyped wants a UID, a name, or a folder and a name joined by "/". The check of names covers UIDs too. Checked here, so
+// that a typing error is found without a network.
+func checkTyped(device string) error {
+	folder, name := splitTyped(device)
+	err := identity.CheckDisplayName(name)
+	if err == nil && len(name) < len(device) {
+		err = identity.CheckFolder(folder)
+	}
+	if err != nil {
+		return usage("device: neither a UID nor a name, nor a folder with a name: %w", err)
+	}
+	return nil
+}
+
+// splitTyped is the folder and the name of what was typed; the folder is empty for a name alone, and for a UID.
+func splitTyped(device string) (folder, name string) {
+	i := strings.LastIndexByte(device, '/')
+	return device[:max(i, 0)], device[i+1:]
+}
+
+// checkPlace wants a name that is no UID, and a folder or none.
+func checkPlace(name, folder string) error {
+	if err := identity.CheckDisplayName(name); err != nil {
+		return usage("name: %w", err)
+	}
+	if _, err := identity.ParseUID(name); err == nil {
+		return usage("name: it would be taken for a UID")
+	}
+	if folder == "" {
+		return nil
+	}
+	if err := identity.CheckFolder(folder); err != nil {
+		return usage("folder: %w", err)
+	}
+	return nil
 }
 
 // Audit returns the newest records of the domain, newest last: limit of them, 1 to api.MaxLimit.

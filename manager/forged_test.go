@@ -3,6 +3,7 @@ package manager
 import (
 	"crypto"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,9 @@ func TestARenewalTakesNothingThatTheServerSays(t *testing.T) {
 		// A key that was revoked does not come back.
 		if _, err := a.RenewUser(t.Context(), "ann"); transport.ReasonOf(err) != transport.Revoked {
 			t.Errorf("renewed after she was revoked: %v", err)
+		}
+		if _, err := a.UserCode(t.Context(), "ann"); transport.ReasonOf(err) != transport.Revoked {
+			t.Errorf("a code after she was revoked: %v", err)
 		}
 		time.Sleep(time.Second)
 		*kept = append(*kept, f.owner.User("ann", identity.RoleViewer, scope).JWS)
@@ -200,4 +204,20 @@ func TestNobodyHasToKnowTheListOfAnAdminWhoIsShutOut(t *testing.T) {
 			t.Errorf("she needs the list %d, and is stated at %d", u[0].Seen, u[0].Serial)
 		}
 	})
+}
+
+// Of two commands at once the one that knows less may be the last.
+func TestAnOlderStatementOfADeviceIsNotLearnt(t *testing.T) {
+	h := home(filepath.Join(t.TempDir(), "home"))
+	if err := h.create(); err != nil {
+		t.Fatal(err)
+	}
+	for _, serial := range []uint64{7, 5} {
+		if err := h.learnDevice("00", knownDevice{"press", serial}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if known := must(h.readDevices()); known.serial("00") != 7 {
+		t.Errorf("the newest known is %d", known.serial("00"))
+	}
 }

@@ -62,6 +62,9 @@ func (h home) learnDevice(uid string, d knownDevice) error {
 	if known, err = h.readDevices(); err != nil {
 		return err
 	}
+	if known.serial(uid) > d.Serial {
+		return nil // another command has learnt more meanwhile
+	}
 	if known == nil {
 		known = knownDevices{}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,9 +27,13 @@ func WriteInfo(w io.Writer, i Info) error {
 
 // WriteNewDevice prints a new device with the command to run on the gateway.
 func (a *Account) WriteNewDevice(w io.Writer, d NewDevice) error {
+	run := fmt.Sprintf("hawser-agent enroll --access %s --pin %s (it asks for the code)", a.state.config.Hosts[0], a.rootPin())
+	if d.File != "" {
+		run = "hawser-agent enroll --file " + filepath.Base(d.File)
+	}
 	return writeFields(w, [][2]string{
-		{"name", d.Name}, {"uid", d.UID.String()}, {"code", d.Code}, {"valid until", stamp(d.Expires)},
-		{"on the gateway", fmt.Sprintf("hawser-agent enroll --access %s --pin %s (it asks for the code)", a.state.config.Hosts[0], a.rootPin())},
+		{"name", d.Name}, {"folder", d.Folder}, {"uid", d.UID.String()}, {"code", d.Code}, {"valid until", stamp(d.Expires)},
+		{"file", d.File}, {"on the gateway", run},
 	})
 }
 
@@ -93,20 +98,20 @@ func compared(h identity.SPKI) string {
 }
 
 // WriteDevices writes a table.
-func WriteDevices(w io.Writer, devices []api.Device) error {
-	rows := [][]string{{"NAME", "UID", "STATE", "ONLINE", "SINCE", "ADDRESS"}}
+func WriteDevices(w io.Writer, devices []StatedDevice) error {
+	rows := [][]string{{"NAME", "FOLDER", "UID", "STATE", "KEY", "ONLINE", "SINCE", "ADDRESS"}}
 	for _, d := range devices {
-		rows = append(rows, []string{d.Name, d.UID.String(), string(d.State), yesNo(d.Online), stamp(d.Since), d.Address})
+		rows = append(rows, []string{d.Name, d.Folder, d.UID.String(), string(d.State), string(d.Key), yesNo(d.Online), stamp(d.Since), d.Address})
 	}
 	return writeTable(w, rows)
 }
 
 // WriteDevice writes all that is known of a device.
-func WriteDevice(w io.Writer, d api.Device) error {
+func WriteDevice(w io.Writer, d StatedDevice) error {
 	fields := [][2]string{
-		{"name", d.Name}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", string(d.State)}, {"online", yesNo(d.Online)},
+		{"name", d.Name}, {"folder", d.Folder}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", string(d.State)}, {"online", yesNo(d.Online)},
 		{"since", stamp(d.Since)}, {"address", d.Address}, {"created", stamp(d.Created)}, {"key", spki(d.SPKI)},
-		{"valid until", stamp(d.NotAfter)},
+		{"stated", string(d.Key)}, {"valid until", stamp(d.NotAfter)},
 	}
 	for _, k := range slices.Sorted(maps.Keys(d.Hints)) {
 		fields = append(fields, [2]string{"hint " + k, d.Hints[k]})
@@ -278,4 +283,17 @@ func cut(s string, maxRunes int) string {
 // harm in a log, and a new server's word is passed on though this version does not know it.
 func isWord(s string) bool {
 	return s != "" && len(s) <= 40 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz-") == ""
+}
+
+// WriteRelays writes a table of the relays of the registry.
+func WriteRelays(w io.Writer, relays []api.RegisteredRelay) error {
+	rows := [][]string{{"NAME", "STATE", "ONLINE", "SINCE", "HOSTS", "SESSIONS", "KEY"}}
+	for _, r := range relays {
+		load := ""
+		if r.Online {
+			load = fmt.Sprintf("%d/%d", r.Pipes, r.Max)
+		}
+		rows = append(rows, []string{r.Name, string(r.State), yesNo(r.Online), stamp(r.Since), strings.Join(r.Hosts, " "), load, spki(r.SPKI)})
+	}
+	return writeTable(w, rows)
 }

@@ -2,19 +2,9 @@ package manager
 
 import (
 	"slices"
-	"time"
 
 	"hawser/identity"
 )
-
-// verifier judges by what this account knows of the owner.
-func (a *Account) verifier() identity.Verifier {
-	return identity.Verifier{Pinned: a.state.owner.Pinned(), Lists: a.state.owner.Lists()}
-}
-
-func (a *Account) statementTime() time.Time {
-	return identity.StatementTime(a.m.now(), a.state.owner.Lists(), time.Time{}, time.Time{})
-}
 
 // proven are the statements about a subject that somebody has signed who may, also those that have ended or are struck: a
 // server shows what it likes, and what comes of it is signed.

@@ -30,6 +30,22 @@ func (a *Account) AddRelay(ctx context.Context, name string) (r api.NewRelay, er
 	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", api.RelayRequest{Name: name}, &r)
 }
 
+// RegisteredRelays lists all relays, for who runs the infrastructure. It is never nil.
+func (a *Account) RegisteredRelays(ctx context.Context) ([]api.RegisteredRelay, error) {
+	var answer api.RegisteredRelays
+	err := a.do(ctx, "list relays", http.MethodGet, "/relays/registered", nil, &answer)
+	return list(answer.Relays), err
+}
+
+// RevokeRelay shuts a relay out for good: its key is refused everywhere, and what it carries goes on at another one. Its name
+// is never used again.
+func (a *Account) RevokeRelay(ctx context.Context, name string) (r api.RegisteredRelay, err error) {
+	if err := identity.CheckLabel(name); err != nil {
+		return r, usage("name: %w", err)
+	}
+	return r, a.do(ctx, "revoke relay "+name, http.MethodPost, "/relays/"+name+"/revoke", nil, &r)
+}
+
 // Relays measures every relay from here, has the device's Runtime do the same, and returns what the Access Server would
 // choose now for a session between the two. Its own numbers are sent first: the decision that comes back is one of both
 // ends, as it would be for a session.

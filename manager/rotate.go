@@ -51,7 +51,7 @@ func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
 	if err != nil {
 		return r, err
 	}
-	texts, r, err := a.restate(pool, old, next)
+	texts, r, err := a.restateAll(pool, old, next)
 	if err != nil {
 		return r, err
 	}
@@ -97,9 +97,9 @@ func (a *Account) nextKey() (crypto.Signer, error) {
 	return key, asUsage(durable.WriteFile(a.home.path(nextFile), b, credential.Private))
 }
 
-// restate is the old key's word that the new one takes its place, and what the old key has signed, by the new one: first the
+// restateAll is the old key's word that the new one takes its place, and what the old key has signed, by the new one: first the
 // list, then the user of this account, who is an admin by the new key from then on.
-func (a *Account) restate(pool statements, old, next crypto.Signer) (texts []string, r Rotated, err error) {
+func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []string, r Rotated, err error) {
 	was, err1 := identity.NewPublicKey(old.Public())
 	is, err2 := identity.NewPublicKey(next.Public())
 	if err := errors.Join(err1, err2); err != nil {

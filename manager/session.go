@@ -157,8 +157,8 @@ func isGone(err error) bool {
 
 // request asks for a new session (access §5.1).
 func (a *Account) request(ctx context.Context, device string) (offer wire.Offer, err error) {
-	if err := identity.CheckDisplayName(device); err != nil {
-		return offer, usage("device: neither a UID nor a name: %w", err)
+	if err := checkTyped(device); err != nil {
+		return offer, err
 	}
 	a.m.progress("asking for a session with " + device)
 	return a.offer(ctx, "open session with "+device, "/sessions", api.SessionRequest{Device: device, SessionVersion: wire.SessionVersion})

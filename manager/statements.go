@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"time"
 
 	"hawser/identity"
@@ -133,7 +132,7 @@ func (a *Account) pen(admins bool) (p pen, err error) {
 
 // serial is that of the next statement about a subject.
 func (a *Account) serial(pool statements, subject identity.Subject) (uint64, error) {
-	serial, err := identity.NextSerial(a.proven(pool, subject).newest(subject), a.m.now())
+	serial, err := identity.NextSerial(max(a.proven(pool, subject).newest(subject), a.newest(pool, subject)), a.m.now())
 	if err != nil {
 		return 0, fail(transport.Policy, "sign statement", err)
 	}
@@ -150,100 +149,6 @@ func (a *Account) invite(p pen, subject identity.Signed, serial uint64, life tim
 	}
 	sent, err := api.CodeOf(code, invitation, a.rootPin(), p.signers)
 	return code, sent, err
-}
-
-// confirmed is a key that an admin's Manager has confirmed: the invite that stated it is not needed any more.
-type confirmed struct {
-	Subject identity.Subject `json:"subject"`
-	SPKI    identity.SPKI    `json:"spki_sha256"`
-}
-
-// confirm states the keys that came with an invite of an admin or of the domain key, and that nobody has confirmed yet: so
-// they last. Keys of admins are confirmed by the domain key alone; without it they wait.
-func (a *Account) confirm(ctx context.Context, pool statements) (statements, []confirmed, error) {
-	p, err := a.pen(false)
-	if err != nil {
-		return pool, nil, nil // who may sign nothing confirms nothing
-	}
-	var done []confirmed
-	v := identity.Verifier{Pinned: a.state.owner.Pinned(), Lists: a.state.owner.Lists()}
-	var texts []string
-	for _, s := range pool {
-		key, ok := s.Statement.(identity.KeyStatement)
-		if !ok || key.Serial != 0 || pool.isConfirmed(key) {
-			continue
-		}
-		peer := identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}
-		chain, err := v.Assemble(pool, peer, identity.StatementTime(a.m.now(), v.Lists, time.Time{}, time.Time{}))
-		if err != nil || invitedByUser(chain, key) {
-			continue
-		}
-		if twice, err := a.usedTwice(pool, chain, key); err != nil {
-			return pool, nil, err
-		} else if twice {
-			a.m.log().Warn("a code was used twice, and this key is not confirmed: revoke, and make another code",
-				"user", clean(key.User), "uid", key.UID, "key", key.Key.SPKI())
-			continue
-		}
-		first, err := identity.ParseStatement(chain[0])
-		if err != nil {
-			return pool, nil, err
-		}
-		signer := p.key
-		if u, ok := first.Statement.(identity.UserStatement); ok && u.Role == identity.RoleAdmin {
-			if signer, err = a.domainKey(); err != nil {
-				continue
-			}
-		}
-		serial, err := a.serial(pool, key.Subject)
-		if err != nil {
-			return pool, nil, err
-		}
-		key.Serial = serial
-		stated, err := identity.Sign(key, signer)
-		if err != nil {
-			return pool, nil, err
-		}
-		pool, texts = append(pool, stated), append(texts, stated.JWS)
-		done = append(done, confirmed{key.Subject, key.Key.SPKI()})
-	}
-	if len(texts) == 0 {
-		return pool, nil, nil
-	}
-	if err := a.publish(ctx, texts...); err != nil && !isFinal(err) {
-		return pool, nil, err
-	} else if err != nil {
-		a.m.log().Warn("the server does not keep all keys that are confirmed", "err", clean(err.Error()))
-		// One by one: of whom too much is stated must not keep the others out, nor this admin from revoking him.
-		all := done
-		done = nil
-		for i, jws := range texts {
-			if err := a.publish(ctx, jws); err == nil {
-				done = append(done, all[i])
-			} else if !isFinal(err) {
-				return pool, done, err
-			}
-		}
-	}
-	_, err = a.state.owner.Take(texts, a.m.now()) // its own key may be among them
-	return pool, done, asUsage(err)
-}
-
-func (p statements) isConfirmed(key identity.KeyStatement) bool {
-	return slices.ContainsFunc(p, func(s identity.Signed) bool {
-		other, ok := s.Statement.(identity.KeyStatement)
-		return ok && other.Serial != 0 && other.Subject == key.Subject && other.Key == key.Key
-	})
-}
-
-// invitedByUser reports whether a key of the user himself, and no admin, has signed the invite: a person looks at that one.
-func invitedByUser(chain []string, key identity.KeyStatement) bool {
-	if len(chain) < 4 {
-		return false
-	}
-	s, err := identity.ParseStatement(chain[3])
-	own, ok := s.Statement.(identity.KeyStatement)
-	return err == nil && ok && own.Subject == key.Subject
 }
 
 func nameOf(key identity.KeyStatement) identity.Name {
@@ -278,7 +183,8 @@ func (a *Account) judge(ctx context.Context, device string, o wire.Offer) (ident
 		err = verdict.Device.Answers(device)
 	}
 	if err == nil {
-		err = known.check(device, name.ID)
+		_, typed := splitTyped(device)
+		err = known.check(typed, name.ID)
 	}
 	if err != nil {
 		return verdict, fail(refusalOf(err), op, fmt.Errorf("by the owner's statements: %w", err))

@@ -55,7 +55,7 @@ func harmless(t *testing.T, what, s string) {
 func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	a := &Account{state: state{roots: identitytest.New(time.Now()).Roots}}
 	for _, s := range hostile() {
-		d := api.Device{Name: s, Domain: s, State: api.DeviceState(s), Address: s, Hints: map[string]string{s: s}}
+		d := StatedDevice{api.Device{Name: s, Folder: s, Domain: s, State: api.DeviceState(s), Address: s, Hints: map[string]string{s: s}}, KeyState(s)}
 		n := NewDevice{Name: s, Code: s}
 		a.state.config.Hosts = []string{s}
 		r := api.Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
@@ -65,7 +65,10 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 		choice := api.RelayChoice{Name: s, Verdict: api.Verdict(s), Reason: s, Manager: &api.Measured{Reason: transport.Reason(s)}, Runtime: &api.Measured{Way: s}}
 		decision := api.Decision{Chosen: s, Incumbent: s + s, Relays: []api.RelayChoice{choice, choice}}
 		for name, write := range map[string]func(*bytes.Buffer) error{
-			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []api.Device{d, d}) },
+			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []StatedDevice{d, d}) },
+			"relay list": func(b *bytes.Buffer) error {
+				return WriteRelays(b, []api.RegisteredRelay{{Name: s, State: api.DeviceState(s), Online: true, Hosts: []string{s}}})
+			},
 			"device show": func(b *bytes.Buffer) error { return WriteDevice(b, d) },
 			"device add":  func(b *bytes.Buffer) error { return a.WriteNewDevice(b, n) },
 			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []api.Record{r}) },
@@ -146,9 +149,9 @@ func TestGolden(t *testing.T) {
 	when := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 	uid := must(identity.ParseUID(strings.Repeat("0123456789abcdef", 2)))
 	spki := must(identity.ParseSPKI(strings.Repeat("0123456789abcdef", 4)))
-	full := api.Device{UID: uid, Name: "press 4", Domain: "default", State: "enrolled", Online: true, Address: "203.0.113.9",
-		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}
-	pending := api.Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}
+	full := StatedDevice{api.Device{UID: uid, Name: "press 4", Folder: "north/hall", Domain: "default", State: "enrolled", Online: true, Address: "203.0.113.9",
+		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}, KeyConfirmed}
+	pending := StatedDevice{Device: api.Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}}
 	info := Info{Domain: "default", User: "admin", SPKI: spki, NotAfter: when, Home: "/home/t/.config/hawser"}
 	added := NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}
 	record := api.Record{Seq: 7, Time: when, Node: "a1", Domain: "default", Actor: "hawser://default/user/admin", Action: "device-add",
@@ -170,8 +173,8 @@ func TestGolden(t *testing.T) {
 	}{
 		{"login", info, func() error { return WriteInfo(&got, info) }},
 		{"device add", added, func() error { return account.WriteNewDevice(&got, added) }},
-		{"device list", []api.Device{full, pending}, func() error { return WriteDevices(&got, []api.Device{full, pending}) }},
-		{"device list of none", []api.Device{}, func() error { return WriteDevices(&got, nil) }},
+		{"device list", []StatedDevice{full, pending}, func() error { return WriteDevices(&got, []StatedDevice{full, pending}) }},
+		{"device list of none", []StatedDevice{}, func() error { return WriteDevices(&got, nil) }},
 		{"device show", full, func() error { return WriteDevice(&got, full) }},
 		{"device show of one that waits", pending, func() error { return WriteDevice(&got, pending) }},
 		{"ping", ping, func() error { return WritePing(&got, ping) }},

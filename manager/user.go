@@ -79,6 +79,9 @@ func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err err
 	if !ok {
 		return u, fail(api.NotFound, "make code for "+name, nil)
 	}
+	if a.struck(identity.Subject{User: name}, subject.Statement.(identity.UserStatement).Serial, identity.SPKI{}) {
+		return u, fail(transport.Revoked, "make code for "+name, errors.New("a list of the owner strikes him: add him again"))
+	}
 	p, err := a.pen(subject.Statement.(identity.UserStatement).Role == identity.RoleAdmin)
 	if err != nil {
 		return u, err
@@ -152,20 +155,9 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 			return err
 		}
 	}
-	next, err := a.state.owner.Lists().Next(a.state.owner.Pinned(), []identity.Entry{entry}, a.m.now())
-	if err != nil {
-		return fail(transport.ReasonOf(err), op, err)
-	}
-	signed, err := identity.Sign(next, p.key)
-	if err != nil {
-		return err
-	}
-	texts := append([]string{signed.JWS}, p.signers...)
-	// Here first: what this Manager has signed it never forgets, whatever the server does with it.
-	if _, err := a.state.owner.Take(texts, a.m.now()); err != nil {
-		return asUsage(err)
-	}
-	return a.do(ctx, op, http.MethodPost, path+"/revoke", api.Statements{Statements: texts}, nil)
+	return a.strike(ctx, op, p, []identity.Entry{entry}, nil, func(texts []string) error {
+		return a.do(ctx, op, http.MethodPost, path+"/revoke", api.Statements{Statements: texts}, nil)
+	})
 }
 
 // RenewUser states a user again for as long as the last time, with the rights that he has, and his confirmed keys.

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"hawser/agent"
+	"hawser/board"
 	"hawser/internal/answer"
 	"hawser/internal/cli"
+	"hawser/internal/provision"
 )
 
 // enrollCommand checks everything that it can without the network first: the code is used up by whoever gets through
@@ -21,15 +24,20 @@ func enrollCommand(p *places) *cobra.Command {
 	var f agent.FirstContact
 	var code cli.Code
 	var json bool
+	var file string
 	c := &cobra.Command{
 		Use: "enroll", Short: "fetch this gateway's identity with an activation code",
 		Example: "  hawser-agent enroll --access hawser.example.com --pin 5f3c…\n" +
-			"  hawser-agent enroll --access 192.0.2.10 --code-file code.txt --root root.pem",
+			"  hawser-agent enroll --access 192.0.2.10 --code-file code.txt --root root.pem\n" +
+			"  hawser-agent enroll --file press-4.txt",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, paths, err := p.load(true)
 			if err != nil {
 				return err
+			}
+			if file != "" {
+				return p.enrollFile(c, file, cfg, paths, json)
 			}
 			if f.Code, err = code.Read(c); err != nil {
 				return err
@@ -42,8 +50,7 @@ func enrollCommand(p *places) *cobra.Command {
 			if cfg.File != "" && len(cfg.Access) == 0 {
 				return answer.Usage("config %s names no Access Server: add access: [HOST] first, since enroll leaves a file that is there as it is", cfg.File)
 			}
-			// A search of all ways can take a minute, in which nothing else would be seen.
-			fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: looking for a way to %s\n", strings.Join(o.Config.Access, ", "))
+			searching(c, o.Config)
 			self, err := agent.Enroll(c.Context(), o, e)
 			if err != nil {
 				return err
@@ -61,9 +68,47 @@ func enrollCommand(p *places) *cobra.Command {
 	c.Flags().StringVar(&f.RootFile, "root", "", "root certificate `FILE`")
 	c.Flags().StringVar(&f.Pin, "pin", "", "`SHA256` of the root's public key, instead of --root")
 	c.Flags().StringArrayVar(&f.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; may be repeated; goes into the configuration (default auto)")
+	c.Flags().StringVar(&file, "file", "", "provisioning `FILE` of hawser device add --out, which nobody else may read and which is erased when it has worked; - is standard input")
 	cli.JSONFlag(c, &json)
 	c.MarkFlagsMutuallyExclusive("root", "pin")
+	for _, other := range []string{"access", "ports", "code", "code-file", "root", "pin", "proxy"} {
+		c.MarkFlagsMutuallyExclusive("file", other)
+	}
 	return c
+}
+
+// searching says what goes on: a search of all ways can take a minute, in which nothing else would be seen.
+func searching(c *cobra.Command, cfg agent.Config) {
+	fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: looking for a way to %s\n", strings.Join(cfg.Access, ", "))
+}
+
+// enrollFile enrolls with a provisioning file, and erases it when identity and configuration are safe.
+func (p *places) enrollFile(c *cobra.Command, file string, cfg agent.Config, paths board.Paths, json bool) error {
+	given, err := provision.LoadSecret(file, c.InOrStdin())
+	if err != nil {
+		return &answer.UsageError{Err: err}
+	}
+	o := p.options(c.ErrOrStderr(), cfg)
+	made, err := agent.Provision(given, o.Config)
+	if err != nil {
+		return &answer.UsageError{Err: fmt.Errorf("%s: %w", file, err)}
+	}
+	o.Config = made.Config
+	searching(c, o.Config)
+	self, err := agent.Enroll(c.Context(), o, made.Enroll)
+	if err != nil {
+		return err
+	}
+	if err := made.WriteConfig(paths.Config); err != nil {
+		return err
+	}
+	if err := printSelf(c.OutOrStdout(), self, json); err != nil || file == "-" {
+		return err
+	}
+	if err := os.Remove(file); err != nil {
+		return fmt.Errorf("enrolled; erase %s by hand, its code is used: %w", file, err)
+	}
+	return nil
 }
 
 // printSelf prints who the gateway is now, for the person to compare with what hawser device add said: a code that was

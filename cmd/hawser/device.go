@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -15,42 +16,122 @@ func (a *app) device() *cobra.Command {
 		Use:   "device",
 		Short: "Manage the gateways of the domain",
 	}
-	cmd.AddCommand(a.deviceAdd(), a.deviceList(),
-		a.oneDevice("show DEVICE", "Show a device, by UID or name", (*manager.Account).Device),
-		a.oneDevice("revoke DEVICE", "Take a device's identity away for good, and end its sessions", (*manager.Account).RevokeDevice))
+	cmd.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceCode(),
+		a.deviceConfirm(), a.deviceShow(),
+		a.statedDevice("revoke DEVICE", "Take a device's identity away for good, and end its sessions", 1,
+			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
+				return account.RevokeDevice(ctx, args[0])
+			}),
+		a.statedDevice("release DEVICE", "Let a device go: its gateway forgets who it is, and waits for a code", 1,
+			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
+				return account.ReleaseDevice(ctx, args[0])
+			}),
+		a.statedDevice("rename DEVICE NAME", "Give a device another name", 2,
+			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
+				return account.RenameDevice(ctx, args[0], args[1])
+			}),
+		a.statedDevice("move DEVICE FOLDER", `Put a device into another folder, or into none with ""`, 2,
+			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
+				return account.MoveDevice(ctx, args[0], args[1])
+			}))
 	return cmd
 }
 
 // deviceAdd prints the activation code: the only time that anybody sees it.
 func (a *app) deviceAdd() *cobra.Command {
 	var phrase passphrase
+	var folder string
+	var await bool
+	var out string
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "State a device, and make the code with which its gateway enrolls",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.signing(cmd, &phrase, func(account *manager.Account) error {
-				d, err := account.AddDevice(cmd.Context(), args[0])
+			return a.newCode(cmd, &phrase, out, func(account *manager.Account) (manager.NewDevice, error) {
+				return account.AddDeviceIn(cmd.Context(), args[0], folder)
+			}, func(account *manager.Account, d manager.NewDevice) error {
+				if !await {
+					return nil
+				}
+				seen, err := account.AwaitDevice(cmd.Context(), d)
 				if err != nil {
 					return err
 				}
-				return a.print(cmd, d, func() error { return account.WriteNewDevice(cmd.OutOrStdout(), d) })
+				return a.print(cmd, seen, func() error { return manager.WriteDevice(cmd.OutOrStdout(), seen) })
 			})
 		},
 	}
+	outFlag(cmd, &out)
+	cmd.Flags().BoolVar(&await, "wait", false, "wait until the gateway has enrolled, and confirm its key; ^C leaves it for the next command that signs")
+	cmd.Flags().StringVar(&folder, "folder", "", "`FOLDER` of the device, as north/hall: users can be limited to folders")
 	phrase.flags(cmd, false)
 	return cmd
 }
 
+// deviceCode prints another code.
+func (a *app) deviceCode() *cobra.Command {
+	var phrase passphrase
+	var out string
+	cmd := &cobra.Command{
+		Use:   "code DEVICE",
+		Short: "Make another code for a device: for new hardware, or after a lost one",
+		Long: `Make another code for a device: for new hardware, or because the last code was lost.
+
+The gateway that enrolls with it is the device from then on, with its UID, name and folder, and the old one gets nothing
+any more. The next command of an admin confirms the new key and lists the old one.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.newCode(cmd, &phrase, out, func(account *manager.Account) (manager.NewDevice, error) {
+				return account.DeviceCode(cmd.Context(), args[0])
+			}, nil)
+		},
+	}
+	outFlag(cmd, &out)
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+func outFlag(cmd *cobra.Command, out *string) {
+	cmd.Flags().StringVar(out, "out", "", "write a provisioning `FILE` with the code, for hawser-agent enroll --file, and do not print the code")
+}
+
+// newCode makes a code, prints it or writes it into the file out, and goes on with then, unless that is nil. A file that
+// could not be written after all costs no code: it is printed.
+func (a *app) newCode(cmd *cobra.Command, phrase *passphrase, out string, make func(*manager.Account) (manager.NewDevice, error),
+	then func(*manager.Account, manager.NewDevice) error) error {
+	if out != "" {
+		if err := manager.CheckOut(out); err != nil {
+			return err
+		}
+	}
+	return a.signing(cmd, phrase, func(account *manager.Account) error {
+		d, err := make(account)
+		if err != nil {
+			return err
+		}
+		var failed error
+		if out != "" {
+			failed = account.WriteProvisioning(&d, out)
+		}
+		err = errors.Join(failed, a.print(cmd, d, func() error { return account.WriteNewDevice(cmd.OutOrStdout(), d) }))
+		if err != nil || then == nil {
+			return err
+		}
+		return then(account, d)
+	})
+}
+
 // deviceList prints a table.
 func (a *app) deviceList() *cobra.Command {
-	return &cobra.Command{
+	var folder string
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the devices",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.account(func(account *manager.Account) error {
-				devices, err := account.Devices(cmd.Context())
+				devices, err := account.StatedDevices(cmd.Context(), folder)
 				if err != nil {
 					return err
 				}
@@ -58,17 +139,39 @@ func (a *app) deviceList() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&folder, "folder", "", "only those in `FOLDER` and below it")
+	return cmd
 }
 
-// oneDevice is a command that does something with one device and prints it.
-func (a *app) oneDevice(use, short string, do func(*manager.Account, context.Context, string) (api.Device, error)) *cobra.Command {
-	return &cobra.Command{
+// statedDevice is a command that signs something about a device and prints it.
+func (a *app) statedDevice(use, short string, args int, do func(*manager.Account, context.Context, []string) (api.Device, error)) *cobra.Command {
+	var phrase passphrase
+	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
+		Args:  cobra.ExactArgs(args),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				d, err := do(account, cmd.Context(), args)
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, d, func() error { return manager.WriteDevice(cmd.OutOrStdout(), manager.StatedDevice{Device: d}) })
+			})
+		},
+	}
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+func (a *app) deviceShow() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show DEVICE",
+		Short: "Show a device, by UID or name",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.account(func(account *manager.Account) error {
-				d, err := do(account, cmd.Context(), args[0])
+				d, err := account.StatedDevice(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
@@ -76,4 +179,29 @@ func (a *app) oneDevice(use, short string, do func(*manager.Account, context.Con
 			})
 		},
 	}
+}
+
+// deviceConfirm prints how each device stands, also when one of them could not be confirmed.
+func (a *app) deviceConfirm() *cobra.Command {
+	var phrase passphrase
+	cmd := &cobra.Command{
+		Use:   "confirm DEVICE...",
+		Short: "Confirm the keys of gateways that have enrolled",
+		Long: `Confirm the keys of gateways that have enrolled, so that they last, and say how each stands.
+
+Every command that signs does so for all that wait. Of two keys that came with one code none is confirmed: somebody has
+copied it, and another code (device code) settles it.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				devices, err := account.ConfirmDevices(cmd.Context(), args)
+				if devices == nil {
+					return err
+				}
+				return errors.Join(a.print(cmd, devices, func() error { return manager.WriteDevices(cmd.OutOrStdout(), devices) }), err)
+			})
+		},
+	}
+	phrase.flags(cmd, false)
+	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hawser/manager"
+	"hawser/transport/api"
 )
 
 // relay groups the commands that manage relays; relays shows those that a session can use.
@@ -12,7 +13,7 @@ func (a *app) relay() *cobra.Command {
 		Use:   "relay",
 		Short: "Manage the relays",
 	}
-	cmd.AddCommand(a.relayAdd())
+	cmd.AddCommand(a.relayAdd(), a.relayList(), a.relayRevoke())
 	return cmd
 }
 
@@ -29,6 +30,40 @@ func (a *app) relayAdd() *cobra.Command {
 					return err
 				}
 				return a.print(cmd, r, func() error { return account.WriteNewRelay(cmd.OutOrStdout(), r) })
+			})
+		},
+	}
+}
+
+func (a *app) relayList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all relays, also those that are offline or revoked",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.account(func(account *manager.Account) error {
+				relays, err := account.RegisteredRelays(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, relays, func() error { return manager.WriteRelays(cmd.OutOrStdout(), relays) })
+			})
+		},
+	}
+}
+
+func (a *app) relayRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Shut a relay out for good, and end what it carries",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.account(func(account *manager.Account) error {
+				r, err := account.RevokeRelay(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, r, func() error { return manager.WriteRelays(cmd.OutOrStdout(), []api.RegisteredRelay{r}) })
 			})
 		},
 	}

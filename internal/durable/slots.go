@@ -12,8 +12,9 @@ import (
 	"sync"
 )
 
-// MaxPayload is the most that a slot holds, in bytes.
-const MaxPayload = 512 << 10
+// MaxPayload is the most that a slot holds, in bytes: all that an owner can state of whom not to let in (identity §16.3) has
+// room, also with the greatest numbers.
+const MaxPayload = 4 << 20
 
 // A slot file, all integers big endian; nothing may follow the checksum:
 //

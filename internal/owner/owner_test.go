@@ -1,10 +1,13 @@
 package owner
 
 import (
+	"crypto"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -334,9 +337,116 @@ func TestTheGreatestSerialHidesNoRevocation(t *testing.T) {
 	}
 }
 
+// As many entries as are kept, each in the lists of several admins: what cannot be stored takes no revocation either.
+func TestFullListsAreStored(t *testing.T) {
+	o, until := identitytest.NewOwner("plant"), time.Now().Add(300*24*time.Hour).Unix()
+	m := must(Create(t.TempDir(), identity.Peer{Name: identity.UserName("plant", "ann")}, o.Key))
+	for range 4 {
+		key, admin := identitytest.NewKey(), "admin-"+strings.Repeat("x", 40)
+		proof := o.UserChain(admin, identity.RoleAdmin, nil, key.Public())
+		for part := range 6 {
+			var entries []identity.Entry
+			for i := range 300 {
+				e := identity.Entry{Subject: identity.Subject{User: fmt.Sprintf("%s-%05d", strings.Repeat("u", 50), part*300+i)}, All: identity.MaxSerial, Until: until}
+				if part >= 3 {
+					e = identity.Entry{Subject: identity.Subject{UID: identity.UID{1, byte(part), byte(i >> 8), byte(i)}}, All: identity.MaxSerial}
+				}
+				entries = append(entries, e)
+			}
+			serial := o.Serial()
+			list := identity.ListStatement{Domain: "plant", Serial: serial, Iat: int64(serial / 1000), Entries: identity.SortEntries(entries)}
+			if _, err := m.Take(append(proof, must(identity.Sign(list, key)).JWS), time.Now()); err != nil {
+				t.Fatalf("%d entries: %v", len(m.Lists().Entries()), err)
+			}
+		}
+	}
+	if n := len(m.Lists().Entries()); n != 1800 {
+		t.Errorf("%d entries", n)
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
 	}
 	return v
+}
+
+// Whatever is brought late: the newest statement of the owner is what the gateway is called.
+func TestAnOlderStatementTakesNothingBack(t *testing.T) {
+	g := newGateway(t)
+	uid, _ := identity.ParseUID(g.peer.Name.ID)
+	place := func(name, folder string) string {
+		return g.owner.Sign(identity.DeviceStatement{Domain: "plant", UID: uid, Name: name, Folder: folder, Serial: g.owner.Serial()}).JWS
+	}
+	late, renamed := place("press 7", ""), place("press 9", "north/hall")
+	thief := identitytest.NewOwner("plant")
+	thief.Serial()
+	forged := thief.Sign(identity.DeviceStatement{Domain: "plant", UID: uid, Name: "press 8", Serial: identity.MaxSerial}).JWS
+	for _, news := range [][]string{{renamed}, {late}, {forged}, {forged, late}} {
+		g.take(news...)
+		s, err := g.Statement()
+		if d, _ := s.Statement.(identity.DeviceStatement); err != nil || d.Name != "press 9" || d.Folder != "north/hall" {
+			t.Fatalf("after %d statements: %+v, %v", len(news), d, err)
+		}
+		g.reopen()
+	}
+}
+
+// Nobody but the owner lets a gateway go, by a statement about this one that counts now.
+func TestOnlyTheOwnersWordReleases(t *testing.T) {
+	g := newGateway(t)
+	uid, _ := identity.ParseUID(g.peer.Name.ID)
+	stated := func(uid identity.UID, serial uint64, released bool) identity.DeviceStatement {
+		return identity.DeviceStatement{Domain: "plant", UID: uid, Name: "press 4", Serial: serial, Released: released}
+	}
+	sign := func(s identity.Statement, key crypto.Signer) string {
+		t.Helper()
+		signed, err := identity.Sign(s, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed.JWS
+	}
+	ada, bob, thief := identitytest.NewKey(), identitytest.NewKey(), identitytest.NewOwner("plant")
+	admin := g.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())
+	operator := g.owner.UserChain("bob", identity.RoleOperator, nil, bob.Public())
+	selfMade := thief.UserChain("ada", identity.RoleAdmin, nil, bob.Public())
+	next := g.owner.Serial()
+	unknown := stated(uid, next, true)
+	unknown.Seen = identity.MaxSerial
+	for what, news := range map[string][]string{
+		"nothing":                    nil,
+		"a statement that keeps it":  {sign(stated(uid, next, false), g.owner.DomainKey)},
+		"another domain key's":       {sign(stated(uid, next, true), thief.DomainKey)},
+		"an operator's":              append(operator, sign(stated(uid, next, true), bob)),
+		"an admin's without proof":   {sign(stated(uid, next, true), ada)},
+		"one whom a thief has made":  append(selfMade, sign(stated(uid, next, true), bob)),
+		"that of another device":     {sign(stated(identity.NewUID(), next, true), g.owner.DomainKey)},
+		"an older one, of before":    {sign(stated(uid, 1, true), g.owner.DomainKey)},
+		"with a list that is lacked": {sign(unknown, g.owner.DomainKey)},
+		"what does not parse":        {"a.b.c"},
+	} {
+		if g.Released(news, time.Now()) {
+			t.Errorf("%s lets it go", what)
+		}
+	}
+	for what, news := range map[string][]string{
+		"the domain key": {sign(stated(uid, next, true), g.owner.DomainKey)},
+		"an admin":       append(admin, sign(stated(uid, next, true), ada)),
+	} {
+		if !g.Released(news, time.Now()) {
+			t.Errorf("%s does not", what)
+		}
+	}
+	// Its list comes with it, and leaves it standing; an admin who is listed lets nobody go.
+	list := g.owner.Lists(identity.Entry{Subject: identity.Subject{UID: uid}, All: next},
+		identity.Entry{Subject: identity.Subject{User: "ada"}, All: identity.MaxSerial, Until: time.Now().Add(time.Hour).Unix()})
+	g.take(list.JWS)
+	if !g.Released([]string{sign(stated(uid, next, true), g.owner.DomainKey)}, time.Now()) {
+		t.Error("the list of the release is in its way")
+	}
+	if g.Released(append(admin, sign(stated(uid, next, true), ada)), time.Now()) {
+		t.Error("a listed admin lets it go")
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -226,4 +227,22 @@ func (p *parser) end() *Error {
 		}
 	}
 	return nil
+}
+
+// LoadSecret is Load for whoever uses the code: nobody else may read or write the file. "-" is standard input.
+func LoadSecret(path string, stdin io.Reader) (File, error) {
+	b, err := []byte(nil), error(nil)
+	if path == "-" {
+		b, err = io.ReadAll(io.LimitReader(stdin, maxBytes+1))
+	} else {
+		b, err = durable.ReadPrivate(path, maxBytes)
+	}
+	if err != nil {
+		return File{}, fmt.Errorf("read provisioning file: %w", err)
+	}
+	f, err := Parse(b)
+	if err != nil {
+		return File{}, fmt.Errorf("%s:%w", path, err)
+	}
+	return f, nil
 }

@@ -2,15 +2,18 @@ package provision
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"hawser/identity/identitytest"
+	"hawser/internal/durable"
 	"hawser/transport"
 )
 
@@ -112,4 +115,26 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q\nis written as %q\nand that is read as %q, %v", b, file.Text(), again.Text(), err)
 		}
 	})
+}
+
+func TestAFileWithACodeIsForOneReader(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "provision")
+	if err := os.WriteFile(file, []byte(whole), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := LoadSecret(file, nil); err != nil || f.Code != "XXXX-YYYY" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if f, err := LoadSecret("-", strings.NewReader(whole)); err != nil || f.Code != "XXXX-YYYY" {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if _, err := LoadSecret("-", strings.NewReader(strings.Repeat("#", maxBytes+1))); err == nil {
+		t.Error("an endless file was read")
+	}
+	if err := os.Chmod(file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadSecret(file, nil); runtime.GOOS != "windows" && !errors.Is(err, durable.ErrExposed) {
+		t.Errorf("a file that others may read: %v", err)
+	}
 }

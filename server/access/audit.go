@@ -32,6 +32,8 @@ const (
 	actionUserCode       = "user-code"
 	actionUserRevoke     = "user-revoke"
 	actionDeviceAdd      = "device-add"
+	actionDeviceCode     = "device-code"
+	actionRelayRevoke    = "relay-revoke"
 	actionDeviceRevoke   = "device-revoke"
 	actionEnroll         = "enroll"
 	actionEnrollRefused  = "enroll-refused"

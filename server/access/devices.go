@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"hawser/identity"
@@ -18,11 +17,14 @@ import (
 // view makes DEVICE of access §6 from a device's row and, if it is online, its control connection.
 func view(m store.Member, a *onlineMember) api.Device {
 	v := api.Device{
-		UID: m.UID(), Name: m.Name, Domain: m.Domain, State: api.StatePending, Created: m.Created,
+		UID: m.UID(), Name: m.Name, Folder: m.Folder, Domain: m.Domain, State: api.StatePending, Created: m.Created,
 		NotAfter: m.NotAfter, SPKI: m.SPKI, Hints: m.Hints,
 	}
 	if m.IsEnrolled() {
 		v.State = api.StateEnrolled
+	}
+	if m.Name == m.ID { // see moveDevice
+		v.State = api.StateReleased
 	}
 	if !m.Revoked.IsZero() {
 		v.State = api.StateRevoked
@@ -41,8 +43,10 @@ func (s *Server) viewNow(ctx context.Context, m store.Member) (api.Device, error
 	return view(m, a), err
 }
 
-// findDevice reads a device by UID or name. One of another domain, or that the caller does not see, counts as not found.
+// findDevice reads a device by UID, name, or folder and name. One of another domain, or that the caller does not see, counts as not found.
 func (s *Server) findDevice(ctx context.Context, c caller, device string) (m store.Member, err error) {
+	i := strings.LastIndexByte(device, '/')
+	folder, inFolder, device := device[:max(i, 0)], i >= 0, device[i+1:]
 	if identity.CheckDisplayName(device) != nil { // a UID passes, too. PostgreSQL must not be asked for just anything
 		return m, store.ErrNotFound
 	}
@@ -50,11 +54,13 @@ func (s *Server) findDevice(ctx context.Context, c caller, device string) (m sto
 		uid, err := identity.ParseUID(device)
 		if err != nil {
 			m, err = tx.DeviceByName(c.domain(), device)
+		} else if inFolder {
+			return store.ErrNotFound
 		} else {
 			m = store.Member{Kind: identity.KindDevice, ID: uid.String()}
 			err = tx.Get(&m)
 		}
-		if errors.Is(err, store.ErrNotFound) || m.Domain == c.domain() && c.sees(m) {
+		if errors.Is(err, store.ErrNotFound) || m.Domain == c.domain() && c.sees(m) && (!inFolder || m.Folder == folder) {
 			return err
 		}
 		if errors.Is(err, store.ErrDamaged) {
@@ -149,72 +155,6 @@ func (s *Server) getDevice(r request) (int, any, error) {
 	}
 	v, err := s.viewNow(r.Context(), m)
 	return http.StatusOK, v, err
-}
-
-func (s *Server) postRevoke(r request) (int, any, error) {
-	m, err := s.device(r)
-	// A bad row is revoked all the same, if it still says whose it is: damage must not keep a device in service.
-	if err != nil && (!errors.Is(err, store.ErrDamaged) || m.Domain != r.caller.domain()) {
-		return 0, nil, err
-	}
-	if m, err = s.revoke(r.Context(), r.caller.peer, m.ID); err != nil {
-		return 0, nil, err
-	}
-	v, err := s.viewNow(r.Context(), m)
-	return http.StatusOK, v, err
-}
-
-// revoke takes a device out of service at once (access §1, §6). One whose row is bad is revoked by what can be read of
-// it, and by the key of who is attached as it.
-func (s *Server) revoke(ctx context.Context, user identity.Peer, uid string) (m store.Member, err error) {
-	now := s.now().UTC()
-	attached, err := s.locate(ctx, identity.Name{Kind: identity.KindDevice, Domain: user.Name.Domain, ID: uid})
-	if err != nil {
-		return m, err
-	}
-	var keys map[identity.SPKI]time.Time
-	err = s.store.UpdateAlways(ctx, func(tx *store.Tx) error {
-		// The transaction may run several times: it begins with nothing of an earlier try.
-		m, keys = store.Member{Kind: identity.KindDevice, ID: uid}, make(map[identity.SPKI]time.Time)
-		if err := tx.Get(&m); err != nil && !errors.Is(err, store.ErrDamaged) {
-			return err
-		}
-		if m.IsEnrolled() {
-			keys[m.SPKI] = now
-		}
-		if attached != nil {
-			keys[attached.spki] = now
-		}
-		for spki := range keys {
-			k := store.RevokedKey{SPKI: spki, Name: m.Identity().String(), When: now}
-			if err := tx.Insert(&k); err != nil && !errors.Is(err, store.ErrExists) {
-				return err
-			}
-			if err := s.publish(tx, changeRevoked, spki.String()); err != nil {
-				return err
-			}
-		}
-		if m.Revoked.IsZero() {
-			m.Revoked = now
-			if err := tx.Put(&m); err != nil {
-				return err
-			}
-		}
-		return tx.Append(s.record(actionDeviceRevoke, user.Name.String(), m.Identity(), nil, ""))
-	})
-	if err != nil {
-		return m, err
-	}
-	// After the commit, and before anything that can fail: the key's link must end even if its sessions cannot be ended
-	// now.
-	s.presence.revokeAll(keys, now)
-	s.hint()
-	for _, id := range s.sessionsOf(ctx, m.UID()) {
-		if err := s.endSession(ctx, id, user.Name.String(), transport.Revoked); err != nil {
-			return m, err
-		}
-	}
-	return m, nil
 }
 
 // sessionsOf returns the open sessions of a device, those that another node has just opened too. Memory alone would

@@ -27,18 +27,25 @@ func (s *Server) enroll(ctx context.Context, from netip.Addr, m wire.Enroll) (wi
 	}
 	var member store.Member
 	var said wire.Invitation
+	var before map[identity.SPKI]time.Time
 	err = s.withCode(ctx, from, shown, func(tx *store.Tx, c store.Code) (err error) {
 		if (c.Kind == identity.KindDevice) != shown.owners {
 			return errBadCode
 		}
-		if member, err = s.enrollMember(tx, from, shown, c, pub, spki, cleanHints(m.Hints)); err == nil && shown.owners {
+		if member, before, err = s.enrollMember(tx, from, shown, c, pub, spki, cleanHints(m.Hints)); err == nil && shown.owners {
 			said, err = s.invitation(tx, c)
 		}
 		return err
 	})
+	if err != nil {
+		return wire.Identity{}, err
+	}
+	if err := s.replaced(ctx, member, before, from.String()); err != nil {
+		s.logFailure("sessions of a gateway that was replaced are not ended", err, "uid", member.ID)
+	}
 	id := identityOf(member)
 	id.Invitation = said
-	return id, err
+	return id, nil
 }
 
 // credentialOf is the one of the two kinds of codes that somebody has sent.
@@ -55,40 +62,48 @@ func credentialOf(code, lookup string, auth []byte) (credential, error) {
 // enrollMember writes the enrollment into the member's row: the first client to do so has the identity. Two that try
 // the same code at once meet in this row, and the second one sees what the first one wrote.
 func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, c store.Code,
-	pub crypto.PublicKey, spki identity.SPKI, hints map[string]string) (store.Member, error) {
-	m := store.Member{Kind: c.Kind, ID: c.Subject}
+	pub crypto.PublicKey, spki identity.SPKI, hints map[string]string) (m store.Member, before map[identity.SPKI]time.Time, err error) {
+	m = store.Member{Kind: c.Kind, ID: c.Subject}
 	if c.Kind != identity.KindDevice && c.Kind != identity.KindRelay {
-		return m, errBadCode
+		return m, nil, errBadCode
 	}
 	if err := tx.Get(&m); errors.Is(err, store.ErrNotFound) {
-		return m, errBadCode
+		return m, nil, errBadCode
 	} else if err != nil {
-		return m, err
+		return m, nil, err
 	}
 	now, detail := s.now(), "key "+spki.String()
-	switch judgeEnroll(m, shown, spki, now) {
+	judged := m
+	if isNext(m, c) {
+		judged.SPKI, judged.Enrolled = identity.SPKI{}, time.Time{}
+	}
+	switch judgeEnroll(judged, shown, spki, now) {
 	case codeFresh:
-		m.Hints, m.SPKI, m.Enrolled = hints, spki, now.UTC()
-		if err := s.certify(&m, pub); err != nil {
-			return m, err
+		if before, err = s.replaceKey(tx, m, spki, now.UTC()); err != nil {
+			return m, nil, err
 		}
-		if err := tx.Put(&m); err != nil {
-			return m, err
+		m.Hints, m.SPKI, m.Enrolled = hints, spki, now.UTC()
+		c.Used, c.UsedAt = spki, now.UTC()
+		if err := s.certify(&m, pub); err != nil {
+			return m, nil, err
+		}
+		if err := errors.Join(tx.Put(&m), tx.Put(&c)); err != nil {
+			return m, nil, err
 		}
 	case codeRepeated: // it is answered, and changes nothing
 		r := s.record(actionEnroll, from.String(), m.Identity(), nil, "again, "+detail)
 		defer s.dueChanged.Ring()
 		if !s.flaps.admit(m.Identity(), r, flapRecords, time.Now()) {
-			return m, nil
+			return m, nil, nil
 		}
-		return m, tx.Append(r)
+		return m, before, tx.Append(r)
 	case codeReused:
 		r := s.record(actionEnrollRefused, from.String(), m.Identity(), errBadCode, "a used code with another "+detail)
-		return m, recordReuse(tx, r)
+		return m, nil, recordReuse(tx, r)
 	default:
-		return m, errBadCode
+		return m, nil, errBadCode
 	}
-	return m, tx.Append(s.record(actionEnroll, from.String(), m.Identity(), nil, detail))
+	return m, before, tx.Append(s.record(actionEnroll, from.String(), m.Identity(), nil, detail))
 }
 
 // recordReuse writes into the audit that a used code was tried with another key: somebody has copied it. It returns

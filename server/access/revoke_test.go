@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/identity/identitytest"
+	"hawser/server/store"
 	"hawser/transport"
 	"hawser/transport/api"
 	"hawser/transport/wire"
@@ -72,6 +74,48 @@ func TestRevokedDuringHelloDoesNotSlipIn(t *testing.T) {
 		}
 		if r := <-l.closing; r.Reason != transport.Revoked {
 			t.Errorf("%v", r)
+		}
+	})
+}
+
+// The list that a Manager has signed is kept with the registry's word, or neither is.
+func TestARevocationBringsTheOwnersList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		o, device := s.owner("plant"), s.device.id.UID
+		entries := []identity.Entry{{Subject: identity.Subject{UID: device}, All: o.Serial()}, {SPKI: s.device.spki()}}
+		revoke := func(who *someone, statements ...string) int {
+			return s.call(who, "POST", "/api/v1/devices/press%201/revoke", api.Statements{Statements: statements}, nil)
+		}
+		late, list := o.Lists(), o.Lists(entries...)
+		operator := s.newUserAs("ann", identity.RoleOperator, nil)
+		for name, got := range map[string]int{
+			"an operator":          revoke(operator, list.JWS),
+			"a list of a stranger": revoke(s.admin, identitytest.NewOwner("plant").Lists(entries...).JWS),
+			"what is no statement": revoke(s.admin, list.JWS, "x"),
+		} {
+			if got < 400 {
+				t.Errorf("%s: %d", name, got)
+			}
+		}
+		m := store.Member{Kind: identity.KindDevice, ID: device.String()}
+		if s.get(&m); !m.Revoked.IsZero() {
+			t.Error("what was refused has revoked the device")
+		}
+		if status := revoke(s.admin, list.JWS); status != 200 {
+			t.Errorf("revoke: %d", status)
+		}
+		var got api.Statements
+		if s.call(s.admin, "GET", "/api/v1/statements", nil, &got); !slices.Contains(got.Statements, list.JWS) {
+			t.Error("the list was not kept")
+		}
+		// One that was held back, and comes late, takes nothing back.
+		if status := s.call(s.admin, "POST", "/api/v1/statements", api.Statements{Statements: []string{late.JWS}}, nil); status < 400 {
+			t.Errorf("an older list: %d", status)
+		}
+		if s.get(&m); m.Revoked.IsZero() {
+			t.Error("the device is back")
 		}
 	})
 }

@@ -52,7 +52,7 @@ func TestRouteWithoutPolicyIsClosed(t *testing.T) {
 
 // target is a route with the objects of domain plant put in, and a good body.
 func (s *stage) target(r route, who *someone, session string) (path string, body any) {
-	path = strings.NewReplacer("{device}", s.device.id.UID.String(), "{session}", session, "{user}", "bob").Replace(r.pattern)
+	path = strings.NewReplacer("{device}", s.device.id.UID.String(), "{session}", session, "{user}", "bob", "{relay}", "r1").Replace(r.pattern)
 	o := s.owner("plant")
 	user := func(name string) api.UserRequest {
 		_, code := s.newCode(o.User(name, identity.RoleOperator, nil))
@@ -70,6 +70,9 @@ func (s *stage) target(r route, who *someone, session string) (path string, body
 	case "POST /api/v1/devices":
 		_, body := s.newDevice(s.admin, "new "+newID()[:8])
 		return path, body
+	case "POST /api/v1/devices/{device}/code":
+		_, code := s.newCode(o.Device(s.device.id.UID, "press 1"))
+		return path, api.DeviceRequest{Code: code}
 	case "POST /api/v1/sessions":
 		return path, api.SessionRequest{Device: s.device.id.UID.String(), SessionVersion: wire.SessionVersion}
 	case "POST /api/v1/sessions/{session}/move":

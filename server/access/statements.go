@@ -214,11 +214,16 @@ func moveDevice(tx *store.Tx, stated identity.DeviceStatement, of []store.Statem
 	case m.Domain != stated.Domain:
 		return refuse(transport.CodeTaken, "the UID is another domain's")
 	}
+	if stated.Released { // its name is free for another one: no device is called by a UID
+		stated.Name, stated.Folder = m.ID, ""
+	}
 	if m.Name == stated.Name && m.Folder == stated.Folder {
 		return nil
 	}
-	if err := nameIsFree(tx, stated); err != nil {
-		return err
+	if !stated.Released {
+		if err := nameIsFree(tx, stated); err != nil {
+			return err
+		}
 	}
 	m.Name, m.Folder = stated.Name, stated.Folder
 	return tx.Put(&m)

@@ -56,15 +56,16 @@ func (s *Server) tellDevice(ctx context.Context, name identity.Name) {
 // aboutDevice is what a device is told of itself: its chain, and without one its newest statement.
 func (s *Server) aboutDevice(o *owner, stated []store.Statement, peer identity.Peer) []string {
 	pool := append(parseAll(stated), o.people...)
-	if chain := o.verifier().Gather(pool, peer); chain != nil {
-		return chain
-	}
 	var newest identity.Signed
 	var serial uint64
+	released := false
 	for _, one := range pool {
 		if d, ok := one.Statement.(identity.DeviceStatement); ok && d.Serial > serial {
-			newest, serial = one, d.Serial
+			newest, serial, released = one, d.Serial, d.Released
 		}
+	}
+	if chain := o.verifier().Gather(pool, peer); chain != nil && !released {
+		return chain
 	}
 	if serial == 0 {
 		return nil

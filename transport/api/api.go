@@ -157,6 +157,7 @@ type NewRelay struct {
 type Device struct {
 	UID      identity.UID      `json:"uid"`
 	Name     string            `json:"name"`
+	Folder   string            `json:"folder"` // empty for none
 	Domain   string            `json:"domain"`
 	State    DeviceState       `json:"state"`
 	Online   bool              `json:"online"`
@@ -176,6 +177,7 @@ const (
 	StatePending  DeviceState = "pending"  // waits for its gateway
 	StateEnrolled DeviceState = "enrolled" // has a key
 	StateRevoked  DeviceState = "revoked"  // shut out for good
+	StateReleased DeviceState = "released" // by its owner; it forgets who it is when it hears of it
 )
 
 // Devices is a page of the devices of a domain, ordered by name: GET /devices.
@@ -190,12 +192,33 @@ type Relays struct {
 	Next   string       `json:"next"` // the cursor of what follows; empty: that was all
 }
 
+// RegisteredRelay is a relay as who runs the infrastructure sees it.
+type RegisteredRelay struct {
+	Name     string           `json:"name"`
+	State    DeviceState      `json:"state"` // pending, enrolled or revoked
+	Online   bool             `json:"online"`
+	Address  string           `json:"address"`        // of its control connection; empty when offline
+	Since    time.Time        `json:"since,omitzero"` // of its control connection
+	Hosts    []string         `json:"hosts"`          // where clients reach it now; never null
+	Ports    []transport.Port `json:"ports"`          // never null
+	Pipes    int              `json:"pipes"`          // sessions that it carries
+	Max      int              `json:"max"`            // that it can carry; 0: not known
+	Created  time.Time        `json:"created"`
+	NotAfter time.Time        `json:"not_after,omitzero"` // of its certificate
+	SPKI     identity.SPKI    `json:"spki_sha256"`
+}
+
+// RegisteredRelays is the answer of GET /relays/registered.
+type RegisteredRelays struct {
+	Relays []RegisteredRelay `json:"relays"`
+}
+
 // Measurements is what the caller's Manager has measured: POST /measurements (wire §4.8).
 type Measurements = wire.Measurements
 
 // SessionRequest asks for a session: POST /sessions (access §5.1).
 type SessionRequest struct {
-	Device         string `json:"device"`          // UID or name
+	Device         string `json:"device"`          // UID, name, or folder and name joined by "/"
 	SessionVersion int    `json:"session_version"` // that the Manager speaks (session §1)
 }
 

@@ -36,10 +36,10 @@ func TestBodiesHaveTheMembersOfTheSpec(t *testing.T) {
 		{api.Statements{Statements: []string{"s"}}, `{"statements":["s"]}`},
 		{api.NewRelay{Name: "n", Code: "c", Expires: at}, `{"name":"n","code":"c","expires":"2026-11-29T08:00:00Z"}`},
 		{api.Device{UID: uid, State: api.StatePending, Created: at, Hints: map[string]string{}},
-			`{"uid":"000102030405060708090a0b0c0d0e0f","name":"","domain":"","state":"pending","online":false,"address":"",` +
+			`{"uid":"000102030405060708090a0b0c0d0e0f","name":"","folder":"","domain":"","state":"pending","online":false,"address":"",` +
 				`"created":"2026-11-29T08:00:00Z","spki_sha256":"","hints":{}}`},
 		{api.Device{Since: at, Created: at, NotAfter: at},
-			`{"uid":"","name":"","domain":"","state":"","online":false,"address":"","since":"2026-11-29T08:00:00Z",` +
+			`{"uid":"","name":"","folder":"","domain":"","state":"","online":false,"address":"","since":"2026-11-29T08:00:00Z",` +
 				`"created":"2026-11-29T08:00:00Z","not_after":"2026-11-29T08:00:00Z","spki_sha256":"","hints":null}`},
 		{api.Devices{Devices: []api.Device{}}, `{"devices":[],"next":""}`},
 		{api.Relays{Relays: []wire.Relay{{Name: "r"}}, Next: "r"}, `{"relays":[{"name":"r","hosts":null,"ports":null}],"next":"r"}`},

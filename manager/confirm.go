@@ -1,0 +1,152 @@
+package manager
+
+import (
+	"context"
+	"slices"
+
+	"hawser/identity"
+)
+
+// confirmed is a key that an admin's Manager has confirmed: the invite that stated it is not needed any more.
+type confirmed struct {
+	Subject  identity.Subject
+	SPKI     identity.SPKI
+	Replaces []identity.SPKI // keys of the same device, which count no more
+}
+
+// confirm states the keys that came with an invite of an admin or of the domain key, and that nobody has confirmed yet: so
+// they last. A device has one key: those before it, and all that was stated until its code was made, go into the list, in the
+// same request. Keys of admins are confirmed by the domain key alone; without it they wait. Of two keys that came with one
+// code none is confirmed: somebody has copied it, and another code settles it.
+func (a *Account) confirm(ctx context.Context, pool statements) (statements, []confirmed, error) {
+	p, err := a.pen(false)
+	if err != nil {
+		return pool, nil, nil // who may sign nothing confirms nothing
+	}
+	var done []confirmed
+	var texts []string
+	var struck []identity.Entry
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if !ok || a.isConfirmed(pool, key) {
+			continue
+		}
+		invite, ok := a.waits(pool, s)
+		if !ok {
+			continue
+		}
+		signer := p.key
+		if u, ok := a.user(pool, key.User); ok && u.Statement.(identity.UserStatement).Role == identity.RoleAdmin {
+			if signer, err = a.domainKey(); err != nil {
+				continue
+			}
+		}
+		c := confirmed{Subject: key.Subject, SPKI: key.Key.SPKI()}
+		if !key.UID.IsZero() {
+			c.Replaces = slices.DeleteFunc(a.keysOf(pool, key.UID), func(spki identity.SPKI) bool { return spki == c.SPKI })
+		}
+		if len(c.Replaces) > 0 {
+			struck = append(struck, entriesOf(key.UID, a.codeMade(pool, key.UID, invite), c.Replaces)...)
+		}
+		if key.Serial, err = a.serial(pool, key.Subject); err != nil {
+			return pool, nil, err
+		}
+		stated, err := identity.Sign(key, signer)
+		if err != nil {
+			return pool, nil, err
+		}
+		pool, texts, done = append(pool, stated), append(texts, stated.JWS), append(done, c)
+	}
+	if len(texts) == 0 {
+		return pool, nil, nil
+	}
+	if struck != nil {
+		err = a.strike(ctx, "confirm keys", p, struck, texts, func(texts []string) error { return a.publish(ctx, texts...) })
+	} else {
+		err = a.publish(ctx, texts...)
+	}
+	if err != nil && !isFinal(err) {
+		return pool, nil, err
+	} else if err != nil {
+		a.m.log().Warn("the server does not keep all keys that are confirmed", "err", clean(err.Error()))
+		if done, err = a.publishEach(ctx, texts, done); err != nil {
+			return pool, done, err
+		}
+	}
+	_, err = a.state.owner.Take(texts, a.m.now()) // its own key may be among them
+	return pool, done, asUsage(err)
+}
+
+// publishEach publishes the statements about keys one by one: of whom too much is stated must not keep the others out, nor
+// this admin from revoking him. It returns the keys that the server has taken.
+func (a *Account) publishEach(ctx context.Context, texts []string, all []confirmed) (done []confirmed, err error) {
+	for i, jws := range texts {
+		if err := a.publish(ctx, jws); err == nil {
+			done = append(done, all[i])
+		} else if !isFinal(err) {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// waits tells whether a key that an invite states can be confirmed, and returns that invite: the newest of its subject for a
+// device, of an admin or the domain key, and no other key came with it.
+func (a *Account) waits(pool statements, s identity.Signed) (invite identity.InviteStatement, ok bool) {
+	key := s.Statement.(identity.KeyStatement)
+	if key.Serial != 0 {
+		return invite, false
+	}
+	peer := identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}
+	chain, err := a.verifier().Assemble(pool, peer, a.statementTime())
+	if err != nil || invitedByUser(chain, key) || len(chain) < 3 {
+		return invite, false
+	}
+	by, err := identity.ParseStatement(chain[2])
+	if err != nil {
+		return invite, false
+	}
+	if invite, ok = by.Statement.(identity.InviteStatement); !ok {
+		return invite, false
+	}
+	for _, other := range pool {
+		o, ok := other.Statement.(identity.InviteStatement)
+		if ok && !key.UID.IsZero() && o.Subject == key.Subject && o.Serial > invite.Serial && a.genuine(pool, other) {
+			return invite, false // a code ends the ones before it
+		}
+	}
+	if twice, err := a.usedTwice(pool, chain, key); err != nil || twice {
+		a.m.log().Warn("a code was used twice, and this key is not confirmed: make another code", "of", nameOf(key).String(),
+			"key", key.Key.SPKI(), "err", err)
+		return invite, false
+	}
+	return invite, true
+}
+
+// codeMade is the serial from which on something was stated of a device together with a code: all before it is over.
+func (a *Account) codeMade(pool statements, uid identity.UID, invite identity.InviteStatement) uint64 {
+	var newest uint64
+	for _, s := range pool {
+		if d, ok := s.Statement.(identity.DeviceStatement); ok && d.UID == uid && d.Serial > newest && a.genuine(pool, s) {
+			newest = d.Serial
+		}
+	}
+	return min(newest, invite.Serial)
+}
+
+func (a *Account) isConfirmed(pool statements, key identity.KeyStatement) bool {
+	return slices.ContainsFunc(pool, func(s identity.Signed) bool {
+		other, ok := s.Statement.(identity.KeyStatement)
+		return ok && other.Serial != 0 && other.Subject == key.Subject && other.Key == key.Key && a.genuine(pool, s)
+	})
+}
+
+// invitedByUser reports whether a key of the user himself, and no admin, has signed the invite: a person looks at that one.
+func invitedByUser(chain []string, key identity.KeyStatement) bool {
+	if len(chain) < 4 {
+		return false
+	}
+	s, err := identity.ParseStatement(chain[3])
+	own, ok := s.Statement.(identity.KeyStatement)
+	return err == nil && ok && own.Subject == key.Subject
+}

@@ -1,0 +1,127 @@
+package manager
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/api"
+)
+
+// verifier judges by what this account keeps of its owner.
+func (a *Account) verifier() identity.Verifier {
+	return identity.Verifier{Pinned: a.state.owner.Pinned(), Lists: a.state.owner.Lists()}
+}
+
+// statementTime is the time by which statements are judged now.
+func (a *Account) statementTime() time.Time {
+	return identity.StatementTime(a.m.now(), a.state.owner.Lists(), time.Time{}, time.Time{})
+}
+
+// genuine tells whether somebody who may has signed a statement, though it may have ended since. A server can put anything
+// into the pool: what is signed anew, or counted on from, has to be the owner's.
+func (a *Account) genuine(pool statements, s identity.Signed) bool {
+	err := a.verifier().Keep(s, pool, a.statementTime())
+	return err == nil || identity.FaultOf(err) == identity.FaultExpired
+}
+
+// device finds a device by UID, name, or folder and name, in the owner's own words: a server that said which one is meant
+// could let another one be revoked. Of each device the newest statement counts; one that a list strikes is none.
+func (a *Account) device(pool statements, typed string) (identity.DeviceStatement, error) {
+	op := "find device " + typed
+	newest := make(map[identity.UID]identity.DeviceStatement)
+	for _, s := range pool { // those alone are judged, which takes a while
+		if d, ok := s.Statement.(identity.DeviceStatement); ok && d.Answers(typed) == nil {
+			newest[d.UID] = identity.DeviceStatement{}
+		}
+	}
+	for _, s := range pool {
+		d, ok := s.Statement.(identity.DeviceStatement)
+		if was, candidate := newest[d.UID]; ok && candidate && d.Serial > was.Serial && a.genuine(pool, s) {
+			newest[d.UID] = d
+		}
+	}
+	var found []identity.DeviceStatement
+	for _, d := range newest {
+		if d.Answers(typed) == nil {
+			found = append(found, d)
+		}
+	}
+	known, err := a.home.readDevices()
+	switch {
+	case err != nil:
+		return identity.DeviceStatement{}, err
+	case len(found) == 0:
+		return identity.DeviceStatement{}, fail(api.NotFound, op, errors.New("the owner has stated none of that name"))
+	case len(found) > 1:
+		return identity.DeviceStatement{}, fail(transport.Policy, op, errors.New("there are several of that name: say which by its UID"))
+	case found[0].Serial < known.serial(found[0].UID.String()):
+		return identity.DeviceStatement{}, fail(transport.Stale, op, errors.New("the server withholds a newer statement, which was seen here"))
+	}
+	return found[0], nil
+}
+
+// keysOf are the keys that were stated of a device, by whoever may. One that is stated of somebody else too is not there:
+// a gateway can state any key as its own, and whoever shuts it out must not shut out another with it.
+func (a *Account) keysOf(pool statements, uid identity.UID) (keys []identity.SPKI) {
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		spki := key.Key.SPKI()
+		if !ok || key.UID != uid || slices.Contains(keys, spki) || a.isOthers(pool, key) || !a.genuine(pool, s) {
+			continue
+		}
+		keys = append(keys, spki)
+	}
+	return keys
+}
+
+func (a *Account) isOthers(pool statements, key identity.KeyStatement) bool {
+	return slices.ContainsFunc(pool, func(s identity.Signed) bool {
+		other, ok := s.Statement.(identity.KeyStatement)
+		return ok && other.Key == key.Key && other.Subject != key.Subject && a.genuine(pool, s)
+	})
+}
+
+// newest is the greatest serial that the owner has used about a subject, 0 for none. What a list strikes is counted by what
+// the list says: a stolen key may have used up the numbers.
+func (a *Account) newest(pool statements, subject identity.Subject) (serial uint64) {
+	for _, s := range pool {
+		if about, n := numberOf(s.Statement); about == subject && n > serial && a.genuine(pool, s) {
+			serial = n
+		}
+	}
+	for _, e := range a.state.owner.Lists().Entries() {
+		if e.Subject == subject && max(e.Statements, e.All) > serial {
+			serial = max(e.Statements, e.All) - 1
+		}
+	}
+	return serial
+}
+
+// numberOf is whom a statement is about, and its serial; nobody for a list.
+func numberOf(s identity.Statement) (identity.Subject, uint64) {
+	switch s := s.(type) {
+	case identity.UserStatement:
+		return identity.Subject{User: s.User}, s.Serial
+	case identity.DeviceStatement:
+		return identity.Subject{UID: s.UID}, s.Serial
+	case identity.InviteStatement:
+		return s.Subject, s.Serial
+	case identity.KeyStatement:
+		return s.Subject, s.Serial
+	}
+	return identity.Subject{}, 0
+}
+
+// user is the owner's newest statement about a user.
+func (a *Account) user(pool statements, name string) (found identity.Signed, ok bool) {
+	for _, s := range pool {
+		u, is := s.Statement.(identity.UserStatement)
+		if is && u.User == name && (!ok || u.Serial > found.Statement.(identity.UserStatement).Serial) && a.genuine(pool, s) {
+			found, ok = s, true
+		}
+	}
+	return found, ok
+}
