@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -220,4 +221,47 @@ func TestAnOlderStatementOfADeviceIsNotLearnt(t *testing.T) {
 	if known := must(h.readDevices()); known.serial("00") != 7 {
 		t.Errorf("the newest known is %d", known.serial("00"))
 	}
+}
+
+// A thief's list from the future ends what everybody was stated for, wherever it comes. A new domain key is the way back.
+func TestANewDomainKeyUndoesAListFromTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		*kept = append(*kept, a.state.owner.Chain()...)
+		ada, later := identitytest.NewKey(), time.Now().Add(20*365*24*time.Hour)
+		list := identity.ListStatement{Domain: "default", Serial: uint64(later.UnixMilli()), Iat: later.Unix(), Entries: []identity.Entry{}}
+		brought := append(f.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public()), must(identity.Sign(list, ada)).JWS)
+		if listed, err := a.state.owner.Take(brought, time.Now()); err != nil || !listed {
+			t.Fatal(err)
+		}
+		r, err := a.RotateDomain(t.Context())
+		if err != nil || strings.Join(r.Users, " ") != "admin" {
+			t.Fatalf("stated again: %+v, %v", r, err)
+		}
+		if e := a.state.owner.Lists().Time(); e.After(time.Now()) {
+			t.Errorf("it is %v by the lists", e)
+		}
+	})
+}
+
+// Two commands that change the domain key at once make one key: the other one would be lost, and gateways follow it.
+func TestTwoChangesOfTheDomainKeyMakeOneKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		m := f.manager()
+		a := f.loggedIn(m)
+		var keys [8]crypto.Signer
+		var commands sync.WaitGroup
+		for i := range keys {
+			commands.Go(func() { keys[i] = must(a.nextKey()) })
+		}
+		commands.Wait()
+		for _, key := range keys[1:] {
+			if must(identity.SPKIOf(key.Public())) != must(identity.SPKIOf(keys[0].Public())) {
+				t.Fatal("another key")
+			}
+		}
+	})
 }

@@ -49,7 +49,7 @@ func pathOf(uid identity.UID) string { return "/devices/" + uid.String() }
 
 // RenameDevice states a device under another name. Reason name-taken when the domain has one of that name.
 func (a *Account) RenameDevice(ctx context.Context, typed, name string) (api.Device, error) {
-	return a.restate(ctx, "rename device", typed, func(s *identity.DeviceStatement) error {
+	return a.place(ctx, "rename device", typed, func(s *identity.DeviceStatement) error {
 		s.Name = name
 		return checkPlace(s.Name, s.Folder)
 	})
@@ -57,14 +57,14 @@ func (a *Account) RenameDevice(ctx context.Context, typed, name string) (api.Dev
 
 // MoveDevice states a device in another folder; empty is none.
 func (a *Account) MoveDevice(ctx context.Context, typed, folder string) (api.Device, error) {
-	return a.restate(ctx, "move device", typed, func(s *identity.DeviceStatement) error {
+	return a.place(ctx, "move device", typed, func(s *identity.DeviceStatement) error {
 		s.Folder = folder
 		return checkPlace(s.Name, s.Folder)
 	})
 }
 
-// restate signs a newer statement about a device. The registry follows it, and the gateway is told.
-func (a *Account) restate(ctx context.Context, op, typed string, change func(*identity.DeviceStatement) error) (d api.Device, err error) {
+// place signs a newer statement about a device. The registry follows it, and the gateway is told.
+func (a *Account) place(ctx context.Context, op, typed string, change func(*identity.DeviceStatement) error) (d api.Device, err error) {
 	if err := checkTyped(typed); err != nil {
 		return d, err
 	}

@@ -61,6 +61,10 @@ func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
 	if _, err := a.state.owner.Take(texts, a.m.now()); err != nil {
 		return r, asUsage(err)
 	}
+	// Whatever a server answers: the key that is pinned is not overwritten by another.
+	if a.state.owner.Pinned().Key.SPKI() != r.Is {
+		return r, fail(transport.NotStated, "change domain key", errors.New("it was changed meanwhile by another command, or on another computer"))
+	}
 	unlock, err := a.home.lock()
 	if err != nil {
 		return r, asUsage(err)
@@ -69,8 +73,14 @@ func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
 	return r, os.Rename(a.home.path(nextFile), a.home.path(domainFile))
 }
 
-// nextKey is the key of a change that was cut off, or a new one, kept as the present one is.
+// nextKey is the key of a change that was cut off, or a new one, kept as the present one is. Two commands at once get one key:
+// of two the one that gateways follow could be lost.
 func (a *Account) nextKey() (crypto.Signer, error) {
+	unlock, err := a.home.lock()
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	defer unlock.Close()
 	b, err := durable.ReadPrivate(a.home.path(nextFile), credential.MaxFileBytes)
 	if err == nil {
 		return a.m.openKey(b)
@@ -130,9 +140,8 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 	if err := sign(list, next); err != nil {
 		return nil, r, err
 	}
-	live := func(s identity.Signed) bool {
-		return s.SignedBy(was) && v.Keep(s, pool, identity.StatementTime(now, v.Lists, now, now)) == nil
-	}
+	// By the clock of this PC alone: a list of a thief may say that it is later than all ends, and the new list removes it.
+	live := func(s identity.Signed) bool { return s.SignedBy(was) && v.Keep(s, pool, now) == nil }
 	own := identity.Subject{User: a.state.config.User}
 	var subjects []identity.Subject
 	for _, s := range pool {

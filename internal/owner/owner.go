@@ -181,8 +181,9 @@ func (o *Owner) Chain() []string { return o.now().own }
 
 // Serials are those of the newest list, and of the newest statement about a device that keeps this, 0 for none: what a
 // hello says. Lists of whoever is struck do not count: with the greatest serial they would say that nothing is lacking.
-func (o *Owner) Serials() (list, device uint64) {
-	k := o.now()
+func (o *Owner) Serials() (list, device uint64) { return o.now().serials() }
+
+func (k known) serials() (list, device uint64) {
 	if s, err := k.statement(); err == nil {
 		if d, ok := s.Statement.(identity.DeviceStatement); ok {
 			device = d.Serial
@@ -430,6 +431,10 @@ func size(texts []string) (n int) {
 func (k known) withOwn(pool []identity.Signed, self identity.Peer, now time.Time) known {
 	v := k.verifier()
 	v.Pins = nil // they are about others
+	// Never back to an older statement, which anybody may bring: but what a list strikes was no owner's word.
+	if _, err := v.Judge(k.own, self, now); identity.FaultOf(err) != identity.FaultRevoked {
+		_, v.Device = k.serials()
+	}
 	if chain, err := v.Assemble(pool, self, now); err == nil {
 		k.own = chain
 	} else if chain := v.Gather(pool, self); chain != nil {

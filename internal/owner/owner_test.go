@@ -365,6 +365,27 @@ func TestFullListsAreStored(t *testing.T) {
 	}
 }
 
+// An admin has moved the gateway, and his own statement has ended. Whoever may connect to where it was before brings the older
+// statement: it stays where it is, unless the admin was shut out.
+func TestAGatewayStaysWhereItWasMoved(t *testing.T) {
+	g := newGateway(t)
+	uid, ada, before := must(identity.ParseUID(g.peer.Name.ID)), identitytest.NewKey(), g.Chain()
+	admin := g.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())
+	serial := g.owner.Serial()
+	moved := must(identity.Sign(identity.DeviceStatement{Domain: "plant", UID: uid, Name: "press 4", Folder: "vault", Serial: serial}, ada))
+	g.take(append(admin, moved.JWS)...)
+	folder := func() string { return must(g.Statement()).Statement.(identity.DeviceStatement).Folder }
+	for _, after := range []time.Duration{0, 400 * 24 * time.Hour} {
+		if _, err := g.Take(before, time.Now().Add(after)); err != nil || folder() != "vault" {
+			t.Errorf("after %v it is in %q, %v", after, folder(), err)
+		}
+	}
+	g.take(g.owner.Lists(identity.Entry{Subject: identity.Subject{User: "ada"}, All: g.owner.Serial(), Until: time.Now().Add(time.Hour).Unix()}).JWS)
+	if g.take(before...); folder() != "" {
+		t.Errorf("what a thief has said of it stands: %q", folder())
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

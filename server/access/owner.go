@@ -291,3 +291,11 @@ func (s *Server) deviceChain(ctx context.Context, device identity.Peer) ([]strin
 
 // subjectOf is under which subject statements about a user or device are kept.
 func subjectOf(name identity.Name) string { return string(name.Kind) + "." + name.ID }
+
+// isAdmin tells whether the domain key has ever said so.
+func (o *owner) isAdmin(user string) bool {
+	return slices.ContainsFunc(o.people, func(s identity.Signed) bool {
+		u, ok := s.Statement.(identity.UserStatement)
+		return ok && u.User == user && u.Role == identity.RoleAdmin
+	})
+}

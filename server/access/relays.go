@@ -72,7 +72,7 @@ func runsInfrastructure(tx *store.Tx, c caller) error {
 		return err
 	}
 	if !d.Infrastructure {
-		return refuse(transport.Policy, "only admins of the infrastructure's own domain may add relays")
+		return refuse(transport.Policy, "only admins of the infrastructure's own domain manage relays")
 	}
 	return nil
 }

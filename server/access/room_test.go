@@ -104,3 +104,22 @@ func TestADeviceHearsOfAnAdminsEndWhateverHisLists(t *testing.T) {
 		}
 	})
 }
+
+// A list from the future would end what everybody was stated for. The server goes by its own clock, so that the way back is
+// open, and keeps no such list.
+func TestAListFromTheFutureShutsNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		thief := s.newUserAs("ada", identity.RoleAdmin, nil)
+		later := time.Now().Add(20 * 365 * 24 * time.Hour)
+		list := identity.ListStatement{Domain: "plant", Serial: uint64(later.UnixMilli()), Iat: later.Unix(), Entries: []identity.Entry{}}
+		jws := must(identity.Sign(list, thief.Key)).JWS
+		if got := s.code(thief, "POST", "/api/v1/statements", api.Statements{Statements: []string{jws}}); got != transport.ClockWrong {
+			t.Errorf("it is taken: %q", got)
+		}
+		if got := s.code(s.admin, "GET", "/api/v1/statements", nil); got != "" {
+			t.Errorf("the owner is shut out: %q", got)
+		}
+	})
+}

@@ -26,6 +26,9 @@ const (
 	maxInvites     = 64
 )
 
+// maxAhead is how far a list may be from the future: clocks of PCs are not those of servers.
+const maxAhead = 24 * time.Hour
+
 // roomFor refuses one statement too many about a subject, of which there are these.
 func roomFor(row *store.Statement, of []store.Statement) error {
 	keys, invites := 0, 0
@@ -115,7 +118,11 @@ func (s *Server) keepOne(tx *store.Tx, v *identity.Verifier, row *store.Statemen
 	if err := v.Keep(one, pool, now); err != nil {
 		return err
 	}
-	if row.Subject == "" {
+	if list, ok := one.Statement.(identity.ListStatement); ok {
+		// Statements of whoever believed it would have ended (identity §16.4): all of them, for a thief or a wrong clock.
+		if time.Unix(list.Iat, 0).After(s.now().Add(maxAhead)) {
+			return refuse(transport.ClockWrong, "the list is from the future: set the clock of that computer")
+		}
 		return keepList(tx, v, row, one, pool, now)
 	}
 	of, err := tx.StatementsOf(row.Domain, row.Subject)
@@ -478,14 +485,6 @@ func (c caller) shown(tx *store.Tx, row store.Statement) (bool, error) {
 		return c.sees(m), nil
 	}
 	return false, nil
-}
-
-// isAdmin tells whether the domain key has ever said so.
-func (o *owner) isAdmin(user string) bool {
-	return slices.ContainsFunc(o.people, func(s identity.Signed) bool {
-		u, ok := s.Statement.(identity.UserStatement)
-		return ok && u.User == user && u.Role == identity.RoleAdmin
-	})
 }
 
 // tooLate is when an invite can no more be used; a code does not outlive it.
