@@ -45,7 +45,7 @@ func (s *sessions) admit(ctx context.Context, r *running, live *session.Session)
 	if err != nil {
 		return err
 	}
-	if err := tell(live, r.owner.News(said.DomainKey, said.List, said.Device)); err != nil {
+	if err := tell(live, r.owner.News(said.DomainKey, said.List, said.Device), r.owner.Reset(said.DomainKey)); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -106,13 +106,13 @@ func (s *sessions) waits(r *running, domain identity.SPKI, err error) bool {
 }
 
 // tell sends statements as far as a line may carry them: the lists come first, which are what protects.
-func tell(live *session.Session, statements []string) error {
-	for len(statements) > 0 {
-		b, err := json.Marshal(wire.Statements{Statements: statements})
+func tell(live *session.Session, statements []string, reset []byte) error {
+	for len(statements) > 0 || reset != nil {
+		b, err := json.Marshal(wire.Statements{Statements: statements, DomainReset: reset})
 		if err == nil {
 			err = live.Tell(b)
 		}
-		if transport.ReasonOf(err) != transport.Protocol || live.Err() != nil {
+		if transport.ReasonOf(err) != transport.Protocol || live.Err() != nil || len(statements) == 0 {
 			return err
 		}
 		statements = statements[:len(statements)-1]
@@ -126,7 +126,7 @@ func (s *sessions) told(r *running, news []byte) error {
 	if err := json.Unmarshal(news, &m); err != nil {
 		return &wire.Refusal{Reason: transport.Protocol, Text: "the statements are no JSON"}
 	}
-	if err := s.agent.take(r.owner, m.Statements); err != nil {
+	if err := s.agent.take(r.owner, m); err != nil {
 		return cannotStore()
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"hawser/transport"
 	"hawser/transport/control"
 	"hawser/transport/mux"
+	"hawser/transport/wire"
 )
 
 // Options is what an Agent is made of. Config and Board are needed; the rest has defaults. They are fields and not
@@ -66,7 +67,7 @@ type Agent struct {
 	store    *store
 	owners   owners
 	release  release
-	news     chan []string // statements of the server that are to be taken
+	news     chan wire.Statements // statements of the server that are to be taken
 	clock    *clock.Clock
 	resolver *probe.Resolver
 	// One for servers and sessions: which way out is open is learnt once for both.
@@ -103,7 +104,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, socket: o.Socket, service: o.Service,
-		owners: owners{dir: s.dir}, release: newRelease(), news: make(chan []string, maxNews), unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
+		owners: owners{dir: s.dir}, release: newRelease(), news: make(chan wire.Statements, maxNews), unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
 	// The resolver, SNTP and the dialer all go through the meter: an idle month once cost 36 MB, most of it unseen
 	// keepalives, and status can only show what is counted here.
 	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}

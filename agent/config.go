@@ -33,11 +33,13 @@ type Config struct {
 	Time    []string
 	Allow   []Rule // nil: the default policy; empty: nothing is allowed
 	Private bool   // the infrastructure lives on private addresses
-	Proxy   transport.ProxySetting
-	Log     slog.Level
-	Budget  int64 // bytes a month that an idle link may cost; 0: no limit
-	Limits  Limits
-	Session Lifetime
+	// OwnerOnly refuses the root's domain resets: the domain key changes by its own word alone (identity §12.2).
+	OwnerOnly bool
+	Proxy     transport.ProxySetting
+	Log       slog.Level
+	Budget    int64 // bytes a month that an idle link may cost; 0: no limit
+	Limits    Limits
+	Session   Lifetime
 
 	// SystemClock is auto when the file does not have the key. The zero value means
 	// never, so that a test which makes a Config does not set the machine's clock.

@@ -127,6 +127,9 @@ func (a *Agent) saveOwned(m wire.Identity, self *Self, key identity.PublicKey, c
 	if err != nil {
 		return err
 	}
+	if err := known.EnrolledBy(chain, a.clock.Now()); err != nil {
+		return err
+	}
 	if _, err := known.Take(slices.Concat(chain, m.Lists), a.clock.Now()); err != nil {
 		return err
 	}

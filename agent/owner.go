@@ -100,7 +100,7 @@ const maxNews = 16
 // heard is the handler of statements. The medium may be slow, and the control connection must not wait for it.
 func (a *Agent) heard(m wire.Statements) {
 	select {
-	case a.news <- m.Statements:
+	case a.news <- m:
 	default:
 		a.log.Warn("statements were not taken: the medium is too slow")
 	}
@@ -110,9 +110,9 @@ func (a *Agent) heard(m wire.Statements) {
 func (a *Agent) takeNews(ctx context.Context) {
 	for {
 		select {
-		case statements := <-a.news:
+		case m := <-a.news:
 			if known, err := a.ownerOf(a.self.Load()); err == nil {
-				a.take(known, statements) // an error is told by status
+				a.take(known, m) // an error is told by status
 			}
 		case <-ctx.Done():
 			return
@@ -121,16 +121,23 @@ func (a *Agent) takeNews(ctx context.Context) {
 }
 
 // take stores what somebody has brought, and then judges the sessions again by it. The error is that of the medium.
-func (a *Agent) take(known *owner.Owner, statements []string) error {
+func (a *Agent) take(known *owner.Owner, m wire.Statements) error {
 	before, key := known.Chain(), known.Pinned().Key
-	listed, err := known.Take(statements, a.clock.Now())
+	listed, err := false, a.takeReset(known, m) // first: it may make the rest count
+	reset := known.Pinned().Key
+	if err == nil {
+		listed, err = known.Take(m.Statements, a.clock.Now())
+	}
 	a.stored(err)
 	if err != nil {
+		if reset != key { // that much is stored, and counts
+			a.sessions.judgeAgain()
+		}
 		return err
 	}
-	a.heedRelease(known, statements)
-	if now := known.Pinned().Key; now != key {
-		a.log.Warn("the domain has another key, by the word of the one before", "was", key.SPKI(), "is", now.SPKI())
+	a.heedRelease(known, m.Statements)
+	if now := known.Pinned().Key; now != reset {
+		a.log.Warn("the domain has another key, by the word of the one before", "was", reset.SPKI(), "is", now.SPKI())
 	}
 	if listed || !slices.Equal(before, known.Chain()) || key != known.Pinned().Key {
 		list, device := known.Serials()

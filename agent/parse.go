@@ -30,6 +30,7 @@ type rawConfig struct {
 	} `yaml:"time"`
 	Allow    []string `yaml:"allow"`
 	Private  bool     `yaml:"private_infrastructure"`
+	Change   string   `yaml:"domain_change"`
 	Watchdog string   `yaml:"watchdog"`
 	LEDs     struct {
 		Status  string `yaml:"status"`
@@ -85,6 +86,7 @@ func (r rawConfig) check(dir string, roots func(string) (*identity.Roots, error)
 		items("time.servers", r.Time.Servers, transport.ParseHost, &c.Time),
 		value("time.set_system_clock", r.Time.SetSystemClock, clock.ParsePolicy, &c.SystemClock),
 		items("allow", r.Allow, ParseRule, &c.Allow),
+		value("domain_change", r.Change, parseDomainChange, &c.OwnerOnly),
 		value("watchdog", r.Watchdog, parseWatchdog, &c.Watchdog),
 		value("leds.status", r.LEDs.Status, parseLED, &c.LEDs.Status),
 		value("leds.session", r.LEDs.Session, parseLED, &c.LEDs.Session),

@@ -137,6 +137,13 @@ func (a *Account) dial(ctx context.Context) (*transport.Conn, error) {
 
 // do makes one request as the user, and renews the user's certificate first when that is due.
 func (a *Account) do(ctx context.Context, op, method, path string, in, out any) error {
+	err := a.once(ctx, op, method, path, in, out)
+	a.meetWhenNotStated(ctx, err)
+	return err
+}
+
+// once is do without a look at why this user may not be stated.
+func (a *Account) once(ctx context.Context, op, method, path string, in, out any) error {
 	if err := a.refresh(ctx); err != nil {
 		return err
 	}

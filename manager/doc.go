@@ -33,6 +33,9 @@ type Manager struct {
 	// Progress is called with a one-line progress text, and with "" when done. It may be called concurrently. Nil: nothing
 	// is shown.
 	Progress func(text string)
+	// Notice is called with a line that a person has to read, whatever the command does, perhaps more than once, and
+	// concurrently. Nil: it is logged.
+	Notice func(text string)
 	// Passphrase asks for that of a domain key. Nil: there is nobody to ask. NoPassphrase: a new domain key is kept without.
 	Passphrase   Passphrase
 	NoPassphrase bool
@@ -59,6 +62,14 @@ func (m *Manager) log() *slog.Logger {
 		return m.Log
 	}
 	return slog.New(slog.DiscardHandler)
+}
+
+func (m *Manager) notice(text string) {
+	if m.Notice != nil {
+		m.Notice(clean(text))
+	} else {
+		m.log().Warn(clean(text))
+	}
 }
 
 // progress cleans the text, which may hold names of devices and relays, and passes it on.

@@ -110,7 +110,7 @@ func Advice(err error) string {
 	case transport.Stale:
 		return "somebody knows of a newer list or statement: try again; it comes with the next technician who has it"
 	case transport.DomainTaken:
-		return "the domain has another key: bring it here first with hawser domain import FILE"
+		return "" // the error says it
 	case transport.InviteUsedTwice:
 		return "two keys came with one code: somebody has copied it; an admin makes a new one, and revokes what is not known"
 	case transport.ListFull:

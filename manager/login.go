@@ -75,7 +75,11 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 	}
 	var answer api.LoginAnswer
 	op := "log in at " + host
-	if err := call(ctx, dial, op, http.MethodPost, "/login", request, &answer); err != nil {
+	err = call(ctx, dial, op, http.MethodPost, "/login", request, &answer)
+	if transport.ReasonOf(err) == transport.DomainTaken && code.founder != "" {
+		err = domainTaken(h, l, request, op)
+	}
+	if err != nil {
 		return Info{}, err
 	}
 	s, learnt, err := m.accept(answer, host, code, request, key, roots)
@@ -244,6 +248,11 @@ func (h home) endLogin(s state, l learnt, now time.Time) (state, error) {
 	}
 	if err != nil {
 		return s, asUsage(err)
+	}
+	if l.own != "" {
+		if err := o.EnrolledBy(l.statements, now); err != nil {
+			return s, asUsage(err)
+		}
 	}
 	if _, err := o.Take(l.statements, now); err != nil {
 		return s, asUsage(err)

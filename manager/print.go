@@ -71,6 +71,31 @@ func WriteRotated(w io.Writer, r Rotated) error {
 		{"keys", strconv.Itoa(r.Keys)}, {"devices", strconv.Itoa(r.Devices)}, {"codes that died", strconv.Itoa(r.Codes)}})
 }
 
+// WriteAdopted writes what was stated again, or would be.
+func WriteAdopted(w io.Writer, found []Adopted, done bool) error {
+	rows := [][]string{{"WHO", "ROLE", "KEYS"}}
+	for _, one := range found {
+		who := one.User
+		if who == "" {
+			who = one.Name + " " + one.UID.String()
+		}
+		var keys []string
+		for _, k := range one.Keys {
+			keys = append(keys, spki(k))
+		}
+		rows = append(rows, []string{who, string(one.Role), strings.Join(keys, " ")})
+	}
+	if err := writeTable(w, rows); err != nil {
+		return err
+	}
+	text := "nothing is done yet: if all of it is right, give --yes"
+	if done {
+		text = "stated again"
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
+}
+
 // WriteDomain says what is known of the domain.
 func WriteDomain(w io.Writer, i DomainInfo) error {
 	held := "not on this computer"
@@ -84,7 +109,8 @@ func WriteDomain(w io.Writer, i DomainInfo) error {
 	if i.List > 0 {
 		newest = time.UnixMilli(int64(i.List))
 	}
-	return writeFields(w, [][2]string{{"domain", i.Domain}, {"domain key", spki(i.SPKI)}, {"to compare", compared(i.SPKI)}, {"private key", held},
+	return writeFields(w, [][2]string{{"domain", i.Domain}, {"domain key", spki(i.SPKI)}, {"to compare", compared(i.SPKI)},
+		{"whole key", i.Key.String()}, {"private key", held},
 		{"newest list", stamp(newest)}, {"entries", strconv.Itoa(i.Entries)}})
 }
 

@@ -50,18 +50,20 @@ func (s *live) exchange(ctx context.Context, verdict identity.Verdict) error {
 	if verdict.Device.Serial > peer.Device {
 		news = append(news, s.offer.Statements...)
 	}
+	reset := s.account.state.owner.Reset(peer.DomainKey)
 	// As far as a line may carry it: the lists come first, which are what protects.
-	for ; len(news) > 0; news = news[:len(news)-1] {
-		b, err := json.Marshal(wire.Statements{Statements: news})
+	for len(news) > 0 || reset != nil {
+		b, err := json.Marshal(wire.Statements{Statements: news, DomainReset: reset})
 		if err == nil {
 			err = s.Tell(b)
 		}
 		if err == nil {
 			break
 		}
-		if transport.ReasonOf(err) != transport.Protocol || s.Err() != nil {
+		if transport.ReasonOf(err) != transport.Protocol || s.Err() != nil || len(news) == 0 {
 			return err
 		}
+		news = news[:len(news)-1]
 	}
 	return s.Ready(ctx)
 }
@@ -77,7 +79,11 @@ func (s *live) listen() {
 		if json.Unmarshal(b, &m) != nil {
 			continue
 		}
-		if _, err := s.account.state.owner.Take(m.Statements, s.account.m.now()); err != nil {
+		err = s.account.meet(m.DomainReset, m.Statements)
+		if err == nil {
+			_, err = s.account.state.owner.Take(m.Statements, s.account.m.now())
+		}
+		if err != nil {
 			s.account.m.log().Warn("statements were not kept", "err", clean(err.Error()))
 		}
 	}

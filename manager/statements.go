@@ -27,15 +27,11 @@ type statements []identity.Signed
 
 // read asks for the statements of the domain, and takes what is new in them.
 func (a *Account) read(ctx context.Context) (pool statements, err error) {
-	const op = "read statements"
-	var texts []string
-	err = pages(op, "/statements", pageStatements, func(page string) (string, error) {
-		var answer api.Statements
-		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
-		texts = append(texts, answer.Statements...)
-		return answer.Next, err
-	})
+	reset, texts, err := a.fetch(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.meet(reset, texts); err != nil {
 		return nil, err
 	}
 	_, err = a.state.owner.Take(texts, a.m.now())

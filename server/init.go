@@ -37,7 +37,9 @@ const (
 	relayDir   = "relay"
 	storeDir   = "store"        // in accessDir
 	resetsDir  = "floor-resets" // in accessDir
-	codeFile   = "code"         // in relayDir
+
+	domainResetsDir = "domain-resets" // in accessDir
+	codeFile        = "code"          // in relayDir
 )
 
 // Options says what Init is to make.

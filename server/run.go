@@ -197,7 +197,8 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 		Name: c.Name, Hosts: r.Config.Hosts, Ports: r.Config.Ports,
 		Roots: r.roots, Issuing: authority(keys.issuing),
 		TimeKey: keys.time.Key, TimeCert: keys.time.Chain[0],
-		FloorResets: filepath.Join(c.Dir, resetsDir), ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Descriptors: descriptors(), Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
+		FloorResets: filepath.Join(c.Dir, resetsDir), DomainResets: filepath.Join(c.Dir, domainResetsDir),
+		ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Descriptors: descriptors(), Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
 		Metrics: r.metrics,
 	}
 	config.Grant.Key, config.Grant.Cert = keys.grant.Key, keys.grant.Chain[0]

@@ -13,14 +13,15 @@ import (
 
 // domainCommand groups what only the operator can do for a domain. Its key is its founder's, who brings it with his login.
 func domainCommand() *cobra.Command {
-	c := &cobra.Command{Use: "domain", Short: "make domains, and codes for their founders"}
+	c := &cobra.Command{Use: "domain", Short: "make domains, and codes for their founders; give a domain another key"}
 	c.AddCommand(
 		founderCommand("add NAME", "make a domain and a code for its founder", true,
 			"add makes a domain. Its founder logs in with the code that it prints: his Manager makes the key of the domain, which\n"+
 				"nobody else has. The code is shown once and lives 72 h."),
 		founderCommand("code NAME", "make another code for the founder of a domain", false,
 			"code makes another code for the founder of a domain: he has lost his PC, or his first code. With it he logs in who has\n"+
-				"the key of the domain, and nobody else. The code is shown once and lives 72 h."))
+				"the key of the domain, and nobody else. The code is shown once and lives 72 h."),
+		domainResetCommand())
 	return c
 }
 

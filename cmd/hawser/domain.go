@@ -12,7 +12,7 @@ import (
 
 func (a *app) domain() *cobra.Command {
 	cmd := &cobra.Command{Use: "domain", Short: "Show and keep the domain key, which decides who gets in"}
-	cmd.AddCommand(a.domainShow(), a.domainExport(), a.domainImport(), a.domainRotate())
+	cmd.AddCommand(a.domainShow(), a.domainExport(), a.domainImport(), a.domainRotate(), a.domainAccept(), a.domainAdopt())
 	return cmd
 }
 

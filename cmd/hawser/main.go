@@ -42,6 +42,7 @@ type app struct {
 	json     bool
 	verbose  bool
 	terminal *terminal
+	notices  notices
 	stderr   io.Writer
 }
 
@@ -80,7 +81,7 @@ func (a *app) netcheck() *cobra.Command {
 
 // manager makes a Manager of the flags. It changes nothing.
 func (a *app) manager() (*manager.Manager, error) {
-	m := &manager.Manager{Home: a.home}
+	m := &manager.Manager{Home: a.home, Notice: a.notices.show(a)}
 	if m.Home == "" {
 		dir, err := os.UserConfigDir()
 		if err != nil {

@@ -43,8 +43,11 @@ type known struct {
 	pins   *identity.Pins
 	own    []string // the chain of who keeps it; nil: there is none
 	news   []string // lists as they were signed, each followed by the statements about its signer
-	// changes are the owner's own words by which the domain key became another one, oldest first.
+	// changes are the owner's own words by which the domain key became another one, oldest first, since the last reset.
 	changes []string
+	// reset is the root's last word for it, as it was signed; sequence is the last one that does not count any more.
+	reset    []byte
+	sequence uint64
 }
 
 // stored is the durable form.
@@ -59,6 +62,9 @@ type stored struct {
 	News   []string           `json:"news"`
 	// Changes is left out before the first one.
 	Changes []string `json:"changes,omitempty"`
+	// Reset and Sequence are left out before the first one.
+	Reset    []byte `json:"reset,omitempty"`
+	Sequence uint64 `json:"sequence,omitempty"`
 }
 
 // Create pins a domain key for self, a device or user of that domain, and replaces what was known. Take brings the rest. The
@@ -133,7 +139,7 @@ func (s *stored) parse(b []byte) (known, error) {
 	}
 	lists, err1 := identity.ParseLists(s.Lists)
 	pins, err2 := identity.ParsePins(s.Pins)
-	return known{identity.Pinned{Domain: s.Domain, Key: s.Key}, lists, pins, s.Own, s.News, s.Changes}, errors.Join(err1, err2)
+	return known{identity.Pinned{Domain: s.Domain, Key: s.Key}, lists, pins, s.Own, s.News, s.Changes, s.Reset, s.Sequence}, errors.Join(err1, err2)
 }
 
 // update changes what is known, from what is on the medium now: another process may have learnt more. change returns the
@@ -159,7 +165,8 @@ func (o *Owner) update(change func(known) (known, bool)) error {
 }
 
 func (o *Owner) storeLocked(k known) error {
-	b, err := json.Marshal(stored{o.self.Name.String(), o.self.SPKI, k.pinned.Domain, k.pinned.Key, k.lists.Bytes(), k.pins.Bytes(), k.own, k.news, k.changes})
+	b, err := json.Marshal(stored{o.self.Name.String(), o.self.SPKI, k.pinned.Domain, k.pinned.Key, k.lists.Bytes(), k.pins.Bytes(), k.own, k.news, k.changes,
+		k.reset, k.sequence})
 	if err == nil {
 		err = o.slots.Save(b)
 	}
@@ -281,11 +288,13 @@ const maxChanges = 8
 // withChanges follows the domain key, as often as it says itself that another one takes its place (identity §12.1), but never
 // back: whoever had both keys could send a verifier round and round.
 func (k known) withChanges(pool []identity.Signed) known {
+	followed := 0 // each statement once: changes are not kept for ever, and whoever had all the keys can lead in a circle
 	for i := 0; i < len(pool); i++ {
 		key, err := identity.Successor(pool[i], k.pinned.Domain, k.pinned.Key)
-		if err != nil || k.replaced(key) {
+		if err != nil || k.replaced(key) || followed == len(pool) {
 			continue
 		}
+		followed++
 		k.pinned.Key = key
 		k.changes = append(slices.Clone(k.changes), pool[i].JWS)
 		k.changes = k.changes[max(0, len(k.changes)-maxChanges):]

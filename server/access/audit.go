@@ -27,6 +27,7 @@ const (
 	actionUserRenew      = "user-renew"
 	actionDomainAdd      = "domain-add"
 	actionDomainCode     = "domain-code"
+	actionDomainReset    = "domain-reset"
 	actionState          = "state"
 	actionUserAdd        = "user-add"
 	actionUserCode       = "user-code"

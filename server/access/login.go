@@ -27,6 +27,9 @@ func (s *Server) postLogin(r request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	if !shown.owners {
+		s.takeResets(r.Context()) // a founder may have been told domain-taken, and come again
+	}
 	answer := api.LoginAnswer{Hosts: s.cfg.Hosts, Ports: s.cfg.Ports}
 	var name identity.Name
 	var founded kept

@@ -27,6 +27,9 @@ type owner struct {
 	people          []identity.Signed
 	union           *identity.Lists
 	lists           []ownerList // newest first
+	reset           []byte      // the root's last word for the key; nil: none
+	sequence        uint64      // of reset
+	resetTo         identity.PublicKey
 
 	mu     sync.Mutex // guards judged
 	judged map[userKey]identity.Verdict
@@ -93,6 +96,9 @@ func readOwner(tx *store.Tx, domain string, now time.Time) (*owner, error) {
 	if o.Key.IsZero() {
 		return o, nil
 	}
+	if err := o.readReset(tx); err != nil {
+		return nil, err
+	}
 	rows, err := tx.People(domain)
 	if err != nil {
 		return nil, err
@@ -143,11 +149,19 @@ func (o *owner) addList(row store.Statement, s identity.Signed, now time.Time) {
 	o.lists = append(o.lists, ownerList{id: row.ID, serial: l.Serial, at: row.At, jws: s.JWS, signers: o.signersOf(s)})
 }
 
-// changes are how the domain key has become the present one, oldest first. A device takes those that it lacks.
+// changes are how the domain key has become the present one, by its own word since the last reset, oldest first. A device
+// takes those that it lacks.
 func (o *owner) changes() (texts []string) {
-	for _, s := range o.people {
-		if _, ok := s.Statement.(identity.DomainStatement); ok {
-			texts = append(texts, s.JWS)
+	key := o.resetTo
+	for i := 0; i < len(o.people); i++ {
+		s := o.people[i]
+		change, ok := s.Statement.(identity.DomainStatement)
+		if !ok || slices.Contains(texts, s.JWS) || o.reset != nil && change.Old != key {
+			continue
+		}
+		texts, key = append(texts, s.JWS), change.New
+		if o.reset != nil {
+			i = -1 // two that came at once stand in no order
 		}
 	}
 	return texts

@@ -44,7 +44,7 @@ func routes() []route {
 	return []route{
 		{http.MethodPost, "/api/v1/login", anyone, (*Server).postLogin},
 		{http.MethodPost, "/api/v1/renew", key, (*Server).postRenew},
-		{http.MethodGet, "/api/v1/statements", viewer, (*Server).getStatements},
+		{http.MethodGet, "/api/v1/statements", user, (*Server).getStatements},
 		{http.MethodPost, "/api/v1/statements", user, (*Server).postStatements},
 		{http.MethodGet, "/api/v1/users", admin, (*Server).getUsers},
 		{http.MethodPost, "/api/v1/users", admin, (*Server).postUsers},

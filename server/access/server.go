@@ -39,7 +39,7 @@ const (
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. Everything except FloorResets, ClockSet, Heartbeat, Descriptors, Shared, Bus,
+// Config is what an Access Server is made of. Everything except FloorResets, DomainResets, ClockSet, Heartbeat, Descriptors, Shared, Bus,
 // Now, Logger and Metrics must be set.
 type Config struct {
 	Name     identity.Name // of kind access
@@ -53,6 +53,8 @@ type Config struct {
 	// FloorResets is a directory with the floor resets to send (access §10), or empty. It need not exist, and is read
 	// for each request, so that a new reset needs no restart.
 	FloorResets string
+	// DomainResets is a directory with the domain resets to apply (access §11), or empty. It need not exist either.
+	DomainResets string
 	// ClockSet is when an operator has corrected a wrong clock: later times that are in the store at the start are
 	// ignored when the clock is judged. Zero: none is ignored.
 	ClockSet time.Time
@@ -184,6 +186,7 @@ func (s *Server) run(ctx context.Context) error {
 	if err := s.clusterStep(ctx, false); err != nil {
 		return err
 	}
+	s.takeResets(ctx)
 	// Connections were accepted meanwhile and wait: a client that is refused would search all other ports in vain.
 	s.began = time.Now()
 	close(s.ready)
@@ -332,6 +335,7 @@ func (s *Server) maintain(ctx context.Context) {
 		case <-timer.C:
 			s.runDue(ctx, time.Now())
 		case <-prune.C:
+			s.takeResets(ctx)
 			if err := s.prune(ctx); err != nil && ctx.Err() == nil {
 				s.logFailure("old records not removed", err)
 			}

@@ -420,7 +420,7 @@ func (s *Server) publishKept(tx *store.Tx, domain string, k kept) error {
 const readBytes = 512 << 10
 
 // getStatements gives an admin all of his domain, and everybody else what concerns him: lists, himself, the devices that he
-// sees, and those who signed for these.
+// sees, and those who signed for these. Who is not stated gets what leads to the present domain key.
 func (s *Server) getStatements(r request) (int, any, error) {
 	limit, err := r.limit()
 	if err != nil {
@@ -430,7 +430,7 @@ func (s *Server) getStatements(r request) (int, any, error) {
 	if err := r.cursor(&after); err != nil {
 		return 0, nil, err
 	}
-	page, size := api.Statements{Statements: []string{}}, 0
+	page, size := api.Statements{Statements: []string{}, DomainReset: r.caller.owner.reset}, 0
 	err = s.store.View(r.Context(), func(tx *store.Tx) error {
 		for {
 			rows, err := tx.Statements(r.caller.domain(), after, 200)
@@ -459,6 +459,9 @@ func (s *Server) getStatements(r request) (int, any, error) {
 
 // shown tells whether a caller gets a statement.
 func (c caller) shown(tx *store.Tx, row store.Statement) (bool, error) {
+	if c.stated.Role == "" { // he may have pinned another key, and has to hear how that has changed
+		return row.Typ == "hawser-domain", nil
+	}
 	if c.stated.Role == identity.RoleAdmin || row.Subject == "" || row.Subject == store.UserSubject(c.peer.Name.ID) {
 		return true, nil
 	}

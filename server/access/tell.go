@@ -75,6 +75,7 @@ func (s *Server) aboutDevice(o *owner, stated []store.Statement, peer identity.P
 
 // greet sends who has just been attached what its hello does not know.
 func (s *Server) greet(ctx context.Context, l *link, stated []store.Statement) {
+	s.takeReset(ctx, l.peer.Name.Domain)
 	o, err := s.owner(ctx, l.peer.Name.Domain)
 	if err != nil {
 		s.logFailure("statements are not sent", err, "uid", l.peer.Name.ID)
@@ -93,7 +94,9 @@ func (s *Server) greet(ctx context.Context, l *link, stated []store.Statement) {
 // tell sends lists that the device has not been sent and does not have, and what is new about itself.
 func (l *link) tell(o *owner, about []string) {
 	l.mu.Lock()
+	var reset []byte
 	if l.domainKey() != o.Key.SPKI() {
+		reset = o.reset
 		about = append(o.changes(), about...) // first: it makes the rest count
 		l.toldKey = o.Key.SPKI()
 	}
@@ -109,8 +112,8 @@ func (l *link) tell(o *owner, about []string) {
 		l.told[id] = true
 	}
 	l.mu.Unlock()
-	if texts = append(about, texts...); len(texts) > 0 {
-		l.send(encode(wire.TypeStatements, wire.Statements{Statements: texts}))
+	if texts = append(about, texts...); len(texts) > 0 || reset != nil {
+		l.send(encode(wire.TypeStatements, wire.Statements{Statements: texts, DomainReset: reset}))
 	}
 }
 

@@ -124,6 +124,7 @@ func samples() []Row {
 		sample(identity.KindDevice), sample(identity.KindRelay),
 		&Code{Lookup: "abc", Kind: identity.KindDevice, Domain: "plant", Subject: uid.String(), Hash: Hash{7}, Expires: now, Used: identity.SPKI{1}, UsedAt: now,
 			MAC: Hash{8}, List: 9, Statements: []string{"a.b.c"}},
+		&DomainReset{Domain: "plant", Sequence: 5, Reset: []byte{1, 2}, At: now},
 		&Statement{Domain: "plant", ID: Hash{3}, Typ: "hawser-key", Subject: DeviceSubject(uid), SPKI: identity.SPKI{4}, Serial: 5, Ends: now, JWS: "a.b.c", At: now},
 		&RevokedKey{SPKI: identity.SPKI{1}, Name: "hawser://x", When: now},
 		&Session{ID: "s1", Epoch: 3, Domain: "plant", Device: uid, User: "admin", Relay: "r1", Lost: "r2", Instance: "i", Created: now, Ended: now, Reason: transport.Reason("ended")},

@@ -72,6 +72,8 @@ func migrations() []migration {
 	}, {
 		"ALTER TABLE checkpoints ADD COLUMN proof {text} DEFAULT ''",
 		"CREATE INDEX sessions_device ON sessions (device) WHERE ended=0", // asked for each device that attaches
+	}, {
+		"CREATE TABLE domain_resets (domain {text}, domain_key {text}, sequence {int}, body {text}, at {int}, " + sealed + "PRIMARY KEY (domain){end}",
 	}}
 }
 

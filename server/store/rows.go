@@ -77,6 +77,14 @@ type (
 		JWS     string
 		At      time.Time
 	}
+	// DomainReset is the root's last word for the key of a domain (identity §12.2). Key and Sequence are those of Reset.
+	DomainReset struct {
+		Domain   string
+		Key      identity.PublicKey
+		Sequence int64
+		Reset    []byte // as it was signed
+		At       time.Time
+	}
 	// RevokedKey is a key that nobody accepts any more.
 	RevokedKey struct {
 		SPKI identity.SPKI
@@ -173,7 +181,7 @@ func UserSubject(user string) string { return "user." + user }
 
 // tables are the tables of access §1 that rows live in.
 type tables struct {
-	domains, users, userKeys, devices, relays, codes, statements, revoked, sessions, measurements, decisions, nodes, presence, audit *table
+	domains, users, userKeys, devices, relays, codes, statements, resets, revoked, sessions, measurements, decisions, nodes, presence, audit *table
 }
 
 var schema = newSchema()
@@ -190,6 +198,7 @@ func newSchema() tables {
 		relays:       newTable("relays", 1, func() Row { return &Member{Kind: identity.KindRelay} }, member...),
 		codes:        newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at", "mac", "list", "statements"),
 		statements:   newTable("statements", 2, func() Row { return new(Statement) }, "domain", "id", "typ", "subject", "spki", "serial", "ends", "jws", "at"),
+		resets:       newTable("domain_resets", 1, func() Row { return new(DomainReset) }, "domain", "domain_key", "sequence", "body", "at"),
 		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
 		sessions:     newTable("sessions", 1, func() Row { return new(Session) }, "id", "epoch", "domain", "device", "user_name", "relay", "lost", "instance", "created", "ended", "reason"),
 		measurements: newTable("measurements", 1, func() Row { return new(Measured) }, "subject", "at", "relays"),
@@ -206,7 +215,7 @@ func newSchema() tables {
 
 // all lists the tables, the audit last.
 func (t *tables) all() []*table {
-	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.statements, t.revoked, t.sessions, t.measurements,
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.statements, t.resets, t.revoked, t.sessions, t.measurements,
 		t.decisions, t.nodes, t.presence, t.audit}
 }
 
@@ -245,6 +254,11 @@ func (c *Code) fields() []any {
 func (*Statement) table() *table { return schema.statements }
 func (s *Statement) fields() []any {
 	return []any{&s.Domain, &s.ID, &s.Typ, &s.Subject, &s.SPKI, &s.Serial, &s.Ends, &s.JWS, &s.At}
+}
+
+func (*DomainReset) table() *table { return schema.resets }
+func (r *DomainReset) fields() []any {
+	return []any{&r.Domain, &r.Key, &r.Sequence, &r.Reset, &r.At}
 }
 
 func (*RevokedKey) table() *table { return schema.revoked }

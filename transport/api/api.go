@@ -144,6 +144,8 @@ type Users struct {
 type Statements struct {
 	Statements []string `json:"statements"`
 	Next       string   `json:"next,omitempty"` // the cursor of what follows; empty: that was all
+	// DomainReset is the root's last word that the domain has another key (identity §12.2), on every page; not in a request.
+	DomainReset []byte `json:"domain_reset,omitempty"`
 }
 
 // NewRelay is a relay that waits for its machine.

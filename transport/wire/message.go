@@ -148,6 +148,8 @@ type (
 	// and what is new about the receiver itself.
 	Statements struct {
 		Statements []string `json:"statements"`
+		// DomainReset is the root's word that the domain has another key (identity §12.2). It is judged first.
+		DomainReset []byte `json:"domain_reset,omitempty"`
 	}
 	// OfferAck answers an offer; an empty reason accepts it (wire §4.5). Text is a stranger's: see Printable.
 	OfferAck struct {

@@ -1,0 +1,177 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"hawser/identity"
+	"hawser/transport"
+)
+
+// Adopted is a user or device that an earlier domain key had stated, with what it had said.
+type Adopted struct {
+	User string          `json:"user,omitempty"`
+	Role identity.Role   `json:"role,omitempty"`
+	UID  identity.UID    `json:"uid,omitzero"`
+	Name string          `json:"name,omitempty"` // of a device
+	Keys []identity.SPKI `json:"keys"`
+
+	says []identity.Statement // to be signed again
+}
+
+// Adoption chooses what AdoptDomain states again.
+type Adoption struct {
+	From    identity.PublicKey // the earlier domain key, which a person knows: the server might make one up
+	Without []string           // users, and devices by UID or name, that are left out
+	Sign    bool               // false: only say what it would be
+}
+
+// AdoptDomain states again, with the present domain key, whom an earlier one had stated, itself or by its admins, and no list
+// has struck: after a domain reset nobody else can. This user himself is left out: he has stated himself, and the keys of his lost
+// computers are not to come back.
+func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error) {
+	const op = "adopt domain"
+	pinned := a.state.owner.Pinned()
+	if o.From == pinned.Key {
+		return nil, usage("adopt domain: this is the present domain key; give the one before it")
+	}
+	pool, err := a.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next, err := a.domainKey()
+	if err != nil {
+		return nil, err
+	}
+	e := a.earlier(pool, o.From)
+	found := []Adopted{}
+	for _, subject := range e.subjects {
+		one := e.adopted(subject)
+		if subject != (identity.Subject{User: a.state.config.User}) && !one.isIn(o.Without) {
+			found = append(found, one)
+		}
+	}
+	if !o.Sign {
+		return found, nil
+	}
+	var texts []string
+	for _, one := range found {
+		subject := identity.Subject{User: one.User, UID: one.UID}
+		serial, err := a.serial(pool, subject)
+		if err != nil { // somebody has used the greatest one up, and is worth nothing now
+			serial, err = a.serial(slices.DeleteFunc(slices.Clone(pool), func(s identity.Signed) bool { return !e.live(s) }), subject)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range one.says {
+			signed, err := identity.Sign(withSerial(s, serial), next)
+			if err != nil {
+				return nil, err
+			}
+			texts = append(texts, signed.JWS)
+		}
+	}
+	// Who was struck before stays so.
+	struck := slices.DeleteFunc(e.v.Lists.Entries(), func(e identity.Entry) bool { return e.Until != 0 && e.Until <= a.m.now().Unix() })
+	list, err := a.state.owner.Lists().Next(pinned, struck, a.m.now())
+	if err != nil {
+		return nil, fail(transport.ReasonOf(err), op, err)
+	}
+	signed, err := identity.Sign(list, next)
+	if err != nil {
+		return nil, err
+	}
+	texts = append(texts, signed.JWS)
+	if err := a.publishAll(ctx, texts); err != nil {
+		return nil, err
+	}
+	_, err = a.state.owner.Take(texts, a.m.now())
+	return found, asUsage(err)
+}
+
+func withSerial(s identity.Statement, serial uint64) identity.Statement {
+	switch s := s.(type) {
+	case identity.UserStatement:
+		s.Serial = serial
+		return s
+	case identity.DeviceStatement:
+		s.Serial = serial
+		return s
+	case identity.KeyStatement:
+		s.Serial = serial
+		return s
+	}
+	return s
+}
+
+// earlier is a domain as an earlier key of it had stated it.
+type earlier struct {
+	pool     statements
+	v        identity.Verifier // under that key, with its lists
+	live     func(identity.Signed) bool
+	subjects []identity.Subject
+	account  *Account
+}
+
+func (a *Account) earlier(pool statements, key identity.PublicKey) *earlier {
+	now := a.m.now()
+	e := &earlier{pool: pool, account: a, v: identity.Verifier{Pinned: identity.Pinned{Domain: a.state.config.Domain, Key: key}}}
+	for _, s := range pool {
+		if lists, err := e.v.Lists.Add(s, pool, e.v.Pinned, identity.Holder{}, now); err == nil {
+			e.v.Lists = lists
+		}
+	}
+	since := e.v // who was struck since then is not stated again either
+	since.Lists = a.state.owner.Lists()
+	e.live = func(s identity.Signed) bool {
+		return errors.Join(e.v.Keep(s, pool, identity.StatementTime(now, e.v.Lists, now, now)),
+			since.Keep(s, pool, identity.StatementTime(now, since.Lists, now, now))) == nil
+	}
+	for _, s := range pool {
+		if subject, ok := subjectOf(s); ok && e.live(s) && !slices.Contains(e.subjects, subject) {
+			e.subjects = append(e.subjects, subject)
+		}
+	}
+	return e
+}
+
+// adopted is what is stated again about a subject: the newest statement, its confirmed keys, and those that came with an invite
+// of the earlier key.
+func (e *earlier) adopted(subject identity.Subject) Adopted {
+	one := Adopted{User: subject.User, UID: subject.UID, Keys: []identity.SPKI{}}
+	add := func(key identity.KeyStatement) {
+		if spki := key.Key.SPKI(); !slices.Contains(one.Keys, spki) {
+			one.Keys, one.says = append(one.Keys, spki), append(one.says, key)
+		}
+	}
+	for _, s := range e.pool.latest(subject, e.live) {
+		switch s := s.(type) {
+		case identity.UserStatement:
+			one.Role, one.says = s.Role, append(one.says, s)
+		case identity.DeviceStatement:
+			one.Name, one.says = s.Name, append(one.says, s)
+		case identity.KeyStatement:
+			add(s)
+		}
+	}
+	now := identity.StatementTime(e.account.m.now(), e.v.Lists, e.account.m.now(), e.account.m.now())
+	for _, s := range e.pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if !ok || key.Subject != subject || key.Serial != 0 {
+			continue
+		}
+		chain, err := e.v.Assemble(e.pool, identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}, now)
+		if err == nil && !invitedByUser(chain, key) {
+			add(key)
+		}
+	}
+	return one
+}
+
+func (one Adopted) isIn(names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		return n != "" && (n == one.User || n == one.Name || n == one.UID.String() && one.User == "")
+	})
+}
