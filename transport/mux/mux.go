@@ -17,6 +17,7 @@ import (
 const (
 	version      = wire.SessionVersion
 	maxStreams   = 256              // of a session (session §6)
+	heldStreams  = 16               // of one that was not let in yet
 	openTimeout  = 30 * time.Second // for the Runtime's answer; its own dial takes at most 10 s
 	readyTimeout = 10 * time.Second // for the peer's hello
 	admitTimeout = 15 * time.Second // for its resume: it may wait 10 s for statements (session §6)

@@ -85,6 +85,31 @@ func TestAHeldManagerIsLetInByOneFrame(t *testing.T) {
 	})
 }
 
+// Who is not let in yet has few streams: what they may send is promised from what all sessions share.
+func TestAHeldManagerHasFewStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		manager, runtime := holding(t, newPath(0, time.Millisecond), newPath(0, time.Millisecond))
+		refused := make(chan error, 2*heldStreams)
+		for range 2 * heldStreams {
+			go func() {
+				_, err := manager.Open(t.Context(), Open{Service: wire.ServiceTCP, Target: "192.0.2.7:502"})
+				refused <- err
+			}()
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if n := runtime.Streams(); n != heldStreams || len(refused) != heldStreams {
+			t.Errorf("%d streams, %d refused", n, len(refused))
+		}
+		for len(refused) > 0 {
+			if err := <-refused; transport.ReasonOf(err) != transport.Busy {
+				t.Errorf("refused with %v", err)
+			}
+		}
+		manager.Close()
+	})
+}
+
 func TestAHeldManagerIsToldWhyHeIsNotLetIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		manager, runtime := holding(t, newPath(0, time.Millisecond), newPath(0, time.Millisecond))

@@ -337,7 +337,11 @@ func (m *Mux) openLocked(h header, payload []byte) error {
 	if m.err != nil {
 		return nil
 	}
-	first, ok := 0, len(m.streams) < maxStreams
+	most := maxStreams
+	if m.held { // he is nobody yet, and what he may send is promised from what all sessions share
+		most = heldStreams
+	}
+	first, ok := 0, len(m.streams) < most
 	if ok {
 		first, ok = m.share.openStream(m.config.Streams)
 	}
