@@ -378,3 +378,55 @@ func TestNoServerSeesTheSecretOfACode(t *testing.T) {
 		t.Attr("cases", "3")
 	})
 }
+
+// A list is signed again once a day, by whoever of the admins does something, and keeps what it says.
+func TestAListIsSignedAgainEveryDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		*kept = append(*kept, a.state.owner.Chain()...)
+		f.answer("GET /users", jsonAnswer(api.Users{}))
+		f.answer("POST /users/ann/revoke", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
+		if err := a.RevokeUser(t.Context(), "ann", false); err != nil {
+			t.Fatal(err)
+		}
+		first := a.state.owner.Lists().Time()
+		for _, tt := range []struct {
+			wait time.Duration
+			want bool
+		}{{23 * time.Hour, false}, {2 * time.Hour, true}, {time.Hour, false}} {
+			time.Sleep(tt.wait)
+			if _, err := a.Users(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			now := a.state.owner.Lists().Time()
+			if now.After(first) != tt.want {
+				t.Errorf("after %v more: signed again %v", tt.wait, now.After(first))
+			}
+			first = now
+		}
+		if e := a.state.owner.Lists().Entries(); len(e) != 1 || e[0].User != "ann" {
+			t.Errorf("the list says %+v", e)
+		}
+	})
+}
+
+// A server that shows nothing does not keep anybody in.
+func TestAUserIsRevokedThoughTheServerShowsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		f.answer("GET /statements", problemAnswer(503, "busy", "try later"))
+		f.answer("POST /users/ann/revoke", problemAnswer(503, "busy", "try later"))
+		if err := a.RevokeUser(t.Context(), "ann", false); transport.ReasonOf(err) != transport.Busy {
+			t.Errorf("the server refused: %v", err)
+		}
+		if e := a.state.owner.Lists().Entries(); len(e) != 1 || e[0].User != "ann" {
+			t.Errorf("the list says %+v", e)
+		}
+		if err := a.RevokeUser(t.Context(), "ann", true); err == nil {
+			t.Error("with --keep, which needs what the server has")
+		}
+	})
+}
