@@ -3,7 +3,6 @@ package manager
 import (
 	"errors"
 	"slices"
-	"time"
 
 	"hawser/identity"
 	"hawser/transport"
@@ -12,8 +11,7 @@ import (
 // adopt states again whom an entry of the list would take down: gateways and users that hang on an admin alone who is struck
 // (identity §15.6). Admins among them are the domain key's to state.
 func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, err error) {
-	now := identity.StatementTime(a.m.now(), a.state.owner.Lists(), time.Time{}, time.Time{})
-	v := identity.Verifier{Pinned: a.state.owner.Pinned(), Lists: a.state.owner.Lists()}
+	v, now := a.verifier(), a.statementTime()
 	lost := v.Hanging(pool, []identity.Entry{entry}, now)
 	if len(lost) == 0 {
 		return nil, nil
@@ -26,23 +24,17 @@ func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, 
 		return nil, err
 	}
 	live := func(s identity.Signed) bool { return v.Keep(s, pool, now) == nil }
-	var subjects []identity.Subject
-	for _, s := range pool {
-		subject, ok := subjectOf(s)
-		hangs := slices.ContainsFunc(lost, func(peer identity.Peer) bool {
-			return nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject}) == peer.Name
-		})
-		if ok && hangs && !slices.Contains(subjects, subject) {
-			subjects = append(subjects, subject)
-		}
+	hangs := func(s identity.Signed) bool {
+		subject, _ := numberOf(s.Statement)
+		name := nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject})
+		return slices.ContainsFunc(lost, func(peer identity.Peer) bool { return name == peer.Name })
 	}
-	for _, subject := range subjects {
+	for _, subject := range pool.subjects(hangs) {
 		serial, err := a.serial(pool, subject)
 		if err != nil {
 			return nil, err
 		}
 		for _, s := range pool.latest(subject, live) {
-			key := p.key
 			switch is := s.(type) {
 			case identity.UserStatement:
 				if is.Role == identity.RoleAdmin {
@@ -59,7 +51,7 @@ func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, 
 			default:
 				continue // an open code dies: its maker's word does
 			}
-			signed, err := identity.Sign(s, key)
+			signed, err := identity.Sign(s, p.key)
 			if err != nil {
 				return nil, err
 			}

@@ -129,11 +129,7 @@ func (a *Account) earlier(pool statements, key identity.PublicKey) *earlier {
 		return errors.Join(e.v.Keep(s, pool, identity.StatementTime(now, e.v.Lists, now, now)),
 			since.Keep(s, pool, identity.StatementTime(now, since.Lists, now, now))) == nil
 	}
-	for _, s := range pool {
-		if subject, ok := subjectOf(s); ok && e.live(s) && !slices.Contains(e.subjects, subject) {
-			e.subjects = append(e.subjects, subject)
-		}
-	}
+	e.subjects = pool.subjects(e.live)
 	return e
 }
 

@@ -100,7 +100,7 @@ func (a *Account) newest(pool statements, subject identity.Subject) (serial uint
 	return serial
 }
 
-// numberOf is whom a statement is about, and its serial; nobody for a list.
+// numberOf is whom a statement is about, and its serial; nobody for a list and a change of the domain key.
 func numberOf(s identity.Statement) (identity.Subject, uint64) {
 	switch s := s.(type) {
 	case identity.UserStatement:

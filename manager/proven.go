@@ -11,7 +11,7 @@ import (
 func (a *Account) proven(pool statements, subject identity.Subject) (found statements) {
 	v, now := a.verifier(), a.statementTime()
 	for _, s := range pool {
-		if about, ok := subjectOf(s); !ok || about != subject {
+		if about, _ := numberOf(s.Statement); about != subject {
 			continue
 		}
 		switch identity.FaultOf(v.Keep(s, pool, now)) {

@@ -143,12 +143,7 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 	// By the clock of this PC alone: a list of a thief may say that it is later than all ends, and the new list removes it.
 	live := func(s identity.Signed) bool { return s.SignedBy(was) && v.Keep(s, pool, now) == nil }
 	own := identity.Subject{User: a.state.config.User}
-	var subjects []identity.Subject
-	for _, s := range pool {
-		if subject, ok := subjectOf(s); ok && live(s) && !slices.Contains(subjects, subject) {
-			subjects = append(subjects, subject)
-		}
-	}
+	subjects := pool.subjects(live)
 	slices.SortStableFunc(subjects, func(x, y identity.Subject) int { return order(x != own) - order(y != own) })
 	for _, subject := range subjects {
 		serial, err := a.serial(pool, subject)
@@ -187,19 +182,15 @@ func order(later bool) int {
 	return 0
 }
 
-// subjectOf is whom a statement is about; ok is false for lists and changes of the domain key.
-func subjectOf(s identity.Signed) (subject identity.Subject, ok bool) {
-	switch s := s.Statement.(type) {
-	case identity.UserStatement:
-		return identity.Subject{User: s.User}, true
-	case identity.DeviceStatement:
-		return identity.Subject{UID: s.UID}, true
-	case identity.KeyStatement:
-		return s.Subject, true
-	case identity.InviteStatement:
-		return s.Subject, true
+// subjects are those whom the statements that are kept are about, each once, in the order of the pool.
+func (p statements) subjects(keep func(identity.Signed) bool) (found []identity.Subject) {
+	for _, s := range p {
+		about, _ := numberOf(s.Statement)
+		if about != (identity.Subject{}) && !slices.Contains(found, about) && keep(s) {
+			found = append(found, about)
+		}
 	}
-	return subject, false
+	return found
 }
 
 // latest is what counts about a subject: the newest statement about it, each of its confirmed keys once, and the invites that
@@ -209,8 +200,7 @@ func (p statements) latest(subject identity.Subject, live func(identity.Signed) 
 	var newest uint64
 	var keys []identity.PublicKey
 	for _, s := range p {
-		about, ok := subjectOf(s)
-		if !ok || about != subject || !live(s) {
+		if about, _ := numberOf(s.Statement); about != subject || !live(s) {
 			continue
 		}
 		switch is := s.Statement.(type) {

@@ -65,23 +65,8 @@ func (a *Account) publishAll(ctx context.Context, texts []string) error {
 // newest is the greatest serial of a statement about a subject, 0 for none.
 func (p statements) newest(subject identity.Subject) (serial uint64) {
 	for _, s := range p {
-		switch s := s.Statement.(type) {
-		case identity.UserStatement:
-			if s.User == subject.User {
-				serial = max(serial, s.Serial)
-			}
-		case identity.DeviceStatement:
-			if s.UID == subject.UID {
-				serial = max(serial, s.Serial)
-			}
-		case identity.InviteStatement:
-			if s.Subject == subject {
-				serial = max(serial, s.Serial)
-			}
-		case identity.KeyStatement:
-			if s.Subject == subject {
-				serial = max(serial, s.Serial)
-			}
+		if about, n := numberOf(s.Statement); about == subject {
+			serial = max(serial, n)
 		}
 	}
 	return serial
