@@ -416,3 +416,52 @@ func TestPingEndsAtOnceWhenItIsTold(t *testing.T) {
 		}
 	})
 }
+
+// dial connects a tool that stays.
+func (r *rig) dial(port uint16) net.Conn {
+	c := must(r.client.DialContext(r.t.Context(), "tcp", netip.AddrPortFrom(clientAddr, port).String()))
+	r.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// The first words of a tool go along with the question for the stream (session §4.1).
+func TestFirstWordsOfAToolCostNoRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := connect(t, "8080:192.168.1.10:80")
+		r.net.SetLatency(50 * time.Millisecond)
+		time.Sleep(time.Minute) // the line knows its round trip
+		c := r.dial(8080)
+		answered := func(say string) time.Duration {
+			began := time.Now()
+			io.WriteString(c, say)
+			if _, err := io.ReadFull(c, make([]byte, len(say))); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		if first, later := answered("first"), answered("later"); first > later+time.Millisecond {
+			t.Errorf("the first answer took %v, a later one %v", first, later)
+		}
+	})
+}
+
+// What a machine may have got is not said to it again in another session; a tool that has said nothing waits for that.
+func TestToolWhoseFirstWordsAreLostIsReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := connect(t, "8080:192.168.1.10:80")
+		time.Sleep(time.Minute)
+		r.net.Stall(clientAddr, relayAddr)
+		silent, hasty := r.dial(8080), r.dial(8080)
+		io.WriteString(hasty, "start")
+		time.Sleep(15 * time.Second) // the session goes on at another relay
+		synctest.Wait()
+		if b, err := io.ReadAll(hasty); len(b) > 0 || r.resets.Load() != 1 {
+			t.Errorf("%q, %v and %d resets, want one and no answer", b, err, r.resets.Load())
+		}
+		io.WriteString(silent, "hello")
+		if _, err := io.ReadFull(silent, make([]byte, 5)); err != nil {
+			t.Errorf("who had said nothing: %v", err)
+		}
+		r.net.Heal(clientAddr, relayAddr)
+	})
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"hawser/internal/wait"
@@ -50,9 +52,15 @@ func (t *tunnel) tool(ctx context.Context, c net.Conn, target netip.AddrPort) {
 		c.Close() // no listener of ours makes such a connection
 		return
 	}
-	stream, err := t.stream(ctx, target)
+	o := &opening{tool: half, heard: make(chan struct{})}
+	go o.listen() // waited for below
+	stream, err := t.stream(ctx, target, o)
+	if err == nil {
+		err = o.settle(stream)
+	}
 	if err != nil {
 		reset(c)
+		<-o.heard
 		// A kind is a target and a reason: the gateway's own words may differ each time.
 		if say, behind := t.hush.due(fmt.Sprint(target, transport.ReasonOf(err)), time.Now()); say && ctx.Err() == nil {
 			t.notes.say("connection to %s refused: %s%s", target, why(err), behind)
@@ -66,9 +74,61 @@ func (t *tunnel) tool(ctx context.Context, c net.Conn, target netip.AddrPort) {
 	session.Bridge(half, stream)
 }
 
+// An opening is a tool that waits for its machine. What it says first goes along with the question for the stream, as early
+// data (session §4.1): a tool that speaks first has its answer a round trip sooner.
+type opening struct {
+	tool  session.Half
+	heard chan struct{} // closed when the rest is set
+	said  []byte
+	err   error // of the tool, which is gone
+	sent  int   // bytes of said; of whoever has the opening, not of listen
+}
+
+// listen waits for the first words of the tool. It is a goroutine that ends when the tool speaks, ends or is closed.
+func (o *opening) listen() {
+	defer close(o.heard)
+	b := make([]byte, mux.EarlyBytes)
+	n, err := o.tool.Read(b)
+	// The end of what it sends is read again, and so is a failure that this program made to wake the goroutine.
+	if o.said = b[:n]; err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		o.err = err
+	}
+}
+
+// on asks a session for the stream, and sends what the tool says until there is an answer.
+func (o *opening) on(ctx context.Context, s *live, target netip.AddrPort) (*mux.Stream, error) {
+	stream, err := s.Ask(mux.Open{Service: wire.ServiceTCP, Target: target.String()})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-o.heard:
+		n, _ := stream.Write(o.said) // the stream's failure is its answer
+		o.sent = n
+	case <-stream.Answered():
+	}
+	return stream, stream.Await(ctx)
+}
+
+// settle ends the opening of a stream that was granted: what the tool has said is sent, and it can be read from again. The
+// caller closes the tool after an error.
+func (o *opening) settle(stream *mux.Stream) error {
+	o.tool.SetReadDeadline(time.Unix(1, 0))
+	<-o.heard
+	o.tool.SetReadDeadline(time.Time{})
+	err := o.err
+	if err == nil && o.sent < len(o.said) {
+		_, err = stream.Write(o.said[o.sent:])
+	}
+	if err != nil {
+		stream.Reset(transport.Reset)
+	}
+	return err
+}
+
 // stream opens a stream to target on the live session, or on the next one if that comes in time. A session that ended
-// between hand-over and Open is no answer: the next one is waited for.
-func (t *tunnel) stream(ctx context.Context, target netip.AddrPort) (*mux.Stream, error) {
+// between hand-over and the answer is none: the next one is waited for, unless a machine may have got what the tool said.
+func (t *tunnel) stream(ctx context.Context, target netip.AddrPort, o *opening) (*mux.Stream, error) {
 	t.waiting.Add(1)
 	defer t.waiting.Add(-1)
 	t.wanted.Ring()
@@ -77,8 +137,8 @@ func (t *tunnel) stream(ctx context.Context, target netip.AddrPort) (*mux.Stream
 	for {
 		select {
 		case s := <-t.sessions:
-			stream, err := s.Open(ctx, mux.Open{Service: wire.ServiceTCP, Target: target.String()})
-			if err == nil || !ended(s) || ctx.Err() != nil {
+			stream, err := o.on(ctx, s, target)
+			if err == nil || !ended(s) || ctx.Err() != nil || o.sent > 0 {
 				return stream, err
 			}
 		case <-patience.C:

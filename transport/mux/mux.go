@@ -15,18 +15,22 @@ import (
 )
 
 const (
-	version      = wire.SessionVersion
-	maxStreams   = 256              // of a session (session §6)
-	heldStreams  = 16               // of one that was not let in yet
-	openTimeout  = 30 * time.Second // for the Runtime's answer; its own dial takes at most 10 s
-	readyTimeout = 10 * time.Second // for the peer's hello
-	admitTimeout = 15 * time.Second // for its resume: it may wait 10 s for statements (session §6)
-	beat         = 4 * time.Second  // between signs of life (session §3.6)
-	silence      = 9 * time.Second  // without any byte: the line is lost (session §3.6)
-	endTime      = 2 * time.Second  // for the peer's end, and for the last bytes to it
+	version       = wire.SessionVersion
+	maxStreams    = 256                    // of a session (session §6)
+	heldStreams   = 16                     // of one that was not let in yet
+	openTimeout   = 30 * time.Second       // for the Runtime's answer; its own dial takes at most 10 s
+	earlyPatience = 500 * time.Millisecond // beside two round trips: no early data while an answer is late
+	readyTimeout  = 10 * time.Second       // for the peer's hello
+	admitTimeout  = 15 * time.Second       // for its resume: it may wait 10 s for statements (session §6)
+	beat          = 4 * time.Second        // between signs of life (session §3.6)
+	silence       = 9 * time.Second        // without any byte: the line is lost (session §3.6)
+	endTime       = 2 * time.Second        // for the peer's end, and for the last bytes to it
 	// maxUnsent bounds the answers to a peer that asks and does not read. An honest one has 256 streams.
 	maxUnsent = 256 << 10
 )
+
+// EarlyBytes is how much a Manager may send on a stream before it is opened (session §4.1).
+const EarlyBytes = 4 << 10
 
 // Line is what a Mux goes over: authenticated and encrypted, and in order. One goroutine reads while another one writes.
 // Its errors have a transport.Reason.
@@ -245,28 +249,18 @@ func violated(format string, args ...any) error {
 
 // Open opens a stream and blocks for the Runtime's answer, at most 30 s. A refusal is a *wire.Refusal. Manager only.
 func (m *Mux) Open(ctx context.Context, o Open) (*Stream, error) {
-	s, err := m.ask(o)
+	s, err := m.Ask(o)
 	if err != nil {
 		return nil, err
 	}
-	timer := time.NewTimer(openTimeout)
-	defer timer.Stop()
-	select {
-	case <-s.answered:
-		return s, nil
-	case <-s.over:
-		err = s.why()
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-timer.C:
-		err = &transport.Error{Reason: transport.Timeout, Op: "open stream"}
+	if err := s.Await(ctx); err != nil {
+		return nil, err
 	}
-	s.Close()
-	return nil, err
+	return s, nil
 }
 
-// ask sends open.
-func (m *Mux) ask(o Open) (*Stream, error) {
+// Ask asks for a stream and does not wait: Await does. Until then Write takes early data (session §4.1). Manager only.
+func (m *Mux) Ask(o Open) (*Stream, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -283,6 +277,7 @@ func (m *Mux) ask(o Open) (*Stream, error) {
 	}
 	m.last++
 	s := m.newStreamLocked(m.last, o, first)
+	s.send.allowance.until = EarlyBytes
 	m.sayLocked(typeOpen, s.id, (&openPayload{Service: o.Service, Target: o.Target, Credit: uint64(first)}).encode())
 	return s, nil
 }

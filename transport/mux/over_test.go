@@ -147,7 +147,7 @@ func TestAStreamIsHungryOnce(t *testing.T) {
 		r.greet()
 		go func() {
 			r.hear(0x81)
-			r.say(0x82, 1, `{"credit":1}`)
+			r.say(0x82, 1, `{"credit":4096}`)
 		}()
 		s, err := r.m.Open(t.Context(), Open{Service: "tcp", Target: "192.0.2.7:502"})
 		if err != nil {
@@ -158,7 +158,7 @@ func TestAStreamIsHungryOnce(t *testing.T) {
 		go s.Write(make([]byte, 2000))
 		for i := range 100 {
 			synctest.Wait()
-			if _, err := r.m.feed(nil, appendFrame(nil, typeCredit, 1, appendUint64(nil, uint64(2000+i)))); err != nil {
+			if _, err := r.m.feed(nil, appendFrame(nil, typeCredit, 1, appendUint64(nil, uint64(5000+i)))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"hawser/transport/wire"
 )
 
 // deliver gives a data frame to its stream. c is the buffer that payload is in, or nil; kept says that the stream has it
@@ -23,7 +25,7 @@ func (m *Mux) deliver(h header, payload []byte, c *chunk) (kept bool, err error)
 	if s == nil {
 		return false, nil
 	}
-	if s.recv.fin || !s.send.granted {
+	if s.recv.fin || !s.send.granted && (m.config.Role == wire.RoleManager || s.recv.credit.got+uint64(h.n) > EarlyBytes) {
 		return false, violated("data out of turn on stream %d", h.stream)
 	}
 	if err := s.recv.credit.received(h.n); err != nil {

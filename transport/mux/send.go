@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 )
 
 const (
@@ -78,7 +79,7 @@ func (s *Stream) tryReserve(want int) (n int, wait <-chan struct{}, err error) {
 		most = trainFrames * maxData
 	}
 	n = min(want, most, s.send.allowance.left())
-	if n <= 0 || !s.send.granted || s.send.bytes >= queueBytes {
+	if n <= 0 || s.send.bytes >= queueBytes || !s.send.granted && !s.earlyLocked(time.Now()) {
 		return 0, s.send.room, nil
 	}
 	taken := s.m.share.tryTake(weightOf(n))

@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -17,7 +18,7 @@ type Stream struct {
 	m        *Mux
 	id       uint32
 	open     Open
-	answered chan struct{} // closed by opened
+	answered chan struct{} // closed by opened, and when err is set
 	over     chan struct{} // closed when err is set
 
 	readUntil, writeUntil deadline
@@ -66,6 +67,28 @@ func (m *Mux) newStreamLocked(id uint32, o Open, first int) *Stream {
 
 // Asked is what the Manager asked for.
 func (s *Stream) Asked() Open { return s.open }
+
+// Await blocks for the Runtime's answer to Ask, at most 30 s. After an error, which for a refusal is a *wire.Refusal, the
+// stream is closed.
+func (s *Stream) Await(ctx context.Context) (err error) {
+	timer := time.NewTimer(openTimeout)
+	defer timer.Stop()
+	select {
+	case <-s.answered:
+		err = s.why()
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+		err = &transport.Error{Reason: transport.Timeout, Op: "open stream"}
+	}
+	if err != nil {
+		s.Close()
+	}
+	return err
+}
+
+// Answered is closed when the Runtime has answered Ask, or the stream is over.
+func (s *Stream) Answered() <-chan struct{} { return s.answered }
 
 // Grant answers an accepted stream: bytes follow.
 func (s *Stream) Grant() error {
@@ -163,6 +186,12 @@ func (s *Stream) openedLocked(payload []byte) error {
 	return nil
 }
 
+// earlyLocked reports whether a Manager may send before the stream is opened: not on a line that may be gone, since what is
+// lost there cannot be said again.
+func (s *Stream) earlyLocked(now time.Time) bool {
+	return s.m.config.Role == wire.RoleManager && s.m.out.waitsSince(now) <= 2*s.m.out.window.minRTT()+earlyPatience
+}
+
 // OnFail sets what is called, once and on a goroutine of its own, when the stream fails: at once if it has. It is for
 // who waits for something else than the stream. A session that ends when all of the peer's bytes have come is no failure.
 func (s *Stream) OnFail(f func()) {
@@ -180,6 +209,9 @@ func (s *Stream) failLocked(err error) {
 	}
 	s.err = err
 	close(s.over)
+	if !isClosed(s.answered) {
+		close(s.answered)
+	}
 	for _, c := range s.send.queue {
 		s.m.share.give(c.weight)
 		s.m.pool.put(c)

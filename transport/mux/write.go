@@ -341,6 +341,20 @@ func (m *Mux) acknowledged(a ackPayload, now time.Time) error {
 	return nil
 }
 
+// waitsSince is for how long what was sent has waited for its answer, 0 when nothing does.
+func (o *sender) waitsSince(now time.Time) (d time.Duration) {
+	for _, s := range o.stamps.list[o.stamps.head:] {
+		if s.count > o.acked {
+			d = now.Sub(s.at)
+			break
+		}
+	}
+	if !o.ping.at.IsZero() {
+		d = max(d, now.Sub(o.ping.at))
+	}
+	return d
+}
+
 // ponged handles a pong.
 func (m *Mux) ponged(number uint64, now time.Time) {
 	m.mu.Lock()
