@@ -1,8 +1,11 @@
 package store
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,7 +138,15 @@ func (t *Tx) RelaysElsewhere(node string) ([]Presence, error) {
 // People returns what a domain's owner has stated about users, and his lists, oldest first. Bad rows are left out: what they
 // said counts for nobody.
 func (t *Tx) People(domain string) ([]Statement, error) {
-	return rows(t, Statement{}, " WHERE domain=? AND (subject='' OR subject>='user.') ORDER BY at, id", []any{domain}, nil)
+	// Asked for in the order of the index, in which devices stand between the two: there may be very many.
+	lists, err := t.StatementsOf(domain, "")
+	if err != nil {
+		return nil, err
+	}
+	users, err := rows(t, Statement{}, " WHERE domain=? AND subject>='user.' ORDER BY subject, at, id", []any{domain}, nil)
+	all := append(lists, users...)
+	slices.SortFunc(all, func(a, b Statement) int { return cmp.Or(a.At.Compare(b.At), bytes.Compare(a.ID[:], b.ID[:])) })
+	return all, err
 }
 
 // StatementsOf returns what is stated about one subject, oldest first.

@@ -74,6 +74,10 @@ func migrations() []migration {
 		"CREATE INDEX sessions_device ON sessions (device) WHERE ended=0", // asked for each device that attaches
 	}, {
 		"CREATE TABLE domain_resets (domain {text}, domain_key {text}, sequence {int}, body {text}, at {int}, " + sealed + "PRIMARY KEY (domain){end}",
+	}, {
+		// In the order of its rows, too: else the planner takes statements_at, which has that order and every device in it.
+		"CREATE INDEX statements_of ON statements (domain, subject, at, id)",
+		"DROP INDEX statements_subject",
 	}}
 }
 
