@@ -1,6 +1,9 @@
 package identity
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Keep tells whether a statement is worth keeping for others (identity §15.7): it is of the domain, who has signed it may do
 // so by what stands in pool, and it is neither struck nor ended. Who keeps it so decides nothing: each end judges for itself.
@@ -55,9 +58,12 @@ func (v Verifier) signer(s Signed, pool []Signed, now time.Time) (InviteStatemen
 			if k.User == "" || k.Serial == 0 || !s.SignedBy(k.Key) {
 				continue
 			}
-			if v.ownInvite(s, k) {
+			switch {
+			case v.ownInvite(s, k):
 				refusal = v.Keep(by, pool, now)
-			} else {
+			case v.ofAdmin(s, pool, now):
+				continue
+			default:
 				refusal = v.byAdmin(by, pool, now)
 			}
 			if refusal == nil {
@@ -72,6 +78,22 @@ func (v Verifier) signer(s Signed, pool []Signed, now time.Time) (InviteStatemen
 func (v Verifier) ownInvite(s Signed, key KeyStatement) bool {
 	invite, ok := s.Statement.(InviteStatement)
 	return ok && invite.User == key.User && key.Domain == v.Domain
+}
+
+// ofAdmin tells whether a key or an invite is one of an admin, which no admin states. One whose statement has ended is an
+// admin still: he may be stated again, with his keys.
+func (v Verifier) ofAdmin(s Signed, pool []Signed, now time.Time) bool {
+	var of string
+	switch s := s.Statement.(type) {
+	case KeyStatement:
+		of = s.User
+	case InviteStatement:
+		of = s.User
+	}
+	return of != "" && slices.ContainsFunc(pool, func(u Signed) bool {
+		user, ok := u.Statement.(UserStatement)
+		return ok && user.User == of && user.Role == RoleAdmin && u.SignedBy(v.Key) && v.Lists.strike(u, 0, now) == nil
+	})
 }
 
 // byAdmin refuses a key that is no admin's by two statements of the domain key that count.

@@ -18,7 +18,7 @@ func TestKeepTakesWhatSomebodyWillBelieve(t *testing.T) {
 	device, bob := o.Device(uid, "press 1"), o.User("bob", identity.RoleOperator, nil)
 	code, said := o.Invite(device)
 	invited := code.InviteKey(0)
-	pool := []identity.Signed{device, said.Invite, o.User("ann", identity.RoleAdmin, nil), o.UserKey("ann", admin.Public()), bob, o.UserKey("bob", operator.Public())}
+	pool := []identity.Signed{device, said.Invite, o.User("ann", identity.RoleAdmin, nil), o.UserKey("ann", admin.Public()), bob, o.UserKey("bob", operator.Public()), o.User("dan", identity.RoleAdmin, nil)}
 	sign := func(s identity.Statement, by crypto.Signer) identity.Signed { return must(identity.Sign(s, by)) }
 	deviceKey := func(k crypto.Signer, serial uint64) identity.KeyStatement {
 		return identity.KeyStatement{Domain: "plant", Subject: identity.Subject{UID: uid}, Key: public(k), Serial: serial}
@@ -51,6 +51,9 @@ func TestKeepTakesWhatSomebodyWillBelieve(t *testing.T) {
 		"admin by an admin":              {sign(user(identity.RoleAdmin, now.Add(time.Hour)), admin), identity.FaultNotStated},
 		"viewer by an admin":             {sign(user(identity.RoleViewer, now.Add(time.Hour)), admin), ""},
 		"viewer who has ended":           {sign(user(identity.RoleViewer, now.Add(-time.Hour)), admin), identity.FaultExpired},
+		"key of an admin, by an admin":   {sign(identity.KeyStatement{Domain: "plant", Subject: identity.Subject{User: "dan"}, Key: public(first), Serial: 7}, admin), identity.FaultNotStated},
+		"invite of an admin, by another": {invite("dan", admin), identity.FaultNotStated},
+		"next PC of an admin":            {invite("ann", admin), ""},
 		"next PC of a user":              {invite("bob", operator), ""},
 		"next PC of another user":        {invite("ann", operator), identity.FaultNotStated},
 		"list by an admin":               {sign(identity.ListStatement{Domain: "plant", Serial: o.Serial(), Iat: now.Unix(), Entries: []identity.Entry{}}, admin), ""},
