@@ -34,29 +34,17 @@ func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, 
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range pool.latest(subject, live) {
-			switch is := s.(type) {
-			case identity.UserStatement:
-				if is.Role == identity.RoleAdmin {
-					return nil, fail(transport.Policy, "state "+is.User+" again", errors.New("an admin who hangs on an admin cannot be"))
-				}
-				is.Serial, is.Seen = serial, p.seen
-				s = is
-			case identity.DeviceStatement:
-				is.Serial, is.Seen = serial, p.seen
-				s = is
-			case identity.KeyStatement:
-				is.Serial = serial
-				s = is
-			default:
-				continue // an open code dies: its maker's word does
+		says := pool.latest(subject, live)
+		for _, s := range says {
+			if u, ok := s.(identity.UserStatement); ok && u.Role == identity.RoleAdmin {
+				return nil, fail(transport.Policy, "state "+u.User+" again", errors.New("an admin who hangs on an admin cannot be"))
 			}
-			signed, err := identity.Sign(s, p.key)
-			if err != nil {
-				return nil, err
-			}
-			texts = append(texts, signed.JWS)
 		}
+		_, signed, err := p.restate(says, serial)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, signed...)
 	}
 	return texts, nil
 }

@@ -55,25 +55,7 @@ func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error
 	if !o.Sign {
 		return found, nil
 	}
-	var texts []string
-	for _, one := range found {
-		subject := identity.Subject{User: one.User, UID: one.UID}
-		serial, err := a.serial(pool, subject)
-		if err != nil { // somebody has used the greatest one up, and is worth nothing now
-			serial, err = a.serial(slices.DeleteFunc(slices.Clone(pool), func(s identity.Signed) bool { return !e.live(s) }), subject)
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, s := range one.says {
-			signed, err := identity.Sign(withSerial(s, serial), next)
-			if err != nil {
-				return nil, err
-			}
-			texts = append(texts, signed.JWS)
-		}
-	}
-	// Who was struck before stays so.
+	// First the list, which all that follows has seen. Who was struck before stays so.
 	struck := slices.DeleteFunc(e.v.Lists.Entries(), func(e identity.Entry) bool { return e.Until != 0 && e.Until <= a.m.now().Unix() })
 	list, err := a.state.owner.Lists().Next(pinned, struck, a.m.now())
 	if err != nil {
@@ -83,27 +65,23 @@ func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error
 	if err != nil {
 		return nil, err
 	}
-	texts = append(texts, signed.JWS)
+	texts := []string{signed.JWS}
+	for _, one := range found {
+		serial, err := a.serial(pool, identity.Subject{User: one.User, UID: one.UID})
+		if err != nil {
+			return nil, err
+		}
+		_, signed, err := pen{key: next, seen: list.Serial}.restate(one.says, serial)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, signed...)
+	}
 	if err := a.publishAll(ctx, texts); err != nil {
 		return nil, err
 	}
 	_, err = a.state.owner.Take(texts, a.m.now())
 	return found, asUsage(err)
-}
-
-func withSerial(s identity.Statement, serial uint64) identity.Statement {
-	switch s := s.(type) {
-	case identity.UserStatement:
-		s.Serial = serial
-		return s
-	case identity.DeviceStatement:
-		s.Serial = serial
-		return s
-	case identity.KeyStatement:
-		s.Serial = serial
-		return s
-	}
-	return s
 }
 
 // earlier is a domain as an earlier key of it had stated it.

@@ -123,6 +123,27 @@ func (a *Account) waits(pool statements, s identity.Signed) (invite identity.Inv
 	return invite, true
 }
 
+// usedTwice reports whether an unconfirmed key is not the only one that its invite has stated: by what is shown, or by what
+// this Manager has ever confirmed.
+func (a *Account) usedTwice(pool statements, chain []string, key identity.KeyStatement) (bool, error) {
+	s, err := identity.ParseStatement(chain[2]) // identity §15.1
+	if err != nil {
+		return false, err
+	}
+	invite, ok := s.Statement.(identity.InviteStatement)
+	if !ok || slices.ContainsFunc(pool, func(s identity.Signed) bool {
+		other, ok := s.Statement.(identity.KeyStatement)
+		return ok && other.Subject == key.Subject && other.Key != key.Key && s.SignedBy(invite.Key)
+	}) {
+		return true, nil
+	}
+	_, err = a.state.owner.Judge(chain, identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}, 0, a.m.now())
+	if identity.FaultOf(err) != "" {
+		return identity.FaultOf(err) == identity.FaultInviteUsedTwice, nil // that there is no room for a pin is no alarm
+	}
+	return false, err
+}
+
 // codeMade is the serial from which on something was stated of a device together with a code: all before it is over.
 func (a *Account) codeMade(pool statements, uid identity.UID, invite identity.InviteStatement) uint64 {
 	var newest uint64

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -214,12 +215,12 @@ func TestAnOlderStatementOfADeviceIsNotLearnt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, serial := range []uint64{7, 5} {
-		if err := h.learnDevice("00", knownDevice{"press", serial}); err != nil {
+		if err := h.learnDevice("00", knownDevice{Name: "press", Serial: serial}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if known := must(h.readDevices()); known.serial("00") != 7 {
-		t.Errorf("the newest known is %d", known.serial("00"))
+	if known := must(h.readDevices()); known.serial("00", nil) != 7 {
+		t.Errorf("the newest known is %d", known.serial("00", nil))
 	}
 }
 
@@ -262,6 +263,117 @@ func TestTwoChangesOfTheDomainKeyMakeOneKey(t *testing.T) {
 			if must(identity.SPKIOf(key.Public())) != must(identity.SPKIOf(keys[0].Public())) {
 				t.Fatal("another key")
 			}
+		}
+	})
+}
+
+// A thief with the key of an admin uses up the serials of everybody. When that key is struck, what he has said is worth nothing:
+// it blocks nobody, takes no revocation back, and is not stated again.
+func TestTheGreatestSerialOfWhoIsStruckBlocksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		ada, bob, cat, stranger := identitytest.NewKey(), identitytest.NewKey(), identitytest.NewKey(), identitytest.NewKey()
+		pub := func(key crypto.Signer) identity.PublicKey { return must(identity.NewPublicKey(key.Public())) }
+		*kept = append(f.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public()), f.chain...)
+		*kept = append(*kept, f.owner.UserChain("bob", identity.RoleViewer, nil, bob.Public())...)
+		all := &identity.Scope{Devices: []string{"*"}, Targets: []string{"*"}}
+		of := func(s identity.Statement) string { return must(identity.Sign(s, ada)).JWS }
+		user, device := identity.Subject{User: "bob"}, identity.Subject{UID: f.uid}
+		stolen := []string{
+			of(identity.DeviceStatement{Domain: "default", UID: f.uid, Name: "press", Serial: identity.MaxSerial}), f.chain[1]}
+		*kept = append(*kept, stolen[0],
+			of(identity.UserStatement{Domain: "default", User: "bob", Role: identity.RoleOperator, Scope: all, Exp: time.Now().Unix() + 3600, Serial: identity.MaxSerial}),
+			of(identity.KeyStatement{Domain: "default", Subject: user, Key: pub(stranger), Serial: identity.MaxSerial}),
+			of(identity.KeyStatement{Domain: "default", Subject: device, Key: pub(stranger), Serial: identity.MaxSerial}))
+		// Whom she alone has stated a person states again, who knows him.
+		*kept = append(*kept,
+			of(identity.UserStatement{Domain: "default", User: "cat", Role: identity.RoleViewer, Scope: all, Exp: time.Now().Unix() + 3600, Serial: f.owner.Serial()}),
+			of(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: "cat"}, Key: pub(cat), Serial: f.owner.Serial()}))
+		f.answer("POST /sessions", func(w http.ResponseWriter, r *http.Request) {
+			f.openSessionWith(f.gatewayTLS, append(stolen, (*kept)[:2]...), w, r)
+		})
+		if _, err := a.Ping(t.Context(), "press", 1, nil); err != nil {
+			t.Fatalf("while she counts: %v", err)
+		}
+		for _, user := range []string{"ada", "bob"} {
+			f.answer("POST /users/"+user+"/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+		}
+		f.answer("POST /devices/"+f.uid.String()+"/revoke", jsonAnswer(api.Device{}))
+		f.answer("GET /devices/"+f.uid.String(), jsonAnswer(api.Device{}))
+		if err := a.RevokeUser(t.Context(), "ada", false); err != nil {
+			t.Fatal(err)
+		}
+
+		before := len(*kept)
+		for name, key := range map[string]crypto.Signer{"bob": bob, "cat": cat} {
+			if u, err := a.RenewUser(t.Context(), name); err != nil || u.Role != identity.RoleViewer || u.Serial > uint64(time.Now().UnixMilli())+9 {
+				t.Errorf("%s is %+v, %v", name, u, err)
+			}
+			if !slices.ContainsFunc(said[identity.KeyStatement]((*kept)[before:]), func(k identity.KeyStatement) bool { return k.User == name && k.Key == pub(key) }) {
+				t.Errorf("the key of %s is not stated again", name)
+			}
+		}
+		if _, err := a.RenameDevice(t.Context(), "press", "press 5"); err != nil {
+			t.Errorf("rename: %v", err)
+		}
+		for _, key := range said[identity.KeyStatement]((*kept)[before:]) {
+			if key.Key == pub(stranger) {
+				t.Errorf("the thief's key is stated again: %+v", key)
+			}
+		}
+		if err := a.RevokeUser(t.Context(), "bob", false); err != nil {
+			t.Errorf("revoke bob: %v", err)
+		}
+		if _, err := a.RevokeDevice(t.Context(), "press 5"); err != nil {
+			t.Errorf("revoke the device: %v", err)
+		}
+		pool := must(a.read(t.Context()))
+		for name, key := range map[identity.Name]any{identity.UserName("default", "bob"): bob.Public(),
+			identity.DeviceName("default", f.uid): f.gatewayTLS.Leaf.PublicKey} {
+			_, err := a.verifier().Assemble(pool, identity.Peer{Name: name, SPKI: must(identity.SPKIOf(key))}, time.Now())
+			if identity.FaultOf(err) != identity.FaultRevoked {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+// A user signs invites of himself. With the greatest serial they would keep him in.
+func TestNobodyKeepsHimselfFromBeingRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		bob, next := identitytest.NewKey(), identity.NewOwnerCode().InviteKey(0)
+		for user, role := range map[string]identity.Role{"bob": identity.RoleOperator, "eve": identity.RoleAdmin} {
+			*kept = append(f.owner.UserChain(user, role, nil, bob.Public()), must(identity.Sign(identity.InviteStatement{Domain: "default",
+				Subject: identity.Subject{User: user}, Key: must(identity.NewPublicKey(next.Public())), Exp: time.Now().Unix() + 3600, Serial: identity.MaxSerial}, bob)).JWS)
+			f.answer("POST /users/"+user+"/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+			if err := a.RevokeUser(t.Context(), user, false); err != nil {
+				t.Errorf("%s: %v", user, err)
+			}
+		}
+	})
+}
+
+// An admin states no admin (identity §15.2), and the domain key does not state for him whom he has stated.
+func TestAnAdminIsNotStatedAgainByAnothersWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		ada, eve, stranger := identitytest.NewKey(), identitytest.NewKey(), identitytest.NewKey()
+		*kept = append(f.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public()), f.owner.UserChain("eve", identity.RoleAdmin, nil, eve.Public())...)
+		*kept = append(*kept, must(identity.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: "ada"},
+			Key: must(identity.NewPublicKey(stranger.Public())), Serial: f.owner.Serial()}, eve)).JWS)
+		before := len(*kept)
+		if _, err := a.RenewUser(t.Context(), "ada"); err != nil {
+			t.Fatal(err)
+		}
+		if keys := said[identity.KeyStatement]((*kept)[before:]); len(keys) != 1 || keys[0].Key.SPKI() != must(identity.SPKIOf(ada.Public())) {
+			t.Errorf("stated again: %+v", keys)
 		}
 	})
 }

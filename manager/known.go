@@ -18,6 +18,9 @@ const devicesFile = "devices.json"
 type knownDevice struct {
 	Name   string `json:"name"`
 	Serial uint64 `json:"serial"`
+	// By is the admin's key that has signed it, nil for the domain key. When a list strikes that, the serial counts no more: it
+	// may be a thief's, and greater than all that the owner can sign.
+	By *identity.KeyStatement `json:"by,omitempty"`
 }
 
 // knownDevices are the devices by UID.
@@ -34,7 +37,13 @@ func (h home) readDevices() (knownDevices, error) {
 }
 
 // serial is that of the newest statement known of a device: an older one is stale.
-func (k knownDevices) serial(uid string) uint64 { return k[uid].Serial }
+func (k knownDevices) serial(uid string, struck func(identity.Statement) bool) uint64 {
+	d := k[uid]
+	if d.By != nil && struck(*d.By) {
+		return 0
+	}
+	return d.Serial
+}
 
 // check refuses a name that meant another device before. A new statement may be an owner's who has replaced a gateway, or
 // that of somebody who has an admin's key: a person decides, by giving the UID.
@@ -48,10 +57,21 @@ func (k knownDevices) check(typed, uid string) error {
 	return nil
 }
 
-// learnDevice remembers a statement that counted. A name belongs to the device that had it last.
-func (h home) learnDevice(uid string, d knownDevice) error {
+// learn remembers a statement about a device that counted, which is the first one of chain.
+func (a *Account) learn(s identity.DeviceStatement, chain []string) error {
+	d, pool := knownDevice{Name: s.Name, Serial: s.Serial}, parsed(chain)
+	for _, by := range pool[1:] {
+		if key, ok := by.Statement.(identity.KeyStatement); ok && key.User != "" && pool[0].SignedBy(key.Key) {
+			d.By = &key
+		}
+	}
+	return a.home.learnDevice(s.UID.String(), d, a.struck)
+}
+
+// learnDevice does it for [Account.learn]. A name belongs to the device that had it last.
+func (h home) learnDevice(uid string, d knownDevice, struck func(identity.Statement) bool) error {
 	known, err := h.readDevices()
-	if err != nil || known[uid] == d {
+	if was := known[uid]; err != nil || was.Name == d.Name && was.Serial == d.Serial {
 		return err
 	}
 	unlock, err := h.lock()
@@ -62,7 +82,7 @@ func (h home) learnDevice(uid string, d knownDevice) error {
 	if known, err = h.readDevices(); err != nil {
 		return err
 	}
-	if known.serial(uid) > d.Serial {
+	if known.serial(uid, struck) > d.Serial {
 		return nil // another command has learnt more meanwhile
 	}
 	if known == nil {

@@ -94,7 +94,7 @@ func (a *Account) place(ctx context.Context, op, typed string, change func(*iden
 	if err := a.do(ctx, op, http.MethodPost, "/statements", api.Statements{Statements: texts}, nil); err != nil {
 		return d, err
 	}
-	if err := a.home.learnDevice(stated.UID.String(), knownDevice{stated.Name, stated.Serial}); err != nil {
+	if err := a.learn(stated, texts); err != nil {
 		return d, err
 	}
 	return d, a.do(ctx, op, http.MethodGet, pathOf(stated.UID), nil, &d)

@@ -292,7 +292,7 @@ func TestADomainKeyIsReplaced(t *testing.T) {
 		*kept = append(*kept, identitytest.NewOwner("default").UserChain("eve", identity.RoleAdmin, nil, bob.Public())...)
 		_, open := f.owner.Invite(f.owner.User("carol", identity.RoleOperator, nil))
 		*kept = append(*kept, open.Subject.JWS, open.Invite.JWS)
-		if err := a.home.learnDevice("00", knownDevice{}); err != nil { // not looked at here
+		if err := a.home.learnDevice("00", knownDevice{}, nil); err != nil { // not looked at here
 			t.Fatal(err)
 		}
 		*fail = true

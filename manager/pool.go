@@ -20,11 +20,30 @@ func (a *Account) statementTime() time.Time {
 	return identity.StatementTime(a.m.now(), a.state.owner.Lists(), time.Time{}, time.Time{})
 }
 
-// genuine tells whether somebody who may has signed a statement, though it may have ended since. A server can put anything
-// into the pool: what is signed anew, or counted on from, has to be the owner's.
+// genuine tells whether somebody who may has signed a statement, and no list strikes it or him, though it may have ended
+// since. A server can put anything into the pool: what is signed anew, or counted on from, has to be the owner's.
 func (a *Account) genuine(pool statements, s identity.Signed) bool {
-	err := a.verifier().Keep(s, pool, a.statementTime())
+	return leadsTo(a.verifier(), pool, s, a.statementTime())
+}
+
+// fallen is genuine whatever lists say of who has signed it: what a person, who knows whom it is about, may state again.
+func (a *Account) fallen(pool statements, s identity.Signed) bool {
+	return leadsTo(identity.Verifier{Pinned: a.state.owner.Pinned()}, pool, s, a.statementTime())
+}
+
+func leadsTo(v identity.Verifier, pool statements, s identity.Signed, now time.Time) bool {
+	err := v.Keep(s, pool, now)
 	return err == nil || identity.FaultOf(err) == identity.FaultExpired
+}
+
+// struck reports whether a list strikes a statement, or the key that it is about, also one that is over: who was shut out is
+// not stated again.
+func (a *Account) struck(s identity.Statement) bool {
+	about, serial := numberOf(s)
+	key, _ := s.(identity.KeyStatement)
+	return slices.ContainsFunc(a.state.owner.Lists().Entries(), func(e identity.Entry) bool {
+		return e.Subject == about && serial < e.All || !key.Key.IsZero() && e.SPKI == key.Key.SPKI()
+	})
 }
 
 // device finds a device by UID, name, or folder and name, in the owner's own words: a server that said which one is meant
@@ -57,7 +76,7 @@ func (a *Account) device(pool statements, typed string) (identity.DeviceStatemen
 		return identity.DeviceStatement{}, fail(api.NotFound, op, errors.New("the owner has stated none of that name"))
 	case len(found) > 1:
 		return identity.DeviceStatement{}, fail(transport.Policy, op, errors.New("there are several of that name: say which by its UID"))
-	case found[0].Serial < known.serial(found[0].UID.String()):
+	case found[0].Serial < known.serial(found[0].UID.String(), a.struck):
 		return identity.DeviceStatement{}, fail(transport.Stale, op, errors.New("the server withholds a newer statement, which was seen here"))
 	}
 	return found[0], nil
@@ -85,10 +104,15 @@ func (a *Account) isOthers(pool statements, key identity.KeyStatement) bool {
 }
 
 // newest is the greatest serial that the owner has used about a subject, 0 for none. What a list strikes is counted by what
-// the list says: a stolen key may have used up the numbers.
+// the list says: a stolen key may have used up the numbers. What a user's own key has signed is not counted: it falls with
+// the key, and he could keep himself from being revoked.
 func (a *Account) newest(pool statements, subject identity.Subject) (serial uint64) {
+	others := slices.DeleteFunc(slices.Clone(pool), func(s identity.Signed) bool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		return ok && key.User != "" && key.Subject == subject
+	})
 	for _, s := range pool {
-		if about, n := numberOf(s.Statement); about == subject && n > serial && a.genuine(pool, s) {
+		if about, n := numberOf(s.Statement); about == subject && n > serial && a.genuine(others, s) {
 			serial = n
 		}
 	}

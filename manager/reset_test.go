@@ -119,6 +119,10 @@ func TestADomainIsAdopted(t *testing.T) {
 		gateway := identitytest.NewKey()
 		own := must(identity.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{UID: uid}, Key: must(identity.NewPublicKey(gateway.Public()))}, invited))
 		*kept = append(*kept, device.JWS, invite.JWS, own.JWS)
+		// Whom a thief with her key has stated as an admin's PC.
+		*kept = append(*kept, must(identity.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: "admin2"},
+			Key: must(identity.NewPublicKey(bob.Public())), Serial: before.Serial()}, ada)).JWS)
+		*kept = append(*kept, before.UserChain("admin2", identity.RoleAdmin, nil, cat.Public())...)
 		// What the server makes up is by another key.
 		*kept = append(*kept, identitytest.NewOwner("default").UserChain("eve", identity.RoleAdmin, nil, bob.Public())...)
 
@@ -137,7 +141,7 @@ func TestADomainIsAdopted(t *testing.T) {
 				t.Errorf("%+v", one)
 			}
 		}
-		if slices.Sort(names); strings.Join(names, ",") != "ada,ann,press 9" {
+		if slices.Sort(names); strings.Join(names, ",") != "ada,admin2,ann,press 9" {
 			t.Errorf("found %q", names)
 		}
 		if _, err := a.AdoptDomain(t.Context(), Adoption{From: before.Key, Without: []string{"cat"}, Sign: true}); err != nil {

@@ -150,25 +150,22 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 		if err != nil {
 			return nil, r, err
 		}
-		for _, s := range pool.latest(subject, live) {
+		says := pool.latest(subject, live)
+		_, signed, err := pen{key: next, seen: list.Serial}.restate(says, serial)
+		if err != nil {
+			return nil, r, err
+		}
+		texts = append(texts, signed...)
+		for _, s := range says {
 			switch s := s.(type) {
 			case identity.UserStatement:
-				s.Serial, s.Seen = serial, list.Serial
 				r.Users = append(r.Users, s.User)
-				err = sign(s, next)
 			case identity.DeviceStatement:
-				s.Serial, s.Seen = serial, list.Serial
 				r.Devices++
-				err = sign(s, next)
 			case identity.KeyStatement:
-				s.Serial = serial
 				r.Keys++
-				err = sign(s, next)
 			case identity.InviteStatement:
 				r.Codes++
-			}
-			if err != nil {
-				return nil, r, err
 			}
 		}
 	}

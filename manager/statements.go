@@ -62,27 +62,6 @@ func (a *Account) publishAll(ctx context.Context, texts []string) error {
 	return nil
 }
 
-// newest is the greatest serial of a statement about a subject, 0 for none.
-func (p statements) newest(subject identity.Subject) (serial uint64) {
-	for _, s := range p {
-		if about, n := numberOf(s.Statement); about == subject {
-			serial = max(serial, n)
-		}
-	}
-	return serial
-}
-
-// user is the newest statement about a user.
-func (p statements) user(name string) (found identity.Signed, ok bool) {
-	for _, s := range p {
-		u, is := s.Statement.(identity.UserStatement)
-		if is && u.User == name && (!ok || u.Serial > found.Statement.(identity.UserStatement).Serial) {
-			found, ok = s, true
-		}
-	}
-	return found, ok
-}
-
 // pen signs statements: with the domain key, or with the key of an admin.
 type pen struct {
 	key     crypto.Signer
@@ -111,11 +90,37 @@ func (a *Account) pen(admins bool) (p pen, err error) {
 	return p, err
 }
 
+// restate signs again what is said of one subject, with a new serial. What it leaves out are invites: an open code has the
+// word of its maker, and dies with it.
+func (p pen) restate(says []identity.Statement, serial uint64) (again []identity.Statement, texts []string, err error) {
+	for _, s := range says {
+		switch is := s.(type) {
+		case identity.UserStatement:
+			is.Serial, is.Seen = serial, p.seen
+			s = is
+		case identity.DeviceStatement:
+			is.Serial, is.Seen = serial, p.seen
+			s = is
+		case identity.KeyStatement:
+			is.Serial = serial
+			s = is
+		default:
+			continue
+		}
+		signed, err := identity.Sign(s, p.key)
+		if err != nil {
+			return nil, nil, err
+		}
+		again, texts = append(again, s), append(texts, signed.JWS)
+	}
+	return again, texts, nil
+}
+
 // serial is that of the next statement about a subject.
 func (a *Account) serial(pool statements, subject identity.Subject) (uint64, error) {
-	serial, err := identity.NextSerial(max(a.proven(pool, subject).newest(subject), a.newest(pool, subject)), a.m.now())
+	serial, err := identity.NextSerial(a.newest(pool, subject), a.m.now())
 	if err != nil {
-		return 0, fail(transport.Policy, "sign statement", err)
+		return 0, fail(transport.Policy, "sign statement", fmt.Errorf("%w; first revoke the admin who has used it up", err))
 	}
 	return serial, nil
 }
@@ -152,13 +157,13 @@ func (a *Account) judge(ctx context.Context, device string, o wire.Offer) (ident
 	if err != nil {
 		return identity.Verdict{}, err
 	}
-	verdict, err := a.state.owner.Judge(o.Statements, peer, known.serial(name.ID), a.m.now())
+	verdict, err := a.state.owner.Judge(o.Statements, peer, known.serial(name.ID, a.struck), a.m.now())
 	// A list that is not here, or a change of the domain key.
 	if fault := identity.FaultOf(err); fault == identity.FaultStale || fault == identity.FaultNotStated {
 		if _, err := a.read(ctx); err != nil {
 			return verdict, err
 		}
-		verdict, err = a.state.owner.Judge(o.Statements, peer, known.serial(name.ID), a.m.now())
+		verdict, err = a.state.owner.Judge(o.Statements, peer, known.serial(name.ID, a.struck), a.m.now())
 	}
 	if err == nil {
 		err = verdict.Device.Answers(device)
@@ -170,7 +175,7 @@ func (a *Account) judge(ctx context.Context, device string, o wire.Offer) (ident
 	if err != nil {
 		return verdict, fail(refusalOf(err), op, fmt.Errorf("by the owner's statements: %w", err))
 	}
-	return verdict, a.home.learnDevice(name.ID, knownDevice{verdict.Device.Name, verdict.Device.Serial})
+	return verdict, a.learn(verdict.Device, o.Statements)
 }
 
 // refusalOf is the reason of a refusal by statements. Two faults mean something else where certificates are judged: there,

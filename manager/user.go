@@ -75,12 +75,9 @@ func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err err
 	if err != nil {
 		return u, err
 	}
-	subject, ok := a.proven(pool, identity.Subject{User: name}).user(name)
-	if !ok {
-		return u, fail(api.NotFound, "make code for "+name, nil)
-	}
-	if a.struck(identity.Subject{User: name}, subject.Statement.(identity.UserStatement).Serial, identity.SPKI{}) {
-		return u, fail(transport.Revoked, "make code for "+name, errors.New("a list of the owner strikes him: add him again"))
+	subject, ok := a.user(pool, name)
+	if !ok || a.struck(subject.Statement) {
+		return u, a.notStated("make code for "+name, name)
 	}
 	p, err := a.pen(subject.Statement.(identity.UserStatement).Role == identity.RoleAdmin)
 	if err != nil {
@@ -178,46 +175,55 @@ func (a *Account) RenewUser(ctx context.Context, name string) (u identity.UserSt
 	if err != nil {
 		return u, err
 	}
-	subject := identity.Subject{User: name}
-	pool = a.proven(pool, subject)
-	old, ok := pool.user(name)
-	if !ok {
-		return u, fail(api.NotFound, "renew user "+name, nil)
+	says := a.toRenew(pool, name)
+	if says == nil {
+		return u, a.notStated("renew user "+name, name)
 	}
-	u = old.Statement.(identity.UserStatement)
-	if a.struck(subject, u.Serial, identity.SPKI{}) {
-		return u, fail(transport.Revoked, "renew user "+name, errors.New("a list of the owner strikes him: add him again, with a new key"))
-	}
+	u = says[0].(identity.UserStatement)
 	p, err := a.pen(u.Role == identity.RoleAdmin)
 	if err != nil {
 		return u, err
 	}
-	if u.Serial, err = a.serial(pool, identity.Subject{User: name}); err != nil {
-		return u, err
-	}
-	u.Seen, u.Exp = p.seen, time.UnixMilli(int64(u.Serial)).Add(lifeOf(old.Statement.(identity.UserStatement))).Unix()
-	texts, err := signAll(p, u)
+	serial, err := a.serial(pool, identity.Subject{User: name})
 	if err != nil {
 		return u, err
 	}
-	var renewed []identity.PublicKey
-	for _, s := range pool {
-		key, ok := s.Statement.(identity.KeyStatement)
-		if !ok || key.Serial == 0 || slices.Contains(renewed, key.Key) || a.struck(subject, key.Serial, key.Key.SPKI()) {
-			continue
-		}
-		renewed, key.Serial = append(renewed, key.Key), u.Serial
-		signed, err := signAll(p, key)
-		if err != nil {
-			return u, err
-		}
-		texts = append(texts, signed...)
+	u.Exp = time.UnixMilli(int64(serial)).Add(lifeOf(u)).Unix()
+	says[0] = u
+	says, texts, err := p.restate(says, serial)
+	if err != nil {
+		return u, err
 	}
+	u = says[0].(identity.UserStatement)
 	if err := a.publish(ctx, texts...); err != nil {
 		return u, err
 	}
 	_, err = a.state.owner.Take(texts, a.m.now()) // it may be this user
 	return u, asUsage(err)
+}
+
+// toRenew is what is said of a user, his statement first; nil when nothing is. The word of a signer who is struck is taken
+// only where nobody else has stated the user: a thief may have widened his rights.
+func (a *Account) toRenew(pool statements, name string) []identity.Statement {
+	for _, judge := range []func(statements, identity.Signed) bool{a.genuine, a.fallen} {
+		says := pool.latest(identity.Subject{User: name}, func(s identity.Signed) bool { return !a.struck(s.Statement) && judge(pool, s) })
+		if len(says) > 0 {
+			if _, ok := says[0].(identity.UserStatement); ok {
+				return says
+			}
+		}
+	}
+	return nil
+}
+
+// notStated says why there is nothing to say again of a user.
+func (a *Account) notStated(op, name string) error {
+	for _, e := range a.state.owner.Lists().Entries() {
+		if e.User == name && e.All != 0 {
+			return fail(transport.Revoked, op, errors.New("a list of the owner strikes him: add him again, with a new key"))
+		}
+	}
+	return fail(api.NotFound, op, errors.New("no statement about him counts"))
 }
 
 // lifeOf is for how long a statement was made.
@@ -232,11 +238,6 @@ func parsed(texts []string) (pool statements) {
 		}
 	}
 	return pool
-}
-
-func signAll(p pen, s identity.Statement) ([]string, error) {
-	signed, err := identity.Sign(s, p.key)
-	return []string{signed.JWS}, err
 }
 
 // readAndConfirm is what every command of an admin does first.
