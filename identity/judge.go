@@ -94,6 +94,17 @@ func (v Verifier) Stated(chain []string, uid UID, now time.Time) (DeviceStatemen
 	return s, nil
 }
 
+// Leads tells whether the signatures of a chain lead from the domain key to that peer, as in steps 1 and 2 of identity §15.3:
+// nothing of lists and time. It is for evidence of what was (identity §17.3). A peer is let in by [Verifier.Judge] alone.
+func (p Pinned) Leads(chain []string, peer Peer) error {
+	signed, err := parseStatements(chain, 2)
+	if err != nil {
+		return err
+	}
+	_, err = Verifier{Pinned: p}.walk(signed, peer)
+	return err
+}
+
 // Answers refuses a device that is not the one which somebody asked for, by its UID, its name, or folder and name joined
 // by "/". The fault is [FaultWrongDevice].
 func (s DeviceStatement) Answers(typed string) error {

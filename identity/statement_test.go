@@ -122,9 +122,13 @@ func TestAnyBitFlippedInAStatementIsNoticed(t *testing.T) {
 // in another spelling.
 func spoiled(tb testing.TB, s Statement) map[string]string {
 	key := keyOf("domain")
-	good := must(Sign(s, key))(tb)
-	payload := payloadOf(tb, good)
-	header := `{"alg":"EdDSA","typ":"` + s.typ() + `"}`
+	return spoiledJWS(tb, must(Sign(s, key))(tb).JWS, s.typ(), key)
+}
+
+// spoiledJWS does it for any JWS of that form.
+func spoiledJWS(tb testing.TB, good, typ string, key ed25519.PrivateKey) map[string]string {
+	payload := payloadOf(tb, Signed{JWS: good})
+	header := `{"alg":"EdDSA","typ":"` + typ + `"}`
 	all := map[string]string{}
 	sign := func(what, payload string) { all[what] = jwsOf(header, payload, key) }
 	members := membersOf(tb, payload)
@@ -168,18 +172,18 @@ func spoiled(tb testing.TB, s Statement) map[string]string {
 	sign("null", "null")
 	sign("byte order mark", "\ufeff"+payload)
 	for what, header := range map[string]string{
-		"header space": `{"alg": "EdDSA","typ":"` + s.typ() + `"}`, "header order": `{"typ":"` + s.typ() + `","alg":"EdDSA"}`,
-		"no algorithm": `{"typ":"` + s.typ() + `"}`, "none": `{"alg":"none","typ":"` + s.typ() + `"}`, "unknown type": `{"alg":"EdDSA","typ":"hawser-more"}`,
-		"header member": `{"alg":"EdDSA","typ":"` + s.typ() + `","kid":"1"}`, "case of typ": `{"alg":"EdDSA","typ":"` + strings.ToUpper(s.typ()) + `"}`, "no header": "",
+		"header space": `{"alg": "EdDSA","typ":"` + typ + `"}`, "header order": `{"typ":"` + typ + `","alg":"EdDSA"}`,
+		"no algorithm": `{"typ":"` + typ + `"}`, "none": `{"alg":"none","typ":"` + typ + `"}`, "unknown type": `{"alg":"EdDSA","typ":"hawser-more"}`,
+		"header member": `{"alg":"EdDSA","typ":"` + typ + `","kid":"1"}`, "case of typ": `{"alg":"EdDSA","typ":"` + strings.ToUpper(typ) + `"}`, "no header": "",
 	} {
 		all[what] = jwsOf(header, payload, key)
 	}
-	for _, typ := range []string{typUser, typDevice, typInvite, typKey, typList, typDomain} {
-		if typ != s.typ() {
-			all["typ "+typ] = jwsOf(`{"alg":"EdDSA","typ":"`+typ+`"}`, payload, key)
+	for _, other := range []string{typUser, typDevice, typInvite, typKey, typList, typDomain, typReport} {
+		if other != typ {
+			all["typ "+other] = jwsOf(`{"alg":"EdDSA","typ":"`+other+`"}`, payload, key)
 		}
 	}
-	maps.Copy(all, sloppy(good.JWS))
+	maps.Copy(all, sloppy(good))
 	return all
 }
 

@@ -44,6 +44,7 @@ func TestUpdateVectors(t *testing.T) {
 	writeOwnerCodes(t)
 	writeStated(t)
 	writeUnions(t)
+	writeReports(t)
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
