@@ -75,6 +75,7 @@ type Agent struct {
 	idle     idleLinks
 	meter    *meter
 	sessions *sessions
+	reports  *reports
 	relays   *relays
 	instance string               // of this process, in the hello
 	self     atomic.Pointer[Self] // nil until enrolled
@@ -110,6 +111,7 @@ func New(o Options) (*Agent, error) {
 	a.idle = idleLinks{store: s, links: map[netip.AddrPort]idleLink{}}
 	a.meter = new(meter)
 	a.counts = newCounts()
+	a.reports = &reports{bell: wait.NewBell()}
 	a.idleOut = a.meter.counting(o.DialContext)
 	a.alive = a.liveness.tell(o.Alive)
 	a.instance = identity.NewUID().String() // random, and 16 bytes in hex

@@ -120,6 +120,9 @@ func (s *sessions) watch(ctx context.Context, r *running, live *session.Session)
 			r.cancel(why)
 			return
 		}
+		if r.ledger.due(time.Now()) {
+			s.report(r, "")
+		}
 		stated := s.rest(r)
 		if stated <= time.Millisecond { // the clock was set, or the statements are others than those that attend waits for
 			s.judgeOne(r)

@@ -51,6 +51,7 @@ type running struct {
 	began  time.Time // of the first epoch
 	cancel context.CancelCauseFunc
 	owner  *owner.Owner // who judges; nil: none is known
+	ledger ledger       // of this epoch
 
 	// Guarded by sessions.mu.
 	leaves   bool             // its place is somebody else's
@@ -139,7 +140,7 @@ func (s *sessions) offer(o wire.Offer) *wire.Refusal {
 	}
 	s.agent.relays.used(o.Relay.Name)
 	ctx, cancel := context.WithCancelCause(s.ctx)
-	r := &running{offer: o, self: s.agent.self.Load(), user: user, since: time.Now(), began: began, cancel: cancel}
+	r := &running{offer: o, self: s.agent.self.Load(), user: user, since: time.Now(), began: began, cancel: cancel, ledger: newLedger()}
 	s.running[o.Session] = r
 	s.paceLocked()
 	s.tasks.Go(func() { s.run(ctx, r) })
@@ -180,6 +181,7 @@ func (s *sessions) run(ctx context.Context, r *running) {
 	r.cancel(nil)
 	reason := transport.ReasonOf(err)
 	s.agent.counts.over(r.live, reason)
+	s.report(r, cmp.Or(reason, transport.Closed))
 	s.ended(r, reason)
 	var why any = err
 	if own, ok := errors.AsType[*wire.Refusal](context.Cause(ctx)); ok {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"hawser/identity"
 	"hawser/internal/credential"
 	"hawser/internal/wait"
 	"hawser/transport"
@@ -24,6 +25,7 @@ func (a *Agent) boot(context.Context) (State, error) {
 	self, err := a.store.self()
 	if errors.Is(err, ErrNotEnrolled) {
 		a.self.Store(nil)
+		a.reports.keep(identity.SPKI{})
 		a.sessions.judgeAgain() // who has removed the identity wants nobody in
 		return StateEnroll, nil
 	}
@@ -31,6 +33,7 @@ func (a *Agent) boot(context.Context) (State, error) {
 		return StateBoot, err
 	}
 	a.self.Store(self)
+	a.reports.keep(self.SPKI)
 	a.owners.forget() // it may have been enrolled again
 	a.ownerOf(self)
 	a.sessions.judgeAgain() // those of an identity that was replaced
@@ -143,7 +146,7 @@ func (a *Agent) saveState() {
 }
 
 // attached serves the control connection that StateDial made, until it is lost or
-// ctx ends. The three helpers end with caring, before the state is left: none of them may send on the next link.
+// ctx ends. The helpers end with caring, before the state is left: none of them may send on the next link.
 func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
 	conn, link := up.conn, up.link
 	self, c := a.self.Load(), conn.Candidate
@@ -168,6 +171,7 @@ func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
 	defer cancel()
 	care.Go(func() { a.keepIdentity(caring) })
 	care.Go(func() { a.keepMeasuring(caring, link) })
+	care.Go(func() { a.keepReporting(caring, link) })
 	care.Go(func() { a.eachLinkUp(caring, link.Probe) })
 	err := link.Run(ctx, a.handler(survived))
 	// Kept only; it counts when the next search finds a way soon (idleLinks.found).
@@ -215,6 +219,7 @@ func (a *Agent) handler(survived func(time.Duration)) control.Handler {
 		Revoked:    a.sessions.revoked,
 		Statements: a.heard,
 		Pool:       a.relays.pool,
+		Reported:   a.reported,
 		Measure:    a.relays.wantAll,
 		Beat:       func() { a.alive(time.Minute) },
 	}

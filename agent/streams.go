@@ -106,7 +106,9 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, r *r
 	stop := context.AfterFunc(ctx, func() { machine.Close() })
 	defer stop()
 	a.log.Info("stream open", "session", o.Session, "user", o.User, "addr", addr)
+	entry := r.ledger.begin(s, addr.String(), a.clock.Now())
 	session.Bridge(machine, s)
+	r.ledger.end(entry, a.clock.Now())
 }
 
 // isItself reports whether a connection to a machine has not left the gateway. A look at the routes that fails says

@@ -7,12 +7,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
-	"sync"
-	"time"
 
 	"hawser/identity"
 	"hawser/server/store"
@@ -45,6 +42,7 @@ const (
 	actionSessionMove    = "session-move"
 	actionSessionEnd     = "session-end"
 	actionSessionRefused = "session-refused"
+	actionSessionReport  = "session-report"
 	actionRelayAdd       = "relay-add"
 )
 
@@ -72,10 +70,17 @@ func (s *Server) audit(ctx context.Context, r store.Record) error {
 // worth no delay. One whose link flaps does not push the others' records out.
 func (s *Server) auditPresence(action string, l *link, why error, detail string) {
 	r := s.record(action, l.from.String(), l.peer.Name, why, detail)
-	if s.flaps.admit(l.peer.Name, r, flapRecords, time.Now()) {
+	if s.admits(l.peer.Name, r, flapRecords) {
 		s.auditLater(r)
 	}
-	s.dueChanged.Ring()
+}
+
+// auditOf is audit for what somebody can cause as often as he likes.
+func (s *Server) auditOf(ctx context.Context, who identity.Name, r store.Record, most int) error {
+	if !s.admits(who, r, most) {
+		return nil
+	}
+	return s.audit(ctx, r)
 }
 
 // auditLater is audit for what must not wait for the disk: devices that come and go. The record is written within a
@@ -83,88 +88,6 @@ func (s *Server) auditPresence(action string, l *link, why error, detail string)
 // thousand.
 func (s *Server) auditLater(r store.Record) {
 	s.store.Later(func(tx *store.Tx) error { return tx.Append(r) })
-}
-
-// Of one identity two records, that it came and that it went, are written in flapTime. What happens more often is one
-// record at the end of that time, which counts.
-const (
-	flapTime    = time.Minute
-	flapRecords = 2
-	// Of one user, so many refused sessions are recorded in flapTime. They change nothing, and cost him a request each:
-	// a loop of them made 3,000 records a second, and pushed all others out within half an hour.
-	refusedRecords = 20
-)
-
-// flaps limits the audit records of a link that comes and goes, and those of a user whom sessions are refused, so that
-// one bad cable or one loop cannot push the records of all others out. It is safe for concurrent use; the zero value works.
-type flaps struct {
-	mu   sync.Mutex // guards the rest
-	runs map[identity.Name]*flapRun
-}
-
-// flapRun counts the records of one identity since begun. It begins with the first record and not with the clock's
-// minute, so that there is no moment at which all are written.
-type flapRun struct {
-	begun   time.Time
-	written int
-	skipped int
-	last    store.Record // of the skipped
-}
-
-// admit reports whether a record may be written now: most of them may in flapTime. Otherwise it counts the record as
-// skipped. The map is as large as the identities of a minute: due removes each when its time is over.
-func (f *flaps) admit(name identity.Name, r store.Record, most int, now time.Time) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	run := f.runs[name]
-	if run == nil {
-		if f.runs == nil {
-			f.runs = make(map[identity.Name]*flapRun)
-		}
-		run = &flapRun{begun: now}
-		f.runs[name] = run
-	}
-	if run.written < most {
-		run.written++
-		return true
-	}
-	run.skipped++
-	run.last = r
-	return false
-}
-
-// due returns one record for each identity whose time is over and that had records skipped.
-func (f *flaps) due(now time.Time) (records []store.Record) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for name, run := range f.runs {
-		if now.Sub(run.begun) < flapTime {
-			continue
-		}
-		delete(f.runs, name)
-		if run.skipped > 0 {
-			r, what := run.last, "came or went"
-			switch r.Action {
-			case actionSessionRefused:
-				what = "refused"
-			case actionEnroll:
-				what = "enrolled"
-			}
-			r.Detail = fmt.Sprintf("%s %d times more in a minute; %s", what, run.skipped, r.Detail)
-			records = append(records, r)
-		}
-	}
-	return records
-}
-
-// next returns when something is due; the zero time for never.
-func (f *flaps) next() (next time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, run := range f.runs {
-		next = sooner(next, run.begun.Add(flapTime))
-	}
-	return next
 }
 
 // resultOf returns ok for nil, else the error's reason.

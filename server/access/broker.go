@@ -215,7 +215,7 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 	}
 	s.counted.opened.Inc()
 	text := "session " + r.ID + " " + choose.Summary(d)
-	return offer, s.audit(ctx, s.record(actionSessionOpen, user.Name.String(), device, nil, text))
+	return offer, s.auditOf(ctx, device, s.record(actionSessionOpen, user.Name.String(), device, nil, text), anyRecords)
 }
 
 // inWordsOf gives a refusal the words of why, if that is one: what the audit keeps of it is no help to the caller.
@@ -241,12 +241,8 @@ func (s *Server) refuseSession(ctx context.Context, user identity.Peer, device i
 	s.counted.sessionRefused.Reason(reason)
 	refusal := refuse(reason, text)
 	r := s.record(actionSessionRefused, user.Name.String(), device, refusal, text)
-	admitted := s.flaps.admit(user.Name, r, refusedRecords, time.Now())
-	s.dueChanged.Ring()
-	if admitted {
-		if err := s.audit(ctx, r); err != nil {
-			return err
-		}
+	if err := s.auditOf(ctx, user.Name, r, refusedRecords); err != nil {
+		return err
 	}
 	return refusal
 }
@@ -304,7 +300,7 @@ func (s *Server) endSession(ctx context.Context, id, actor string, reason transp
 		r.Ended, r.Reason = s.now().UTC(), reason
 		text := "session " + id + ": " + string(reason)
 		return errors.Join(tx.Put(&r), s.publishSession(tx, &sessionChange{Record: r}),
-			tx.Append(s.record(actionSessionEnd, actor, r.DeviceIdentity(), nil, text)))
+			s.appendOf(tx, r.DeviceIdentity(), s.record(actionSessionEnd, actor, r.DeviceIdentity(), nil, text), anyRecords))
 	})
 	if err != nil {
 		return err

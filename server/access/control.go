@@ -96,6 +96,7 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 	welcome := wire.Welcome{
 		HeartbeatS: int(s.cfg.Heartbeat / time.Second),
 		RenewAfter: halfLife(peer.Leaf.NotBefore, peer.Leaf.NotAfter),
+		Reports:    true,
 	}
 	// Before it is attached: from then on it may be replaced, and its end must not stand before its beginning.
 	s.auditPresence(actionOnline, l, nil, "version "+hello.Version)
@@ -179,6 +180,8 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 		return s.measurementsFrom(ctx, l, f)
 	case wire.TypeLoad:
 		return s.loadFrom(l, f)
+	case wire.TypeReport:
+		return s.reportFrom(ctx, l, f)
 	// By the same link: a connection of its own each day would cost the gateway a handshake.
 	case wire.TypeTimeAgain:
 		answer, err := s.signTime(f, leaf)

@@ -92,14 +92,13 @@ func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, c
 		}
 	case codeRepeated: // it is answered, and changes nothing
 		r := s.record(actionEnroll, from.String(), m.Identity(), nil, "again, "+detail)
-		defer s.dueChanged.Ring()
-		if !s.flaps.admit(m.Identity(), r, flapRecords, time.Now()) {
+		if !s.admits(m.Identity(), r, flapRecords) {
 			return m, nil, nil
 		}
 		return m, before, tx.Append(r)
 	case codeReused:
 		r := s.record(actionEnrollRefused, from.String(), m.Identity(), errBadCode, "a used code with another "+detail)
-		return m, nil, recordReuse(tx, r)
+		return m, nil, s.recordReuse(tx, m.Identity(), r)
 	default:
 		return m, nil, errBadCode
 	}
@@ -108,8 +107,8 @@ func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, c
 
 // recordReuse writes into the audit that a used code was tried with another key: somebody has copied it. It returns
 // what the client is told.
-func recordReuse(tx *store.Tx, r store.Record) error {
-	if err := tx.Append(r); err != nil {
+func (s *Server) recordReuse(tx *store.Tx, who identity.Name, r store.Record) error {
+	if err := s.appendOf(tx, who, r, flapRecords); err != nil {
 		return err
 	}
 	return errBadCode
@@ -157,7 +156,7 @@ func (s *Server) renew(ctx context.Context, from netip.Addr, chain []*x509.Certi
 		if err := s.certify(&member, pub); err != nil {
 			return err
 		}
-		return errors.Join(tx.Put(&member), tx.Append(s.record(actionRenew, from.String(), peer.Name, nil, "key "+spki.String())))
+		return errors.Join(tx.Put(&member), s.appendOf(tx, peer.Name, s.record(actionRenew, from.String(), peer.Name, nil, "key "+spki.String()), flapRecords))
 	})
 	return identityOf(member), err
 }

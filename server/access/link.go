@@ -20,7 +20,7 @@ import (
 // does not use up the processor and the database of all others (access §4).
 const (
 	frameCost   = 100 * time.Millisecond // 10 frames a second
-	measureCost = time.Second            // of one with measurements, which looks into the store
+	measureCost = time.Second            // of one with measurements or a report, which look into the store
 	frameBurst  = 10 * time.Second       // 100 frames, or 10 with measurements
 )
 
@@ -30,7 +30,7 @@ type frameRate struct{ paid time.Time }
 // take counts one frame, and returns for how long the next one waits. It is pure.
 func (r *frameRate) take(t wire.Type, now time.Time) time.Duration {
 	cost := frameCost
-	if t == wire.TypeMeasurements {
+	if t == wire.TypeMeasurements || t == wire.TypeReport {
 		cost = measureCost
 	}
 	if r.paid.Before(now) {

@@ -39,7 +39,8 @@ func (s *Server) postLogin(r request) (int, any, error) {
 		if c.Kind != identity.KindUser || !shown.owners && c.Subject != body.User {
 			return errBadCode
 		}
-		if err := s.useLogin(tx, r.caller, c, name, spki); err != nil {
+		again, err := s.useLogin(tx, r.caller, c, name, spki)
+		if err != nil {
 			return err
 		}
 		if shown.owners {
@@ -51,7 +52,11 @@ func (s *Server) postLogin(r request) (int, any, error) {
 			return err
 		}
 		answer.Chain, err = s.certifyUser(tx, name, pub, spki, true)
-		return errors.Join(err, tx.Append(s.record(actionLogin, r.caller.from.String(), name, nil, "key "+spki.String())))
+		login := s.record(actionLogin, r.caller.from.String(), name, nil, "key "+spki.String())
+		if again {
+			return errors.Join(err, s.appendOf(tx, name, login, flapRecords))
+		}
+		return errors.Join(err, tx.Append(login))
 	})
 	if !founded.empty() {
 		s.owners.drop(name.Domain)
@@ -114,19 +119,20 @@ func (s *Server) found(tx *store.Tx, body api.LoginRequest, peer identity.Peer) 
 	return k, s.publishKept(tx, d.Name, k)
 }
 
-// useLogin marks a code as used by a key. The same key may repeat it, because the answer may have been lost.
-func (s *Server) useLogin(tx *store.Tx, from caller, c store.Code, name identity.Name, spki identity.SPKI) error {
+// useLogin marks a code as used by a key. The same key may repeat it, because the answer may have been lost: then it reports
+// again.
+func (s *Server) useLogin(tx *store.Tx, from caller, c store.Code, name identity.Name, spki identity.SPKI) (again bool, err error) {
 	now := s.now()
 	switch judgeLogin(c, spki, now) {
 	case codeFresh:
 		c.Used, c.UsedAt = spki, now.UTC()
-		return tx.Put(&c)
+		return false, tx.Put(&c)
 	case codeRepeated:
-		return nil
+		return true, nil
 	case codeReused:
-		return recordReuse(tx, s.record(actionLogin, from.from.String(), name, errBadCode, "a used code with another key "+spki.String()))
+		return false, s.recordReuse(tx, name, s.record(actionLogin, from.from.String(), name, errBadCode, "a used code with another key "+spki.String()))
 	}
-	return errBadCode
+	return false, errBadCode
 }
 
 // certifyUser issues a certificate for a user's key and enters the key in the registry, without which every request is
@@ -195,7 +201,7 @@ func (s *Server) postRenew(r request) (int, any, error) {
 		if chain, err = s.certifyUser(tx, peer.Name, pub, spki, false); err != nil {
 			return err
 		}
-		return tx.Append(s.record(actionUserRenew, peer.Name.String(), peer.Name, nil, ""))
+		return s.appendOf(tx, peer.Name, s.record(actionUserRenew, peer.Name.String(), peer.Name, nil, ""), flapRecords)
 	})
 	s.counted.gave("user-renew", err)
 	return http.StatusOK, api.RenewAnswer{Chain: chain}, err

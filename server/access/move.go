@@ -132,7 +132,7 @@ func (s *Server) nextEpoch(ctx context.Context, user identity.Peer, r store.Sess
 	}
 	s.counted.moved.Inc()
 	text := fmt.Sprintf("session %s epoch %d %s, left %s: %s", r.ID, r.Epoch, choose.Summary(d), left, cleanReason(lost.Reason))
-	return offer, s.audit(ctx, s.record(actionSessionMove, user.Name.String(), r.DeviceIdentity(), nil, text))
+	return offer, s.auditOf(ctx, r.DeviceIdentity(), s.record(actionSessionMove, user.Name.String(), r.DeviceIdentity(), nil, text), anyRecords)
 }
 
 // commitEpoch stores the next epoch together with the decision that led to it. The epoch is compared in the

@@ -19,7 +19,25 @@ type Record api.Record
 
 func (*Record) table() *table { return schema.audit }
 func (r *Record) fields() []any {
-	return []any{&r.Node, &r.Seq, &r.Time, &r.Domain, &r.Actor, &r.Action, &r.Object, &r.Result, &r.Detail, &r.Prev, &r.Hash}
+	return []any{&r.Node, &r.Seq, &r.Time, &r.Domain, &r.Actor, &r.Action, &r.Object, &r.Result, (*detail)(r), &r.Prev, &r.Hash}
+}
+
+// detail is the column with the detail of a record and, behind a line end, its report, of which neither has one. Seals are
+// over the columns of a row, so that a column more would make all rows bad that were written before.
+type detail Record
+
+// MarshalText joins the two.
+func (d *detail) MarshalText() ([]byte, error) {
+	if d.Report == "" {
+		return []byte(d.Detail), nil
+	}
+	return []byte(d.Detail + "\n" + d.Report), nil
+}
+
+// UnmarshalText parts them.
+func (d *detail) UnmarshalText(b []byte) error {
+	d.Detail, d.Report, _ = strings.Cut(string(b), "\n")
+	return nil
 }
 
 // VerifyAudit reports the first record that was changed, removed or added among records, which are in order and hold
@@ -75,6 +93,9 @@ func (t *Tx) chain(r *Record) (err error) {
 	// Before the hash: what is shown and verified later is the truncated time in UTC.
 	r.Time = r.Time.UTC().Truncate(time.Millisecond)
 	r.Actor, r.Object, r.Detail = Printable(r.Actor), Printable(r.Object), Printable(r.Detail)
+	if strings.ContainsFunc(r.Report, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return errors.New("append audit record: its report is no JWS")
+	}
 	r.Hash, err = api.Record(*r).Sum()
 	return err
 }

@@ -128,11 +128,12 @@ func samples() []Row {
 		&Statement{Domain: "plant", ID: Hash{3}, Typ: "hawser-key", Subject: DeviceSubject(uid), SPKI: identity.SPKI{4}, Serial: 5, Ends: now, JWS: "a.b.c", At: now},
 		&RevokedKey{SPKI: identity.SPKI{1}, Name: "hawser://x", When: now},
 		&Session{ID: "s1", Epoch: 3, Domain: "plant", Device: uid, User: "admin", Relay: "r1", Lost: "r2", Instance: "i", Created: now, Ended: now, Reason: transport.Reason("ended")},
+		&Reported{ID: Hash{5}, At: now},
 		&Measured{Key: "device.x", At: now, Relays: json.RawMessage(`[1]`)},
 		&Decision{Device: uid, User: "admin", At: now, Choice: json.RawMessage(`{"a":1}`)},
 		&Node{Name: "a1", CA: identity.SPKI{1}, Hosts: []string{"h"}, Ports: []transport.Port{443}},
 		&Presence{Name: "hawser://x", Node: "a1", Run: "r", Since: now, Body: json.RawMessage(`{}`)},
-		&Record{Node: "a9", Seq: 1, Time: now, Domain: "plant", Actor: "a", Action: "b", Object: "c", Result: "ok", Detail: "d", Prev: "p", Hash: "h"},
+		&Record{Node: "a9", Seq: 1, Time: now, Domain: "plant", Actor: "a", Action: "b", Object: "c", Result: "ok", Detail: "d", Report: "a.b.c", Prev: "p", Hash: "h"},
 	}
 }
 

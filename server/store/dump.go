@@ -33,7 +33,7 @@ func dumped(version int) []dumpTable {
 		{"accepted", []string{"tbl", "place", "finding", "at"}, "ttti"},
 	}
 	for _, tab := range schema.all() {
-		if tab == schema.presence || tab == schema.resets && version < 3 {
+		if tab == schema.presence || tab == schema.resets && version < 3 || tab == schema.reports && version < 5 {
 			continue
 		}
 		d := dumpTable{Name: tab.name, Columns: append(tab.columns[:len(tab.columns):len(tab.columns)], "seal")}

@@ -78,6 +78,10 @@ func migrations() []migration {
 		// In the order of its rows, too: else the planner takes statements_at, which has that order and every device in it.
 		"CREATE INDEX statements_of ON statements (domain, subject, at, id)",
 		"DROP INDEX statements_subject",
+	}, {
+		// An older program would take the report for a part of the detail, and the record for a changed one.
+		"CREATE TABLE reports (id {text}, at {int}, " + sealed + "PRIMARY KEY (id){end}",
+		"CREATE INDEX reports_at ON reports (at)",
 	}}
 }
 

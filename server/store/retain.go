@@ -15,7 +15,8 @@ import (
 const (
 	keepCodes   = 7 * 24 * time.Hour
 	keepOthers  = 30 * 24 * time.Hour
-	pruneAtOnce = 200 // rows, of LIMIT below
+	keepReports = 60 * 24 * time.Hour // longer than the session, which lasts 7 days and is kept for 30
+	pruneAtOnce = 200                 // rows, of LIMIT below
 )
 
 // Prune removes what is too old to be of use. Errors are joined: a table that cannot be read must not keep the others
@@ -25,6 +26,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) error {
 		prune(ctx, s, Code{}, " WHERE expires<? LIMIT 200", micros(now.Add(-keepCodes))),
 		prune(ctx, s, Statement{}, " WHERE ends<>0 AND ends<? LIMIT 200", micros(now.Add(-keepOthers))),
 		prune(ctx, s, Session{}, " WHERE ended<>0 AND ended<? LIMIT 200", micros(now.Add(-keepOthers))),
+		prune(ctx, s, Reported{}, " WHERE at<? LIMIT 200", micros(now.Add(-keepReports))),
 		prune(ctx, s, Measured{}, " WHERE at<? LIMIT 200", micros(now.Add(-keepOthers))),
 		prune(ctx, s, Decision{}, " WHERE at<? LIMIT 200", micros(now.Add(-keepOthers))),
 	)
@@ -88,7 +90,7 @@ const (
 // recordBytes says how much room a record takes in the database. Reckoned and not asked of the database: the size of a
 // file says nothing of one node, and does not shrink when rows go.
 func recordBytes(r Record) int64 {
-	once := len(r.Action) + len(r.Result) + len(r.Detail) + len(r.Prev) + len(r.Hash)
+	once := len(r.Action) + len(r.Result) + len(r.Detail) + len(r.Report) + len(r.Prev) + len(r.Hash)
 	twice := len(r.Domain) + len(r.Actor) + len(r.Object) // in the row, and in an index of its own
 	return int64(once + 2*twice + 5*len(r.Node) + recordOverhead)
 }

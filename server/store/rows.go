@@ -104,6 +104,11 @@ type (
 		Created, Ended time.Time
 		Reason         transport.Reason
 	}
+	// Reported says that a session report is in the audit, by the SHA-256 of its JWS.
+	Reported struct {
+		ID Hash
+		At time.Time
+	}
 	// Measured is what one end knows of the relays; Key says which end, Relays is JSON.
 	Measured struct {
 		Key    string
@@ -181,7 +186,7 @@ func UserSubject(user string) string { return "user." + user }
 
 // tables are the tables of access §1 that rows live in.
 type tables struct {
-	domains, users, userKeys, devices, relays, codes, statements, resets, revoked, sessions, measurements, decisions, nodes, presence, audit *table
+	domains, users, userKeys, devices, relays, codes, statements, resets, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
 }
 
 var schema = newSchema()
@@ -201,6 +206,7 @@ func newSchema() tables {
 		resets:       newTable("domain_resets", 1, func() Row { return new(DomainReset) }, "domain", "domain_key", "sequence", "body", "at"),
 		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
 		sessions:     newTable("sessions", 1, func() Row { return new(Session) }, "id", "epoch", "domain", "device", "user_name", "relay", "lost", "instance", "created", "ended", "reason"),
+		reports:      newTable("reports", 1, func() Row { return new(Reported) }, "id", "at"),
 		measurements: newTable("measurements", 1, func() Row { return new(Measured) }, "subject", "at", "relays"),
 		decisions:    newTable("decisions", 2, func() Row { return new(Decision) }, "device", "user_name", "at", "choice"),
 		nodes:        newTable("nodes", 1, func() Row { return new(Node) }, "name", "ca", "hosts", "ports"),
@@ -215,7 +221,7 @@ func newSchema() tables {
 
 // all lists the tables, the audit last.
 func (t *tables) all() []*table {
-	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.statements, t.resets, t.revoked, t.sessions, t.measurements,
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.statements, t.resets, t.revoked, t.sessions, t.reports, t.measurements,
 		t.decisions, t.nodes, t.presence, t.audit}
 }
 
@@ -270,6 +276,11 @@ func (*Session) table() *table { return schema.sessions }
 func (s *Session) fields() []any {
 	return []any{&s.ID, &s.Epoch, &s.Domain, &s.Device, &s.User, &s.Relay, &s.Lost, &s.Instance,
 		&s.Created, &s.Ended, (*string)(&s.Reason)}
+}
+
+func (*Reported) table() *table { return schema.reports }
+func (r *Reported) fields() []any {
+	return []any{&r.ID, &r.At}
 }
 
 func (*Measured) table() *table { return schema.measurements }

@@ -252,7 +252,7 @@ type SessionAnswer struct {
 }
 
 // Record is RECORD of access §7: one entry of the audit log. Its hash is that of its JSON without `hash`, so the order
-// of the members is part of the format, and none but the hash may be left out. The server and the Manager once had a
+// of the members is part of the format, and none but the hash and the report may be left out. The server and the Manager once had a
 // type each, which had begun to differ: one could leave domain out, over which the hash is taken.
 type Record struct {
 	Seq    int64     `json:"seq"` // within the node's chain, from 1
@@ -265,7 +265,9 @@ type Record struct {
 	Result string    `json:"result"` // ok, or a reason
 	Detail string    `json:"detail"`
 	Prev   string    `json:"prev"` // hash of the node's record before it; empty for the first
-	Hash   string    `json:"hash,omitempty"`
+	// Report is that of a device (identity §17), a JWS. Left out without one, as it was before there were any.
+	Report string `json:"report,omitempty"`
+	Hash   string `json:"hash,omitempty"`
 }
 
 // Records is a page of the audit log, newest last: GET /audit. The first page has the newest records, the page after it

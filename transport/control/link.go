@@ -33,6 +33,7 @@ type Handler struct {
 	EndSession func(wire.EndSession)
 	Revoked    func(wire.Revoked)
 	Statements func(wire.Statements)
+	Reported   func(wire.ReportAck)
 	Measure    func() // the Access Server wants fresh measurements
 	// Survived is told each idle time after which the server was heard again (wire
 	// §4.6.1). It may call Pace.
@@ -274,6 +275,8 @@ func (l *Link) handle(h Handler, f wire.Frame) error {
 		return pass(f, h.Revoked)
 	case wire.TypeStatements:
 		return pass(f, h.Statements)
+	case wire.TypeReportAck:
+		return pass(f, h.Reported)
 	case wire.TypeMeasure:
 		if h.Measure != nil {
 			h.Measure()
@@ -348,6 +351,12 @@ func (l *Link) Measurements(m wire.Measurements) error {
 	return l.writeJSON(wire.TypeMeasurements, m)
 }
 
+// Report sends a session report (wire §4.10), whose answer comes to the Handler.
+func (l *Link) Report(jws string) error {
+	l.noteSent()
+	return l.write(wire.TypeReport, []byte(jws))
+}
+
 // Load tells the Access Server how much a relay carries.
 func (l *Link) Load(m wire.Load) error { return l.writeJSON(wire.TypeLoad, m) }
 
@@ -375,9 +384,13 @@ func (l *Link) write(t wire.Type, payload []byte) error {
 }
 
 func (l *Link) writeJSON(t wire.Type, v any) error {
-	now := time.Now()
-	// Before the write: heard on the other goroutine may already see the answer when the write returns.
-	l.sent.Store(&now)
+	l.noteSent()
 	l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	return wire.WriteJSON(l.conn, t, v)
+}
+
+// noteSent is called before the write: heard on the other goroutine may already see the answer when the write returns.
+func (l *Link) noteSent() {
+	now := time.Now()
+	l.sent.Store(&now)
 }

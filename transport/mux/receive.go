@@ -182,6 +182,7 @@ func (s *Stream) awaitBytes() error {
 
 // consumedLocked gives the peer credit for what was taken.
 func (s *Stream) consumedLocked(n int) {
+	s.recv.total += int64(n)
 	if n == 0 || !s.sendsLocked() {
 		return
 	}

@@ -141,6 +141,7 @@ func (s *Stream) enqueue(c *chunk, n, k int) error {
 	c = s.m.pool.fit(c, k+framesOf(k)*headerBytes)
 	c.weight = weightOf(k)
 	s.m.counts.Out += int64(k)
+	s.send.total += int64(k)
 	s.queueLocked(c, typeData, k)
 	return nil
 }

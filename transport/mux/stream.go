@@ -36,6 +36,7 @@ type Stream struct {
 		bytes     int // in the queue
 		fin       bool
 		finSent   bool
+		total     int64     // bytes that were queued so far
 		room      wait.Bell // there is credit, or room in the queue
 		listed    bool      // in a list of the sender
 		hungry    bool      // in that of those for whom the budget had nothing
@@ -52,6 +53,7 @@ type Stream struct {
 		ready   wait.Bell // there is something to read
 		offset  uint64    // credit to be announced; 0: none
 		back    bool      // what was promised was given back to the budget
+		total   int64     // bytes that the reader has taken so far
 	}
 }
 
@@ -63,6 +65,14 @@ func (m *Mux) newStreamLocked(id uint32, o Open, first int) *Stream {
 	m.share.promise(first)
 	m.streams[id] = s
 	return s
+}
+
+// Carried tells how many bytes of the peer's this end has taken so far, how many it has given for the peer, and how the
+// stream failed, nil if it has not.
+func (s *Stream) Carried() (in, out int64, err error) {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	return s.recv.total, s.send.total, s.err
 }
 
 // Asked is what the Manager asked for.

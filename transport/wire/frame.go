@@ -54,6 +54,8 @@ const (
 	TypePaired       Type = 0x41
 	TypeData         Type = 0x42
 	TypeSwitch       Type = 0x43
+	TypeReport       Type = 0x66
+	TypeReportAck    Type = 0x67
 	TypeRefuse       Type = 0x7f
 )
 
@@ -75,7 +77,7 @@ func limit(t Type) (bytes int, ok bool) {
 		return 0, true
 	case TypeEcho:
 		return 1 * KiB, true
-	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeRefuse:
+	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeReport, TypeReportAck, TypeRefuse:
 		return 4 * KiB, true
 	case TypeJoin:
 		return 8 * KiB, true

@@ -2,7 +2,9 @@ package wire
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -120,6 +122,7 @@ type (
 		HeartbeatS int       `json:"heartbeat_s"`
 		Pool       Pool      `json:"pool"`
 		RenewAfter time.Time `json:"renew_after"`
+		Reports    bool      `json:"reports,omitempty"` // the server takes session reports
 	}
 	// Pool lists the relays that are registered now (wire §4.4).
 	Pool struct {
@@ -163,6 +166,11 @@ type (
 		Reason  transport.Reason `json:"reason"`
 		Text    string           `json:"text,omitempty"`
 	}
+	// ReportAck answers a session report (wire §4.10). With a reason it is refused for good.
+	ReportAck struct {
+		Report string           `json:"report"` // ReportID
+		Reason transport.Reason `json:"reason,omitempty"`
+	}
 	// Revoked lists all keys that are no longer accepted (wire §4.7).
 	Revoked struct {
 		SPKI []identity.SPKI `json:"spki"`
@@ -191,6 +199,12 @@ type (
 		Grant string `json:"grant"`
 	}
 )
+
+// ReportID names a session report in its answer: the SHA-256 of the JWS, in hex.
+func ReportID(jws string) string {
+	sum := sha256.Sum256([]byte(jws))
+	return hex.EncodeToString(sum[:])
+}
 
 // Role is the end of a session that an offer or a grant is for.
 type Role string

@@ -41,6 +41,8 @@ func message(t Type) any {
 		return new(Statements)
 	case TypeLoad:
 		return new(Load)
+	case TypeReportAck:
+		return new(ReportAck)
 	case TypeJoin:
 		return new(Join)
 	case TypeRefuse:
