@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"hawser/transport"
@@ -41,8 +42,9 @@ func call(ctx context.Context, dial func(context.Context) (*transport.Conn, erro
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	defer conn.NetConn().Close()
-	if err := roundTrip(ctx, conn, method, path, in, out); err != nil {
+	l := newLine(conn, false)
+	defer l.close()
+	if err := l.roundTrip(ctx, method, path, in, out); err != nil {
 		// A connection that the end of ctx has closed gives an error of the socket, which would send the user looking
 		// for a firewall.
 		if cause := context.Cause(ctx); cause != nil {
@@ -53,22 +55,45 @@ func call(ctx context.Context, dial func(context.Context) (*transport.Conn, erro
 	return nil
 }
 
-// roundTrip does the HTTP over a connection that transport has authenticated: net/http decides nothing about servers,
-// proxies and certificates.
-func roundTrip(ctx context.Context, conn *transport.Conn, method, path string, in, out any) error {
-	req, err := newRequest(ctx, conn, method, path, in)
+// line does HTTP over one connection that transport has authenticated: net/http decides nothing about servers, proxies and
+// certificates. It is for one goroutine, which closes it.
+//
+// A line that is not kept is for one request.
+type line struct {
+	conn  *transport.Conn
+	http  *http.Transport
+	began time.Time
+}
+
+func newLine(conn *transport.Conn, keep bool) *line {
+	var taken atomic.Bool
+	// Without compression: an answer could unpack to far more than what was sent.
+	return &line{conn, &http.Transport{
+		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+			if taken.Swap(true) {
+				return nil, &transport.Error{Reason: transport.LinkLost, Op: "use the connection again"}
+			}
+			return conn, nil
+		},
+		DisableKeepAlives:      !keep,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+	}, time.Now()}
+}
+
+func (l *line) close() {
+	l.conn.NetConn().Close()
+	l.http.CloseIdleConnections()
+}
+
+// roundTrip makes one request, which waits for the one before it.
+func (l *line) roundTrip(ctx context.Context, method, path string, in, out any) error {
+	req, err := newRequest(ctx, l.conn, method, path, in)
 	if err != nil {
 		return err
 	}
-	// RoundTrip and not a Client, which would follow redirects to a server that nobody has authenticated. Without
-	// compression: an answer could unpack to far more than what was sent.
-	one := &http.Transport{
-		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-	}
-	resp, err := one.RoundTrip(req)
+	// RoundTrip and not a Client, which would follow redirects to a server that nobody has authenticated.
+	resp, err := l.http.RoundTrip(req)
 	if err != nil {
 		return err
 	}

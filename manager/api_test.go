@@ -147,7 +147,7 @@ func TestRequests(t *testing.T) {
 		if d, err := a.RevokeDevice(t.Context(), f.uid.String()); err != nil || d.State != "revoked" {
 			t.Errorf("revoke: %+v, %v", d, err)
 		}
-		if r, err := a.Audit(t.Context(), 5); err != nil || len(r) != 1 || r[0].Detail != "limit=5" {
+		if r, err := a.Audit(t.Context(), AuditQuery{Limit: 5}); err != nil || len(r) != 1 || r[0].Detail != "limit=5" {
 			t.Errorf("audit: %+v, %v", r, err)
 		}
 		f.answer("POST /devices", problemAnswer(409, "name-taken", "there is one"))
@@ -169,7 +169,7 @@ func TestRequests(t *testing.T) {
 			}
 		}
 		for _, limit := range []int{-1, 0, api.MaxLimit + 1} {
-			if _, err := a.Audit(t.Context(), limit); ExitCode(err) != answer.ExitUsage {
+			if _, err := a.Audit(t.Context(), AuditQuery{Limit: limit}); ExitCode(err) != answer.ExitUsage {
 				t.Errorf("limit %d: %v", limit, err)
 			}
 		}
@@ -209,7 +209,7 @@ func TestListsOfNoneAreLists(t *testing.T) {
 		if d, err := a.Devices(t.Context()); d == nil || err != nil {
 			t.Errorf("devices %#v, %v", d, err)
 		}
-		if r, err := a.Audit(t.Context(), 1); r == nil || err != nil {
+		if r, err := a.Audit(t.Context(), AuditQuery{Limit: 1}); r == nil || err != nil {
 			t.Errorf("records %#v, %v", r, err)
 		}
 	})

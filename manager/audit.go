@@ -2,7 +2,6 @@ package manager
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +63,7 @@ func (a *Account) VerifyAudit(ctx context.Context) ([]VerifiedChain, error) {
 	seen := make(map[string]bool)
 	for _, head := range answer.Heads {
 		seen[head.Node] = true
-		v, last, err := a.verifyChain(ctx, op, head, known[head.Node])
+		v, last, err := a.verifyChain(ctx, op, head, known[head.Node], func(api.AuditLink) {})
 		if err != nil {
 			return nil, err
 		}
@@ -83,8 +82,9 @@ func (a *Account) VerifyAudit(ctx context.Context) ([]VerifiedChain, error) {
 	return found, a.home.storeHeads(a.rootPin().String(), known)
 }
 
-// verifyChain reads a chain up to its head. What was there at the last time must still be there.
-func (a *Account) verifyChain(ctx context.Context, op string, head api.AuditHead, known auditPlace) (v VerifiedChain, last auditPlace, err error) {
+// verifyChain reads a chain up to its head, and passes on each link that is good. What was there at the last time must still
+// be there.
+func (a *Account) verifyChain(ctx context.Context, op string, head api.AuditHead, known auditPlace, good func(api.AuditLink)) (v VerifiedChain, last auditPlace, err error) {
 	if last = known; head.BeginsSeq > known.Seq { // old records went since, or before the first time
 		last = auditPlace{head.BeginsSeq, head.BeginsHash}
 	}
@@ -114,9 +114,16 @@ func (a *Account) verifyChain(ctx context.Context, op string, head api.AuditHead
 			return v, last, nil
 		}
 		// The hashes are computed here from the records, as far as this domain may read them.
-		if last.Seq, last.Hash, err = piece.Verify(head.Node, last.Seq, last.Hash); err != nil {
-			v.Problem = err.Error()
-			return v, last, nil
+		for _, l := range piece.Links {
+			if last.Seq == head.Seq {
+				break // what came since has no head yet
+			}
+			one := api.AuditChain{Links: []api.AuditLink{l}}
+			if last.Seq, last.Hash, err = one.Verify(head.Node, last.Seq, last.Hash); err != nil {
+				v.Problem = err.Error()
+				return v, last, nil
+			}
+			good(l)
 		}
 		a.m.progress(fmt.Sprintf("audit of %s: %d of %d", head.Node, last.Seq, head.Seq))
 	}
@@ -130,14 +137,7 @@ func (a *Account) verifyChain(ctx context.Context, op string, head api.AuditHead
 // proveBegin tells whether the server itself has removed the records before the first one: whoever can only write to its
 // database could remove them, but not sign for it.
 func proveBegin(head api.AuditHead, roots *identity.Roots) error {
-	h, err := identity.VerifyAuditHead(head.BeginsProof, roots)
-	if err != nil {
-		return err
-	}
-	if h.Node != head.Node || h.Seq != head.BeginsSeq || hex.EncodeToString(h.Hash[:]) != head.BeginsHash {
-		return errors.New("it is about another record")
-	}
-	return nil
+	return proveHead(head.BeginsProof, head.Node, head.BeginsSeq, head.BeginsHash, roots)
 }
 
 // readHeads reads what was verified of an infrastructure; nothing for the first time. A damaged file is an error and

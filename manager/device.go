@@ -159,17 +159,6 @@ func checkPlace(name, folder string) error {
 	return nil
 }
 
-// Audit returns the newest records of the domain, newest last: limit of them, 1 to api.MaxLimit.
-func (a *Account) Audit(ctx context.Context, limit int) ([]api.Record, error) {
-	if limit < 1 || limit > api.MaxLimit {
-		return nil, usage("limit %d: want 1 to %d", limit, api.MaxLimit)
-	}
-	var answer api.Records
-	path := "/audit?" + url.Values{api.ParamLimit: {strconv.Itoa(limit)}}.Encode()
-	err := a.do(ctx, "read audit", http.MethodGet, path, nil, &answer)
-	return list(answer.Records), err
-}
-
 // list is never nil: an empty list is a list in JSON too.
 func list[T any](s []T) []T {
 	if s == nil {

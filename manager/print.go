@@ -145,15 +145,6 @@ func WriteDevice(w io.Writer, d StatedDevice) error {
 	return writeFields(w, fields)
 }
 
-// WriteRecords writes a table of audit records.
-func WriteRecords(w io.Writer, records []api.Record) error {
-	rows := [][]string{{"TIME", "ACTOR", "ACTION", "OBJECT", "RESULT", "DETAIL"}}
-	for _, r := range records {
-		rows = append(rows, []string{stamp(r.Time), r.Actor, r.Action, r.Object, r.Result, r.Detail})
-	}
-	return writeTable(w, rows)
-}
-
 // writeTable separates columns by two spaces; an empty field is a dash, so that scripts can count columns. By hand and
 // not by text/tabwriter, which counts a Chinese character as one column.
 func writeTable(w io.Writer, rows [][]string) error {

@@ -63,6 +63,8 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 		open := api.Session{ID: s, Name: s, User: s, Relay: s}
 		relay := api.NewRelay{Name: s, Code: s}
 		choice := api.RelayChoice{Name: s, Verdict: api.Verdict(s), Reason: s, Manager: &api.Measured{Reason: transport.Reason(s)}, Runtime: &api.Measured{Way: s}}
+		reported, said := r, identity.Report{Session: s, Reason: s, Streams: []identity.Reached{{Target: s, Reason: s}}}
+		reported.Report = s
 		decision := api.Decision{Chosen: s, Incumbent: s + s, Relays: []api.RelayChoice{choice, choice}}
 		for name, write := range map[string]func(*bytes.Buffer) error{
 			"device list": func(b *bytes.Buffer) error { return WriteDevices(b, []StatedDevice{d, d}) },
@@ -71,7 +73,15 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 			},
 			"device show": func(b *bytes.Buffer) error { return WriteDevice(b, d) },
 			"device add":  func(b *bytes.Buffer) error { return a.WriteNewDevice(b, n) },
-			"audit":       func(b *bytes.Buffer) error { return WriteRecords(b, []api.Record{r}) },
+			"audit": func(b *bytes.Buffer) error {
+				return WriteRecords(b, []AuditRecord{{Record: r, Name: s}, {Record: reported, Unproven: s}, {Record: reported, Reported: &said, Unproven: s}})
+			},
+			"followed": func(b *bytes.Buffer) error {
+				return WriteFollowed(b, []AuditRecord{{Record: reported, Reported: &said, Name: s}})
+			},
+			"export": func(b *bytes.Buffer) error {
+				return WriteExport(b, []VerifiedChain{{Node: s, Problem: s}}, 1, 1, []string{s})
+			},
 			"sessions":    func(b *bytes.Buffer) error { return WriteSessions(b, []api.Session{open, open}) },
 			"session end": func(b *bytes.Buffer) error { return WriteEnded(b, EndedSession{s}) },
 			"ping":        func(b *bytes.Buffer) error { return WritePing(b, p) },
@@ -184,7 +194,7 @@ func TestGolden(t *testing.T) {
 		{"session list", open, func() error { return WriteSessions(&got, open) }},
 		{"session list of none", []api.Session{}, func() error { return WriteSessions(&got, nil) }},
 		{"session end", EndedSession{open[0].ID}, func() error { return WriteEnded(&got, EndedSession{open[0].ID}) }},
-		{"audit", []api.Record{record}, func() error { return WriteRecords(&got, []api.Record{record}) }},
+		{"audit", []AuditRecord{{Record: record, Name: "press 1"}}, func() error { return WriteRecords(&got, []AuditRecord{{Record: record, Name: "press 1"}}) }},
 	} {
 		fmt.Fprintf(&got, "# %s\n", part.name)
 		if err := errors.Join(answer.JSON(&got, part.json), part.text()); err != nil {

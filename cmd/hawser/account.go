@@ -1,9 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"hawser/internal/cli"
@@ -53,48 +50,4 @@ with U and says itself who logs in.`,
 	cmd.Flags().StringVar(&l.Pin, "pin", "", "SHA-256 of the root's public key, in hex")
 	cmd.Flags().StringArrayVar(&l.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; kept for this account (default auto)")
 	return cmd
-}
-
-// audit prints the records of the domain. The limit is for reading, --verify always reads to the end: half a chain
-// proves nothing.
-func (a *app) audit() *cobra.Command {
-	limit, verify := 0, false
-	cmd := &cobra.Command{
-		Use:   "audit",
-		Short: "Show what happened in the domain, newest last",
-		Long: "audit shows what happened in the domain, newest last. With --verify it reads the audit of all Access Servers from where\n" +
-			"the last --verify on this machine ended, and fails when records were changed, left out, added or cut off since.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.account(func(account *manager.Account) error {
-				if verify {
-					return a.verifyAudit(cmd, account)
-				}
-				records, err := account.Audit(cmd.Context(), limit)
-				if err != nil {
-					return err
-				}
-				return a.print(cmd, records, func() error { return manager.WriteRecords(cmd.OutOrStdout(), records) })
-			})
-		},
-	}
-	cmd.Flags().IntVar(&limit, "limit", 100, "how many records, at most 1000")
-	cmd.Flags().BoolVar(&verify, "verify", false, "look whether the audit is whole and unchanged since the last time")
-	cmd.MarkFlagsMutuallyExclusive("limit", "verify")
-	return cmd
-}
-
-func (a *app) verifyAudit(cmd *cobra.Command, account *manager.Account) error {
-	chains, err := account.VerifyAudit(cmd.Context())
-	if err != nil {
-		return err
-	}
-	err = a.print(cmd, chains, func() error { return manager.WriteVerified(cmd.OutOrStdout(), chains) })
-	// The report is printed whole before the first broken chain becomes the error and the exit code.
-	for _, c := range chains {
-		if c.Problem != "" {
-			return errors.Join(err, fmt.Errorf("the audit of %s is broken: %s", c.Node, c.Problem))
-		}
-	}
-	return err
 }

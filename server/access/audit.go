@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"hawser/identity"
 	"hawser/server/store"
@@ -100,9 +101,8 @@ func resultOf(err error) string {
 
 // getAudit returns the newest records of the caller's domain, or those before a cursor: an operator's own, an admin's all.
 func (s *Server) getAudit(r request) (int, any, error) {
-	var f store.AuditFilter
-	var err error
-	if f.Limit, err = r.limit(); err != nil {
+	f, err := s.auditFilter(r)
+	if err != nil {
 		return 0, nil, err
 	}
 	if err := r.cursor(&f.Before); err != nil {
@@ -117,17 +117,126 @@ func (s *Server) getAudit(r request) (int, any, error) {
 			f.Domains, f.Actor = []string{r.caller.domain()}, r.caller.peer.Name.String()
 		}
 		list, err := tx.Audit(f)
+		// A full page may be the last one; the next is then empty, which costs less than reading one record more each
+		// time.
+		full := len(list) == f.Limit
+		if n := fitting(list, true); n < len(list) {
+			list, full = list[len(list)-n:], true
+		}
 		for _, record := range list {
 			page.Records = append(page.Records, api.Record(record))
 		}
-		// A full page may be the last one; the next is then empty, which costs less than reading one record more each
-		// time.
-		if len(list) == f.Limit {
+		if full {
 			page.Next = cursorOf(list[0].Place())
+		}
+		if err == nil {
+			page.Statements, err = s.statedOf(tx, r.caller, list)
 		}
 		return err
 	})
 	return http.StatusOK, page, err
+}
+
+// auditFilter is what a request asks for.
+func (s *Server) auditFilter(r request) (f store.AuditFilter, err error) {
+	if f.Limit, err = r.limit(); err != nil {
+		return f, err
+	}
+	query := r.URL.Query()
+	if since := query.Get(api.ParamSince); since != "" {
+		if f.Since, err = time.Parse(time.RFC3339, since); err != nil {
+			return f, refuse(api.BadRequest, "since is not a time as in RFC 3339")
+		}
+	}
+	if device := query.Get(api.ParamDevice); device != "" {
+		m, err := s.findDevice(r.Context(), r.caller, device)
+		if errors.Is(err, store.ErrNotFound) {
+			return f, s.orLost(errNotFound)
+		}
+		if err != nil {
+			return f, err
+		}
+		f.Object = m.Identity().String()
+	}
+	if user := query.Get(api.ParamUser); user != "" {
+		if err := identity.CheckLabel(user); err != nil {
+			return f, refuse(api.BadRequest, "user: "+err.Error())
+		}
+		name := identity.UserName(r.caller.domain(), user)
+		if r.caller.role() < admin && name != r.caller.peer.Name {
+			return f, refuse(transport.Policy, "an operator reads his own audit")
+		}
+		f.User = name.String()
+	}
+	return f, nil
+}
+
+// maxPageBytes bounds a page of records: those with reports are long.
+const maxPageBytes = 1 << 20
+
+// fitting is how many of the first records, or of the last, fit into a page; at least one.
+func fitting(list []store.Record, last bool) int {
+	size := 0
+	for i := range list {
+		r := list[i]
+		if last {
+			r = list[len(list)-1-i]
+		}
+		if size += len(r.Detail) + len(r.Report) + 800; size > maxPageBytes && i > 0 {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// maxPageStatements bounds what is stated of the devices of a page.
+const maxPageStatements = 512 << 10
+
+// statedOf is what the owner has stated of the devices of records: names and keys, and what proves who signed it. It is for
+// people to read by: what has no room is left out.
+func (s *Server) statedOf(tx *store.Tx, c caller, list []store.Record) (texts []string, err error) {
+	room, seen := maxPageStatements, make(map[string]bool)
+	add := func(jws string) {
+		if !seen[jws] && len(jws) <= room {
+			seen[jws], room = true, room-len(jws)
+			texts = append(texts, jws)
+		}
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		for _, uri := range []string{list[i].Object, list[i].Actor} {
+			name, err := identity.ParseName(uri)
+			if err != nil || name.Kind != identity.KindDevice || name.Domain != c.domain() || seen[uri] {
+				continue
+			}
+			seen[uri] = true
+			stated, err := tx.StatementsOf(name.Domain, subjectOf(name))
+			if err != nil && !errors.Is(err, store.ErrDamaged) {
+				return nil, err
+			}
+			for _, one := range newestOf(parseAll(stated)) {
+				add(one.JWS)
+				for _, jws := range c.owner.signersOf(one) {
+					add(jws)
+				}
+			}
+		}
+	}
+	return texts, nil
+}
+
+// newestOf leaves out the statements of a device that a newer one has replaced; keys and their invites stay, all of them:
+// an older key has signed older reports.
+func newestOf(pool []identity.Signed) []identity.Signed {
+	var newest uint64
+	for _, one := range pool {
+		if d, ok := one.Statement.(identity.DeviceStatement); ok && !d.Released {
+			newest = max(newest, d.Serial)
+		}
+	}
+	return slices.DeleteFunc(pool, func(one identity.Signed) bool {
+		d, ok := one.Statement.(identity.DeviceStatement)
+		return ok && d.Serial != newest
+	})
 }
 
 // readable lists the domains whose records a caller may read: the one of the caller, and for who runs the
@@ -153,7 +262,40 @@ func (s *Server) getAuditHeads(r request) (int, any, error) {
 		answer.Heads, err = tx.AuditHeads()
 		return err
 	})
-	return http.StatusOK, answer, err
+	if err != nil {
+		return 0, nil, err
+	}
+	// Signed at each request: who keeps it can tell later that what followed was cut off.
+	for i, h := range answer.Heads {
+		if answer.Heads[i], err = s.signedHead(r.Context(), h); err != nil {
+			return 0, nil, err
+		}
+	}
+	return http.StatusOK, answer, nil
+}
+
+// signedHead is a head with its node's signature. Of a node that is not there now it has none.
+func (s *Server) signedHead(ctx context.Context, h api.AuditHead) (api.AuditHead, error) {
+	if h.Node == s.cluster.node {
+		return s.signHead(h)
+	}
+	if s.cluster.alone {
+		return h, nil
+	}
+	reply, err := s.orderOf(ctx, h.Node, orderGrace, order{Head: true})
+	if err != nil || reply.Head == nil || reply.Head.Node != h.Node || reply.Head.Seq < h.Seq {
+		s.log.Debug("a node has not signed the end of its audit", "node", h.Node, "err", err)
+		return h, nil
+	}
+	return *reply.Head, nil
+}
+
+// signHead signs where the audit of this node ends.
+func (s *Server) signHead(h api.AuditHead) (_ api.AuditHead, err error) {
+	if h.Seq > 0 {
+		h.Proof, err = s.signCheckpoint(store.Checkpoint{Seq: h.Seq, Hash: h.Hash, At: s.now()})
+	}
+	return h, err
 }
 
 // getAuditChain tells a piece of one node's chain. Records of other domains are links without content, so that a domain
@@ -179,6 +321,7 @@ func (s *Server) getAuditChain(r request) (int, any, error) {
 			return err
 		}
 		list, err := tx.AuditChain(node, after, limit)
+		list = list[:fitting(list, false)]
 		for _, record := range list {
 			l := api.AuditLink{Seq: record.Seq, Prev: record.Prev, Hash: record.Hash}
 			if slices.Contains(domains, record.Domain) {

@@ -2,6 +2,7 @@ package access
 
 import (
 	"crypto"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -171,4 +172,136 @@ func TestOneDeviceDoesNotPushOutWhatOthersDid(t *testing.T) {
 	if most := reportBurst + int(long/reportEvery); reports > most || reports < most-1 {
 		t.Errorf("%d reports in an hour, want %d", reports, most)
 	}
+}
+
+// Records are chosen in the database, pages are bounded in bytes, and the owner's word for the devices of a page comes along.
+func TestAuditIsChosenByDeviceUserAndTime(t *testing.T) {
+	t.Attr("id", "T-evidence")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		s.addDevice(s.admin, "press 2")
+		bob := s.newUserAs("bob", identity.RoleOperator, nil)
+		offer, _ := s.session()
+		jws := must(s.said(offer.Session, 1).Sign(s.device.Key)).JWS
+		if got := s.give(jws).Reason; got != "" {
+			t.Fatal(got)
+		}
+		time.Sleep(time.Hour)
+		since := time.Now().UTC().Format(time.RFC3339)
+		s.put(&store.User{Domain: "plant", Name: "later", Created: time.Now()})
+		s.server.audit(t.Context(), s.server.record(actionLogin, "198.51.100.7", identity.UserName("plant", "bob"), nil, ""))
+		read := func(who *someone, query string) (page api.Records) {
+			t.Helper()
+			s.call(who, "GET", "/api/v1/audit?limit=1000"+query, nil, &page)
+			return page
+		}
+		device, admin := identity.DeviceName("plant", s.device.id.UID).String(), identity.UserName("plant", "admin").String()
+		count := func(query string, wanted func(api.Record) bool) {
+			t.Helper()
+			all, got := read(s.admin, "").Records, read(s.admin, query).Records
+			want := slices.DeleteFunc(slices.Clone(all), func(r api.Record) bool { return !wanted(r) })
+			if !slices.Equal(got, want) || len(got) == 0 || len(got) == len(all) {
+				t.Errorf("%s: %d records, want %d of %d", query, len(got), len(want), len(all))
+			}
+		}
+		ofAdmin := func(r api.Record) bool { return r.Actor == admin || r.Object == admin }
+		count("&device=press+1", func(r api.Record) bool { return r.Object == device })
+		count("&device="+s.device.id.UID.String(), func(r api.Record) bool { return r.Object == device })
+		count("&user=admin", ofAdmin)
+		count("&user=admin&device=press+1", func(r api.Record) bool { return r.Object == device && r.Actor == admin })
+		at := must(time.Parse(time.RFC3339, since))
+		count("&since="+since, func(r api.Record) bool { return !r.Time.Before(at) })
+		for _, r := range read(bob, "&user=bob").Records {
+			if r.Actor != identity.UserName("plant", "bob").String() {
+				t.Errorf("an operator reads %+v", r)
+			}
+		}
+		for query, want := range map[string]transport.Reason{"&device=press+9": api.NotFound, "&since=yesterday": api.BadRequest, "&user=B+b": api.BadRequest} {
+			if got := s.refusedFor(s.admin, "GET", "/api/v1/audit?limit=1000"+query); got != want {
+				t.Errorf("%s: %q, want %q", query, got, want)
+			}
+		}
+		if got := s.refusedFor(bob, "GET", "/api/v1/audit?user=admin"); got != transport.Policy {
+			t.Errorf("an operator asks for another's: %q", got)
+		}
+		var names, keys int
+		for _, one := range read(s.admin, "&device=press+1").Statements {
+			signed := must(identity.ParseStatement(one))
+			switch st := signed.Statement.(type) {
+			case identity.DeviceStatement:
+				if names++; st.Name != "press 1" {
+					t.Errorf("what is stated of %s comes along", st.Name)
+				}
+			case identity.KeyStatement:
+				keys++
+			}
+		}
+		if names != 1 || keys == 0 {
+			t.Errorf("%d names and %d keys", names, keys)
+		}
+		var heads api.AuditHeads
+		s.call(s.admin, "GET", "/api/v1/audit/heads", nil, &heads)
+		h, err := identity.VerifyAuditHead(heads.Heads[0].Proof, s.pki.Roots)
+		if err != nil || h.Node != "a1" || h.Seq != heads.Heads[0].Seq || fmt.Sprintf("%x", h.Hash) != heads.Heads[0].Hash {
+			t.Errorf("%+v, %v", h, err)
+		}
+	})
+}
+
+// A page of long records ends before it is too long for whoever reads it, and the next one goes on.
+func TestAPageOfRecordsIsBoundedInBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		admin := w.login()
+		const n = 700
+		w.update(func(tx *store.Tx) error {
+			for range n {
+				r := w.server.record(actionSessionReport, "a", identity.DeviceName("plant", identity.UID{1}), nil, "")
+				if r.Report = strings.Repeat("x", 4096); tx.Append(r) != nil {
+					t.Error("not written")
+				}
+			}
+			return nil
+		})
+		got, after := 0, ""
+		for range 10 {
+			var page api.Records
+			w.call(admin, "GET", "/api/v1/audit?limit=1000"+after, nil, &page)
+			size := 0
+			for _, r := range page.Records {
+				if r.Action == actionSessionReport {
+					got++
+				}
+				size += len(r.Report)
+			}
+			if size > maxPageBytes {
+				t.Errorf("a page of %d bytes", size)
+			}
+			if page.Next == "" {
+				break
+			}
+			after = "&after=" + page.Next
+		}
+		if got != n {
+			t.Errorf("%d records on all pages", got)
+		}
+		var chain api.AuditChain
+		w.call(admin, "GET", "/api/v1/audit/chain?limit=1000", nil, &chain)
+		if k := len(chain.Links); k < 100 || k >= n {
+			t.Errorf("%d links in a page", k)
+		}
+	})
+}
+
+// refusedFor makes a request and returns the reason of its refusal; empty: it is answered.
+func (w *world) refusedFor(who *someone, method, path string) transport.Reason {
+	w.t.Helper()
+	response, raw := w.callRaw(who, method, path, nil)
+	var p api.Problem
+	if response.StatusCode >= 300 && json.Unmarshal(raw, &p) != nil {
+		w.t.Errorf("%s: %s", path, raw)
+	}
+	return p.Code
 }

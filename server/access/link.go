@@ -261,7 +261,7 @@ func (l *link) acknowledge(m wire.OfferAck) (awaited bool) {
 	answer, awaited := l.acks[m.Session]
 	if awaited {
 		delete(l.acks, m.Session)
-		answer <- orderReply{cleanReason(m.Reason), wire.Printable(m.Text)}
+		answer <- orderReply{Reason: cleanReason(m.Reason), Text: wire.Printable(m.Text)}
 	}
 	return awaited
 }

@@ -8,13 +8,17 @@ import (
 	"time"
 
 	"hawser/identity"
+	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
-// order is what a node asks of the node to which a Runtime is attached (access §9). One of the last three is set.
+// order is what a node asks of the node to which a Runtime is attached (access §9), or with Head alone of a node about
+// itself. One of the last four is set.
 type order struct {
-	Device  string           `json:"device"` // name URI
+	Device  string           `json:"device,omitempty"` // name URI
+	Head    bool             `json:"head,omitempty"`
 	Offer   *wire.Offer      `json:"offer,omitempty"`
 	End     *wire.EndSession `json:"end,omitempty"`
 	Measure bool             `json:"measure,omitempty"`
@@ -24,6 +28,7 @@ type order struct {
 type orderReply struct {
 	Reason transport.Reason `json:"reason"`         // empty: done
 	Text   string           `json:"text,omitempty"` // of a Runtime that refuses, for people
+	Head   *api.AuditHead   `json:"head,omitempty"`
 }
 
 // orderGrace is how long a message to another node and back may take.
@@ -40,7 +45,7 @@ func (s *Server) offer(ctx context.Context, to *onlineMember, o wire.Offer) orde
 		s.log.Warn("a Runtime's Access Server does not answer", "uid", to.name.ID, "err", err)
 		return orderReply{Reason: transport.Offline}
 	}
-	return orderReply{cleanReason(reply.Reason), wire.Printable(reply.Text)}
+	return orderReply{Reason: cleanReason(reply.Reason), Text: wire.Printable(reply.Text)}
 }
 
 // sendEnd tells a Runtime, through the node to which it is attached, that a session is over. A failure is only logged:
@@ -76,18 +81,23 @@ func (s *Server) requestMeasurements(ctx context.Context, to *onlineMember) erro
 // order sends an order and returns the reply; an empty reason is success.
 func (s *Server) order(ctx context.Context, to *onlineMember, wait time.Duration, o order) (reply orderReply, err error) {
 	o.Device = to.name.String()
+	return s.orderOf(ctx, to.node, wait, o)
+}
+
+// orderOf is order for a node.
+func (s *Server) orderOf(ctx context.Context, node string, wait time.Duration, o order) (reply orderReply, err error) {
 	b, err := json.Marshal(o)
 	if err != nil {
 		return reply, fmt.Errorf("order: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	b, err = s.cluster.bus.Request(ctx, to.node, b)
+	b, err = s.cluster.bus.Request(ctx, node, b)
 	if err != nil {
 		return reply, err
 	}
 	if err := json.Unmarshal(b, &reply); err != nil {
-		return reply, fmt.Errorf("reply of node %s: %w", to.node, err)
+		return reply, fmt.Errorf("reply of node %s: %w", node, err)
 	}
 	return reply, nil
 }
@@ -97,13 +107,15 @@ func (s *Server) order(ctx context.Context, to *onlineMember, wait time.Duration
 func (s *Server) serveOrder(ctx context.Context, body []byte) []byte {
 	var o order
 	reply := orderReply{Reason: transport.Protocol}
-	if json.Unmarshal(body, &o) == nil {
+	if json.Unmarshal(body, &o) == nil && o.Head {
+		reply = s.replyHead(ctx)
+	} else if o.Device != "" {
 		if name, err := identity.ParseName(o.Device); err == nil {
 			reply = s.executeOrder(ctx, name, o)
 		}
 	}
 	b, err := json.Marshal(reply)
-	if err != nil { // cannot happen: it is one string
+	if err != nil { // cannot happen: it is strings and numbers
 		return nil
 	}
 	return b
@@ -125,6 +137,25 @@ func (s *Server) executeOrder(ctx context.Context, device identity.Name, o order
 		s.flushMeasurements(ctx, device)
 	}
 	return orderReply{}
+}
+
+// replyHead tells where the audit of this node ends, signed.
+func (s *Server) replyHead(ctx context.Context) orderReply {
+	var heads []api.AuditHead
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		heads, err = tx.AuditHeads()
+		return err
+	})
+	for _, h := range heads {
+		if h.Node != s.cluster.node || err != nil {
+			continue
+		}
+		if h, err = s.signHead(h); err == nil {
+			return orderReply{Head: &h}
+		}
+	}
+	s.logFailure("audit head not signed", err)
+	return orderReply{Reason: transport.Internal}
 }
 
 // flushMeasurements writes what a Runtime has measured, so that other nodes can read it.

@@ -110,6 +110,7 @@ type AuditFilter struct {
 	Domains []string // nil: of every domain
 	Object  string   // name URI
 	Actor   string   // name URI
+	User    string   // name URI: who did it, or to whom it was done
 	Since   time.Time
 	Before  AuditPlace // records older than this place; the zero place: the newest
 	Limit   int        // 1 or more
@@ -138,6 +139,15 @@ func (t *Tx) Audit(f AuditFilter) ([]Record, error) {
 		}
 		add(name+" IN (?"+strings.Repeat(",?", len(values)-1)+")", values...)
 	}
+	switch {
+	case f.User != "" && f.Object != "":
+		f.Actor, f.User = f.User, ""
+	case f.User != "":
+		did, had := f, f
+		did.User, did.Actor = "", f.User
+		had.User, had.Object = "", f.User
+		return t.auditOf(f.Limit, did, had)
+	}
 	if f.Object != "" {
 		column("object", f.Object)
 	}
@@ -145,7 +155,13 @@ func (t *Tx) Audit(f AuditFilter) ([]Record, error) {
 		column("actor", f.Actor)
 	}
 	if len(f.Domains) > 1 && len(where) == 0 {
-		return t.auditOfEach(f)
+		var each []AuditFilter
+		for _, domain := range slices.Compact(slices.Sorted(slices.Values(f.Domains))) {
+			one := f
+			one.Domains = []string{domain}
+			each = append(each, one)
+		}
+		return t.auditOf(f.Limit, each...)
 	}
 	if len(f.Domains) > 0 {
 		var values []any
@@ -178,12 +194,11 @@ func (t *Tx) Audit(f AuditFilter) ([]Record, error) {
 	return list, err
 }
 
-// auditOfEach takes the newest records of each of several domains: an index has them in order of one domain alone.
-func (t *Tx) auditOfEach(f AuditFilter) (all []Record, err error) {
-	for _, domain := range slices.Compact(slices.Sorted(slices.Values(f.Domains))) {
-		one := f
-		one.Domains = []string{domain}
-		list, err := t.Audit(one)
+// auditOf takes the newest records that any of several filters selects, each once: an index has in order what one value
+// selects alone.
+func (t *Tx) auditOf(limit int, filters ...AuditFilter) (all []Record, err error) {
+	for _, f := range filters {
+		list, err := t.Audit(f)
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +207,8 @@ func (t *Tx) auditOfEach(f AuditFilter) (all []Record, err error) {
 	slices.SortFunc(all, func(a, b Record) int {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Seq, b.Seq))
 	})
-	return all[max(0, len(all)-f.Limit):], nil
+	all = slices.CompactFunc(all, func(a, b Record) bool { return a.Node == b.Node && a.Seq == b.Seq })
+	return all[max(0, len(all)-limit):], nil
 }
 
 // AuditChain returns the records of a node that follow one, in the order of the chain. Damaged ones are among them, as

@@ -35,6 +35,11 @@ const (
 	ParamState = "state"
 	ParamQuery = "query"
 	ParamNode  = "node" // of an audit chain
+	// Audit records can be chosen by the device that they are about, by the user who did it or to whom it was done, and by
+	// the time (RFC 3339) from which on they are wanted.
+	ParamDevice = "device"
+	ParamUser   = "user"
+	ParamSince  = "since"
 	// ParamReason says why a session is ended: DELETE /sessions/{session}.
 	ParamReason = "reason"
 )
@@ -275,6 +280,9 @@ type Record struct {
 type Records struct {
 	Records []Record `json:"records"`
 	Next    string   `json:"next"` // the cursor of older records; empty: that was all
+	// Statements are what the owner has stated of the devices of these records, in any order: their names, and the keys by
+	// which reports are judged.
+	Statements []string `json:"statements,omitempty"`
 }
 
 // Sum returns the hash that belongs into the record: SHA-256 over its JSON without `hash`, in hex (access §7).
@@ -296,6 +304,8 @@ type AuditHead struct {
 	BeginsSeq   int64  `json:"begins_seq"` // of the last record that was removed for its age, or to make room; 0: none was
 	BeginsHash  string `json:"begins_hash"`
 	BeginsProof []byte `json:"begins_proof"` // the audit head (identity §14) that the node signed when it removed them
+	// Proof is the audit head of the last record, which the server that answers has signed; of another node it is empty.
+	Proof []byte `json:"proof"`
 }
 
 // AuditHeads is every node's: GET /audit/heads.
