@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"hawser/identity"
@@ -101,7 +103,8 @@ type auditExtent struct {
 	last    int64      // seq of the newest record; 0: there is none
 	oldest  time.Time  // of the first record that is there
 	newest  time.Time
-	average int64 // bytes of a record
+	average int64  // bytes of a record
+	most    string // whom most of the bytes are about that can be thinned; empty: nobody has so many
 }
 
 // small reports whether all of it is less than what goes at once. How large its records are is not known then.
@@ -134,7 +137,8 @@ func (t *Tx) auditExtent(node string) (e auditExtent, err error) {
 	if e.small() {
 		return e, nil // whoever asks each hour need not read hundreds of records for that
 	}
-	var read int64
+	var read, all int64
+	about := make(map[string]int64)
 	for i := range int64(sampleSpots) {
 		after := e.begins.Seq + max(0, e.records()-sampledEach)*i/(sampleSpots-1)
 		list, err := t.soundAudit(node, after, sampledEach)
@@ -148,10 +152,62 @@ func (t *Tx) auditExtent(node string) (e auditExtent, err error) {
 			read++
 			e.average += recordBytes(r)
 			e.newest = r.Time
+			if slices.Contains(canBeThinned(), r.Action) {
+				about[r.Object] += recordBytes(r)
+			}
 		}
 	}
-	e.average = max(1, e.average/max(1, read))
+	all, e.average = e.average, max(1, e.average/max(1, read))
+	for who, bytes := range about {
+		if bytes >= all/thinShare && (e.most == "" || bytes > about[e.most] || bytes == about[e.most] && who < e.most) {
+			e.most = who
+		}
+	}
 	return e, nil
+}
+
+const (
+	thinShare  = 4 // whom a quarter of the audit is about has written most of it
+	thinAtOnce = 500
+
+	// thinned is the domain of a record that has lost its content. No domain is called so, and nobody reads of it.
+	thinned    = "-"
+	actionThin = "audit-thin"
+)
+
+// canBeThinned lists the actions that a device or a user causes as often as he likes (access §1.6). What an admin has done
+// stays as long as the rest.
+func canBeThinned() []string {
+	return []string{"online", "offline", "renew", "enroll-refused", "user-renew", "session-open", "session-move", "session-end", "session-refused", "session-report"}
+}
+
+// isThinned tells whether only the place of a record in its chain is left.
+func (r *Record) isThinned() bool { return r.Domain == thinned }
+
+// thinAudit takes the content from the oldest records about whom most of the audit is, when there is no room, and reports how
+// many it were: so those of others need not go for them. Their hashes stay, and the chain with them. The newest block stays as it is.
+func (t *Tx) thinAudit(node string, r Retention, now time.Time) (n int, err error) {
+	e, err := t.auditExtent(node)
+	if err != nil || e.most == "" || e.bytes() < r.Bytes {
+		return 0, err
+	}
+	args := []any{e.most, node, e.last - auditBucket}
+	for _, action := range canBeThinned() {
+		args = append(args, action)
+	}
+	tail := " WHERE object=? AND node||''=? AND seq<=? AND action||'' IN (?" + strings.Repeat(",?", len(canBeThinned())-1) + ") ORDER BY at, node, seq LIMIT ?"
+	old, err := rows(t, Record{}, tail, append(args, thinAtOnce), nil)
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	for i := range old {
+		was := &old[i]
+		if err := t.Put(&Record{Node: was.Node, Seq: was.Seq, Time: was.Time, Domain: thinned, Object: thinned, Prev: was.Prev, Hash: was.Hash}); err != nil {
+			return 0, err
+		}
+	}
+	return len(old), t.Append(Record{Time: now, Actor: identity.AccessName(node).String(), Action: actionThin, Result: "ok",
+		Detail: fmt.Sprintf("%d records about %s lost their content, up to record %d", len(old), e.most, old[len(old)-1].Seq)})
 }
 
 // soundAudit is AuditChain without damaged records: what stands in them must not make others go.
@@ -211,6 +267,15 @@ func (r Retention) mustGo(e auditExtent, seq int64, at, now time.Time, aged int)
 // of the checkpoint; nil: it has none. Each step is a transaction of its own: operations that wait get their turn in
 // between.
 func (s *Store) PruneAudit(ctx context.Context, now time.Time, sign func(Checkpoint) ([]byte, error)) (cut Checkpoint, err error) {
+	for thin := 1; thin > 0; {
+		err := s.UpdateAlways(ctx, func(t *Tx) (err error) {
+			thin, err = t.thinAudit(s.node, s.audit, now)
+			return err
+		})
+		if err != nil {
+			return cut, fmt.Errorf("thin audit records: %w", err)
+		}
+	}
 	for aged := 0; ; {
 		var c Checkpoint
 		var more bool

@@ -265,3 +265,82 @@ func TestDamagedCheckpointDoesNotEndTheRemoval(t *testing.T) {
 		}
 	}
 }
+
+// When there is no room, one device that has written nearly all loses what its own old records say, and nobody else anything: not
+// others, and not what an admin did to it. The chain stays whole.
+func TestWhoWroteMostLosesHisOwnRecordsFirst(t *testing.T) {
+	t.Attr("id", "T-evidence")
+	onEach(t, func(t *testing.T, r *rig) {
+		o := r.options(t, "a1")
+		s := open(t, o)
+		t.Cleanup(func() { end(t, s) })
+		const noisy, quiet = "hawser://default/device/11", "hawser://default/device/22"
+		now := time.Now()
+		n := 0
+		write := func(count int) {
+			for range count / 500 {
+				update(t, s, func(tx *Tx) (err error) {
+					for i := range 500 {
+						r := Record{Time: now.Add(time.Duration(n) * time.Millisecond), Domain: "default", Action: "session-report", Object: noisy, Result: "ok",
+							Report: strings.Repeat("x", 2000)}
+						switch i {
+						case 7:
+							r = Record{Time: r.Time, Domain: "default", Action: "session-open", Object: quiet, Result: "ok"}
+						case 8:
+							r.Action, r.Report = "device-code", ""
+						}
+						if n++; err == nil {
+							err = tx.Append(r)
+						}
+					}
+					return err
+				})
+			}
+		}
+		write(auditBucket + 1000)
+		var full int64
+		view(t, s, func(tx *Tx) error {
+			e, err := tx.auditExtent("a1")
+			full = e.bytes()
+			return err
+		})
+		s.audit.Bytes = full - 1
+		cut, err := s.PruneAudit(t.Context(), now, nil)
+		if err != nil || cut.Seq != 0 {
+			t.Fatalf("%+v, %v", cut, err)
+		}
+		count := func(f AuditFilter) (found int, withReport int) {
+			f.Limit = 100_000
+			view(t, s, func(tx *Tx) error {
+				list, err := tx.Audit(f)
+				for _, r := range list {
+					if found++; r.Report != "" {
+						withReport++
+					}
+				}
+				return err
+			})
+			return found, withReport
+		}
+		if found, _ := count(AuditFilter{Object: quiet}); found != n/500 {
+			t.Errorf("%d records of others are left of %d", found, n/500)
+		}
+		if found, with := count(AuditFilter{Object: noisy}); found-with != n/500 || with >= n-2*n/500 || with < auditBucket/2 {
+			t.Errorf("%d records about the noisy one are left, %d with their report, of %d", found, with, n)
+		}
+		view(t, s, func(tx *Tx) error {
+			list, err := tx.AuditChain("a1", 0, 100_000)
+			if err != nil || int64(len(list)) != list[len(list)-1].Seq || list[len(list)-1].Action != actionThin {
+				t.Errorf("%d records in the chain, the last %+v, %v", len(list), list[len(list)-1], err)
+			}
+			return VerifyAudit(list)
+		})
+		healthy(t, s)
+		// When that is not enough the oldest of all go, as ever.
+		s.audit.Bytes = 100_000
+		if cut, err = s.PruneAudit(t.Context(), now, nil); err != nil || cut.Seq != auditBucket-1 {
+			t.Errorf("%+v, %v", cut, err)
+		}
+		healthy(t, s)
+	})
+}
