@@ -55,11 +55,13 @@ func (v Verifier) signer(s Signed, pool []Signed, now time.Time) (InviteStatemen
 				}
 			}
 		case KeyStatement:
-			if k.User == "" || k.Serial == 0 || !s.SignedBy(k.Key) {
+			own := v.ownInvite(s, k)
+			// A signature last: it is the dearest of all, and there are as many keys as users.
+			if k.User == "" || k.Serial == 0 || !own && !statesAdmin(pool, k.User) || !s.SignedBy(k.Key) {
 				continue
 			}
 			switch {
-			case v.ownInvite(s, k):
+			case own:
 				refusal = v.Keep(by, pool, now)
 			case v.ofAdmin(s, pool, now):
 				continue
@@ -78,6 +80,14 @@ func (v Verifier) signer(s Signed, pool []Signed, now time.Time) (InviteStatemen
 func (v Verifier) ownInvite(s Signed, key KeyStatement) bool {
 	invite, ok := s.Statement.(InviteStatement)
 	return ok && invite.User == key.User && key.Domain == v.Domain
+}
+
+// statesAdmin tells whether somebody, whoever it is, says of a user that he is an admin.
+func statesAdmin(pool []Signed, of string) bool {
+	return slices.ContainsFunc(pool, func(u Signed) bool {
+		user, ok := u.Statement.(UserStatement)
+		return ok && user.User == of && user.Role == RoleAdmin
+	})
 }
 
 // ofAdmin tells whether a key or an invite is one of an admin, which no admin states. One whose statement has ended is an

@@ -26,9 +26,6 @@ const (
 	maxInvites     = 64
 )
 
-// maxAhead is how far a list may be from the future: clocks of PCs are not those of servers.
-const maxAhead = 24 * time.Hour
-
 // roomFor refuses one statement too many about a subject, of which there are these.
 func roomFor(row *store.Statement, of []store.Statement) error {
 	keys, invites := 0, 0
@@ -64,192 +61,6 @@ type kept struct {
 }
 
 func (k kept) empty() bool { return !k.people && len(k.devices) == 0 }
-
-// keep writes what is new of statements, all of it or nothing. It is a mailbox, but takes no rubbish: what no end would
-// believe is refused. may says whether the caller may bring one; nil: any.
-func (s *Server) keep(tx *store.Tx, o *owner, texts []string, may func(identity.Signed) error) (k kept, err error) {
-	if o.Key.IsZero() {
-		return k, refuse(transport.NotStated, "the domain has no key yet: its founder has to log in")
-	}
-	var list []identity.Signed
-	for i, text := range texts {
-		one, err := identity.ParseStatement(text)
-		if err != nil {
-			return k, refuseStatement(i, err)
-		}
-		list = append(list, one)
-	}
-	pool := append(slices.Clone(o.people), list...)
-	for _, uid := range devicesOf(list) {
-		rows, err := tx.StatementsOf(o.Domain, store.DeviceSubject(uid))
-		if err != nil {
-			return k, err
-		}
-		pool = append(pool, parseAll(rows)...)
-	}
-	v := o.verifier()
-	for i, one := range list {
-		row := rowOf(o.Domain, one, pool, s.now())
-		err := tx.Get(&store.Statement{Domain: row.Domain, ID: row.ID})
-		if err == nil {
-			continue // as it is
-		} else if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrDamaged) {
-			return k, err
-		}
-		if may != nil {
-			if err := may(one); err != nil {
-				return k, err
-			}
-		}
-		if err := s.keepOne(tx, &v, row, one, pool); err != nil {
-			return k, refuseStatement(i, err)
-		}
-		k.note(one, row)
-	}
-	return k, nil
-}
-
-// keepOne writes one statement. v gets what a list adds.
-func (s *Server) keepOne(tx *store.Tx, v *identity.Verifier, row *store.Statement, one identity.Signed, pool []identity.Signed) error {
-	if _, ok := one.Statement.(identity.DomainStatement); ok {
-		return keepChange(tx, v, row, one)
-	}
-	now := identity.StatementTime(s.now(), v.Lists, time.Time{}, time.Time{})
-	if err := v.Keep(one, pool, now); err != nil {
-		return err
-	}
-	if list, ok := one.Statement.(identity.ListStatement); ok {
-		// Statements of whoever believed it would have ended (identity §16.4): all of them, for a thief or a wrong clock.
-		if time.Unix(list.Iat, 0).After(s.now().Add(maxAhead)) {
-			return refuse(transport.ClockWrong, "the list is from the future: set the clock of that computer")
-		}
-		return keepList(tx, v, row, one, pool, now)
-	}
-	of, err := tx.StatementsOf(row.Domain, row.Subject)
-	if err == nil {
-		err = roomFor(row, of)
-	}
-	if err != nil {
-		return err
-	}
-	if device, ok := one.Statement.(identity.DeviceStatement); ok {
-		if err := moveDevice(tx, device, of); err != nil {
-			return err
-		}
-	}
-	return tx.Put(row)
-}
-
-// keepList takes a list that is newer than all, so that two admins who sign at once do not pass each other by: the second
-// gets the first one's, and signs again. One of the domain key need only be newer than those of that key; then the others
-// are worth nothing (identity §16.1). Lists of an admin who is struck do not count here: he may have used up the serials.
-// Older lists go that say nothing more.
-func keepList(tx *store.Tx, v *identity.Verifier, row *store.Statement, one identity.Signed, pool []identity.Signed, now time.Time) error {
-	list := one.Statement.(identity.ListStatement)
-	byDomain := one.SignedBy(v.Key)
-	if !byDomain && list.Serial <= v.Lists.NewestBeside(v.Key, append(v.Lists.Entries(), list.Entries...)) {
-		return refuse(transport.Stale, "there is a newer list: take it, and sign again")
-	}
-	next, err := v.Lists.Add(one, pool, v.Pinned, identity.Holder{}, now)
-	if err != nil {
-		return err
-	}
-	v.Lists = next
-	old, err := tx.StatementsOf(row.Domain, "")
-	if err != nil {
-		return err
-	}
-	for i := range old {
-		was, err := identity.ParseStatement(old[i].JWS)
-		if err != nil {
-			continue
-		}
-		before, ok := was.Statement.(identity.ListStatement)
-		if !ok {
-			continue
-		}
-		if byDomain && before.Serial < list.Serial || sameSigner(was, one, pool) && saysAll(list, before, now) {
-			if err := tx.Delete(&old[i]); err != nil {
-				return err
-			}
-		}
-	}
-	return tx.Put(row)
-}
-
-// keepChange follows the domain key to the one that it has named. What the old key signed is worth nothing from here on.
-func keepChange(tx *store.Tx, v *identity.Verifier, row *store.Statement, one identity.Signed) error {
-	key, err := identity.Successor(one, v.Domain, v.Key)
-	if err != nil {
-		return err
-	}
-	d := store.Domain{Name: v.Domain}
-	if err := tx.Get(&d); err != nil {
-		return err
-	}
-	d.Key, v.Key = key, key
-	return errors.Join(tx.Put(&d), tx.Put(row))
-}
-
-func sameSigner(a, b identity.Signed, pool []identity.Signed) bool {
-	return slices.ContainsFunc(pool, func(s identity.Signed) bool {
-		key, ok := s.Statement.(identity.KeyStatement)
-		return ok && a.SignedBy(key.Key) && b.SignedBy(key.Key)
-	})
-}
-
-// saysAll tells whether a list has all that an older one says and that is not over.
-func saysAll(list, before identity.ListStatement, now time.Time) bool {
-	return !slices.ContainsFunc(before.Entries, func(e identity.Entry) bool {
-		return (e.Until == 0 || e.Until > now.Unix()) && !slices.Contains(list.Entries, e)
-	})
-}
-
-// moveDevice gives the row of a device the name and folder of its newest statement. of is what was stated of it before.
-func moveDevice(tx *store.Tx, stated identity.DeviceStatement, of []store.Statement) error {
-	for _, s := range parseAll(of) {
-		if d, ok := s.Statement.(identity.DeviceStatement); ok && d.Serial > stated.Serial {
-			return nil
-		}
-	}
-	m := store.Member{Kind: identity.KindDevice, ID: stated.UID.String()}
-	switch err := tx.Get(&m); {
-	case errors.Is(err, store.ErrNotFound): // it is made with this statement
-		return nil
-	case err != nil:
-		return err
-	case m.Domain != stated.Domain:
-		return refuse(transport.CodeTaken, "the UID is another domain's")
-	}
-	if stated.Released { // its name is free for another one: no device is called by a UID
-		stated.Name, stated.Folder = m.ID, ""
-	}
-	if m.Name == stated.Name && m.Folder == stated.Folder {
-		return nil
-	}
-	if !stated.Released {
-		if err := nameIsFree(tx, stated); err != nil {
-			return err
-		}
-	}
-	m.Name, m.Folder = stated.Name, stated.Folder
-	return tx.Put(&m)
-}
-
-// nameIsFree refuses the name of another device. That of a revoked one is free for its replacement.
-func nameIsFree(tx *store.Tx, stated identity.DeviceStatement) error {
-	if _, err := identity.ParseUID(stated.Name); err == nil {
-		return refuse(api.BadRequest, "name: it would be taken for a UID")
-	}
-	other, err := tx.DeviceByName(stated.Domain, stated.Name)
-	switch {
-	case err == nil && other.ID == stated.UID.String(), errors.Is(err, store.ErrNotFound):
-		return nil
-	case err == nil && other.Revoked.IsZero(), errors.Is(err, store.ErrDamaged):
-		return refuse(api.NameTaken, "another device has this name")
-	}
-	return err
-}
 
 // rowOf is a statement as it is stored.
 func rowOf(domain string, s identity.Signed, pool []identity.Signed, now time.Time) *store.Statement {
@@ -348,6 +159,9 @@ func (s *Server) postStatements(r request) (int, any, error) {
 	}
 	if body.Next != "" {
 		return 0, nil, refuse(api.BadRequest, "next is of answers")
+	}
+	if err := s.judgeFirst(r.Context(), r.caller.domain(), body.Statements, mayBring(r.caller)); err != nil {
+		return 0, nil, err
 	}
 	err := s.changeOwner(r.Context(), r.caller.domain(), func(tx *store.Tx, o *owner) (kept, error) {
 		k, err := s.keep(tx, o, body.Statements, mayBring(r.caller))
