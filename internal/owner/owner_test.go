@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -469,5 +470,36 @@ func TestOnlyTheOwnersWordReleases(t *testing.T) {
 	}
 	if g.Released(append(admin, sign(stated(uid, next, true), ada)), time.Now()) {
 		t.Error("a listed admin lets it go")
+	}
+}
+
+// The longest list that there can be is kept for others with what proves its signer, and a line carries both (session §6),
+// with the chain of who tells it.
+func TestTheLongestListIsTold(t *testing.T) {
+	g, ada := newGateway(t), identitytest.NewKey()
+	list := identity.ListStatement{Domain: "plant", Serial: g.owner.Serial(), Iat: time.Now().Unix() - 1}
+	var longest identity.Signed
+	for {
+		list.Entries = identity.SortEntries(append(list.Entries, identity.Entry{All: list.Serial, Until: list.Iat + 1000,
+			Subject: identity.Subject{User: fmt.Sprintf("user-%d", len(list.Entries))}}))
+		signed, err := identity.Sign(list, ada)
+		if err != nil {
+			break
+		}
+		longest = signed
+	}
+	signers := g.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())
+	if !g.take(append(signers, longest.JWS)...) {
+		t.Fatal("it is not taken")
+	}
+	g.reopen()
+	news := g.News(identity.SPKI{}, 0, 0)
+	for _, jws := range append(append(signers, longest.JWS), g.Chain()...) {
+		if !slices.Contains(news, jws) {
+			t.Errorf("it does not tell %.80s", jws)
+		}
+	}
+	if size(news) > 95<<10 {
+		t.Errorf("%d bytes, more than a line carries", size(news))
 	}
 }

@@ -182,7 +182,7 @@ func (r request) read(into any) error {
 		err = errors.New("more than one value")
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refuse(api.TooLarge, "the body is over 64 KiB")
+		return refuse(api.TooLarge, "the body is over 96 KiB")
 	}
 	return refuse(api.BadRequest, "body: "+err.Error())
 }

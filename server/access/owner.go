@@ -238,8 +238,8 @@ func (o *owner) newest(user string, clock time.Time) (newest identity.UserStatem
 	return newest, ok
 }
 
-// maxNews is how many bytes of statements go into one frame (wire §9.4), with room for what is around them.
-const maxNews = 63 << 10
+// maxNews is how many bytes of statements go into one frame (wire §4.9), with room for what is around them.
+const maxNews = 95 << 10
 
 // news are lists that are wanted, newest first, with the statements about their signers, as far as they have room.
 func (o *owner) news(room int, wanted func(ownerList) bool) (texts []string, ids []store.Hash) {

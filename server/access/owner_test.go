@@ -467,3 +467,51 @@ func TestDomainsAreFoundedApart(t *testing.T) {
 		}
 	})
 }
+
+// The longest list that there can be comes to the server and to every gateway, with what proves its signer.
+func TestTheLongestListReachesEveryDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		o, ada := s.owner("plant"), identitytest.NewKey()
+		signers := o.UserChain("ada", identity.RoleAdmin, nil, ada.Public())
+		list := identity.ListStatement{Domain: "plant", Serial: o.Serial() + 1, Iat: time.Now().Unix()}
+		var longest identity.Signed
+		for { // as many as fit
+			list.Entries = identity.SortEntries(append(list.Entries, identity.Entry{Subject: identity.Subject{User: fmt.Sprintf("user-%d", len(list.Entries))},
+				All: list.Serial, Until: list.Iat + 1000}))
+			signed, err := identity.Sign(list, ada)
+			if err != nil {
+				break
+			}
+			longest = signed
+		}
+		if len(longest.JWS) < 64<<10-200 {
+			t.Fatalf("it has %d bytes", len(longest.JWS))
+		}
+		told := append([]string{longest.JWS}, signers[1], signers[0])
+		if status := s.call(s.admin, "POST", "/api/v1/statements", api.Statements{Statements: told}, nil); status != 204 {
+			t.Fatalf("%d", status)
+		}
+		var got wire.Statements
+		if s.runtime.read(wire.TypeStatements, &got); !slices.Equal(got.Statements, told) {
+			t.Errorf("to whom is attached: %d statements", len(got.Statements))
+		}
+		// To one that knows nothing, not even itself: in a frame behind that.
+		again := s.control(s.device, s.device.hello("02"))
+		if again.read(wire.TypeStatements, &got); len(got.Statements) == 0 {
+			t.Error("nothing about itself")
+		}
+		for !slices.Contains(got.Statements, longest.JWS) {
+			again.read(wire.TypeStatements, &got)
+		}
+		if i := slices.Index(got.Statements, longest.JWS); !slices.Equal(got.Statements[i:], told) {
+			t.Errorf("after welcome: %d statements", len(got.Statements))
+		}
+		again.Close()
+		var all api.Statements
+		if s.call(s.admin, "GET", "/api/v1/statements", nil, &all); !slices.Contains(all.Statements, longest.JWS) {
+			t.Error("an admin does not get it")
+		}
+	})
+}

@@ -102,7 +102,7 @@ func (l *link) tell(o *owner, about []string) {
 	}
 	// A device that knows of a greater serial than there is may have it from a thief, whose end is in one of these.
 	ahead := l.hello.List > o.union.NewestBeside(o.Key, o.union.Entries())
-	texts, ids := o.news(maxNews-sizeOf(about), func(list ownerList) bool {
+	texts, ids := o.news(maxNews, func(list ownerList) bool {
 		return !l.told[list.id] && (ahead || list.serial > l.hello.List || list.at.After(l.since))
 	})
 	if l.told == nil {
@@ -112,6 +112,10 @@ func (l *link) tell(o *owner, about []string) {
 		l.told[id] = true
 	}
 	l.mu.Unlock()
+	if sizeOf(about)+sizeOf(texts) > maxNews { // a long list has a frame to itself
+		l.send(encode(wire.TypeStatements, wire.Statements{Statements: about, DomainReset: reset}))
+		about, reset = nil, nil
+	}
 	if texts = append(about, texts...); len(texts) > 0 || reset != nil {
 		l.send(encode(wire.TypeStatements, wire.Statements{Statements: texts, DomainReset: reset}))
 	}

@@ -22,7 +22,7 @@ const Prefix = "/api/v1"
 
 // Limits of access §6.
 const (
-	MaxBodyBytes = 64 << 10 // of a request
+	MaxBodyBytes = 96 << 10 // of a request: the longest list, and beside it the statements about its signer
 	DefaultLimit = 100      // entries in one answer, when the request has no `limit`
 	MaxLimit     = 1000     // the most that a request may ask for
 )

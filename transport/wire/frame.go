@@ -85,8 +85,10 @@ func limit(t Type) (bytes int, ok bool) {
 		return 16 * KiB, true
 	case TypeData:
 		return DataBytes, true
-	case TypeIdentity, TypeWelcome, TypePool, TypeRevoked, TypeStatements:
+	case TypeIdentity, TypeWelcome, TypePool, TypeRevoked:
 		return 64 * KiB, true
+	case TypeStatements: // the longest list, and beside it the statements about its signer
+		return 96 * KiB, true
 	}
 	return 0, false
 }
