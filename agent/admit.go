@@ -137,8 +137,8 @@ func cannotStore() error {
 		Text: "the gateway cannot store what its owner states, and lets nobody in without: its status says why"}
 }
 
-// judge tells what the owner says now of the peer of a session, by this chain. The error is a *wire.Refusal. It writes to the medium, so
-// that no lock is held.
+// judge tells what the owner says now of the peer of a session, by this chain. The error is a *wire.Refusal. It writes to
+// the medium, so that no lock is held.
 func (s *sessions) judge(r *running, chain []string) (identity.Verdict, error) {
 	refuse := func(reason transport.Reason, format string, args ...any) (identity.Verdict, error) {
 		return identity.Verdict{}, &wire.Refusal{Reason: reason, Text: byOwner + fmt.Sprintf(format, args...)}

@@ -187,9 +187,9 @@ func (a *Agent) trace(t transport.Attempt) {
 }
 
 // Run runs the state machine until ctx ends; then it ends all sessions, waits for every goroutine that it started and
-// returns nil. The only error is that another agent has the state directory or the status socket, before anything else was
-// started. The order of the end: the state machine says goodbye first, then the sessions end, then what only serves them; the watchdog is
-// disarmed last, so that an end that hangs resets the machine.
+// returns nil. The only error is that another agent has the state directory or the status socket, before anything else
+// was started. The order of the end: the state machine says goodbye first, then the sessions end, then what only serves
+// them; the watchdog is disarmed last, so that an end that hangs resets the machine.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

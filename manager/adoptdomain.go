@@ -27,9 +27,9 @@ type Adoption struct {
 	Sign    bool               // false: only say what it would be
 }
 
-// AdoptDomain states again, with the present domain key, whom an earlier one had stated, itself or by its admins, and no list
-// has struck: after a domain reset nobody else can. This user himself is left out: he has stated himself, and the keys of his lost
-// computers are not to come back.
+// AdoptDomain states again, with the present domain key, whom an earlier one had stated, itself or by its admins, and no
+// list has struck: after a domain reset nobody else can. This user himself is left out: he has stated himself, and the
+// keys of his lost computers are not to come back.
 func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error) {
 	const op = "adopt domain"
 	pinned := a.state.owner.Pinned()

@@ -56,8 +56,8 @@ func leads(key identity.PublicKey, pinned identity.Pinned, texts []string) bool 
 	return false
 }
 
-// meetWhenNotStated is for the moment in which the server says that this user is not stated: the domain may have another key, and the user
-// hears of that in no other way.
+// meetWhenNotStated is for the moment in which the server says that this user is not stated: the domain may have another
+// key, and the user hears of that in no other way.
 func (a *Account) meetWhenNotStated(ctx context.Context, failed error) {
 	if _, ok := errors.AsType[*problem](failed); !ok || transport.ReasonOf(failed) != transport.NotStated {
 		return

@@ -121,9 +121,9 @@ func (a *Account) Users(ctx context.Context) ([]api.User, error) {
 }
 
 // RevokeUser shuts a user out: by a list that every gateway learns, and in the registry. His sessions end at once where the
-// list arrives. He comes back only by a new statement and a new key. keep: what he has stated as an
-// admin is stated again first, so that nobody is lost with him (identity §15.6). Without it that falls with him: whoever has
-// stolen his key may have stated somebody, too.
+// list arrives. He comes back only by a new statement and a new key. keep: what he has stated as an admin is stated again
+// first, so that nobody is lost with him (identity §15.6). Without it that falls with him: whoever has stolen his key may have
+// stated somebody, too.
 func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error {
 	path, err := userPath(name)
 	if err != nil {

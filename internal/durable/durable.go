@@ -156,9 +156,10 @@ func changeDir(path string, change func() error) error {
 }
 
 // OpenDir makes path ready for private files: it creates what is missing with mode 0700, and refuses with ErrExposed a
-// directory that group or others may enter, or that belongs to another person. On Windows, where every user may look into a new directory of %ProgramData%,
-// it instead closes the directory to all but its owner, Administrators and SYSTEM, and refuses one whose owner is another
-// user. It touches no file in it, so a command may open the directory of a running service.
+// directory that group or others may enter, or that belongs to another person. On Windows, where every user may look into
+// a new directory of %ProgramData%, it instead closes the directory to all but its owner, Administrators and SYSTEM, and
+// refuses one whose owner is another user. It touches no file in it, so a command may open the directory of a running
+// service.
 func OpenDir(path string) error {
 	if err := makeDir(path); err != nil {
 		return fmt.Errorf("open directory %s: %w", path, err)

@@ -70,8 +70,9 @@ func (n *Network) SetLatency(d time.Duration) {
 	n.latency = d
 }
 
-// Firewall asks verdict about every TCP connection that is being opened to another host; nil passes all. It is called with the network
-// locked and must not call back. Datagrams do not pass it: a UDP port without a listener is silent anyway.
+// Firewall asks verdict about every TCP connection that is being opened to another host; nil passes all. It is called
+// with the network locked and must not call back. Datagrams do not pass it: a UDP port without a listener is silent
+// anyway.
 func (n *Network) Firewall(verdict func(from netip.Addr, to netip.AddrPort) Verdict) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -242,9 +242,10 @@ func (k known) verifier() identity.Verifier {
 	return identity.Verifier{Pinned: k.pinned, Lists: k.lists, Pins: k.pins}
 }
 
-// Take reads statements that somebody has brought, in any order: changes of the domain key by that key itself, lists, with
-// the statements about their signers, and what is new about who keeps this. It reports whether the lists say more than before. What does not count changes nothing, and what
-// does not parse is no error: an honest peer may know of more than this program. The error is that of the medium.
+// Take reads statements that somebody has brought, in any order: changes of the domain key by that key itself, lists,
+// with the statements about their signers, and what is new about who keeps this. It reports whether the lists say more
+// than before. What does not count changes nothing, and what does not parse is no error: an honest peer may know of more
+// than this program. The error is that of the medium.
 func (o *Owner) Take(statements []string, now time.Time) (listed bool, err error) {
 	pool := parse(statements)
 	err = o.update(func(before known) (known, bool) {

@@ -60,9 +60,9 @@ type Check struct {
 	Progress func(Row)
 }
 
-// Run measures everything at once and blocks until all is known, for at most 30 s, or 60 s for a profile or with relays. When that time
-// or ctx ends first, the report holds what is known and its verdict says that something is missing. Of each server it
-// asks a TLS handshake, and closes the connection.
+// Run measures everything at once and blocks until all is known, for at most 30 s, or 60 s for a profile or with relays.
+// When that time or ctx ends first, the report holds what is known and its verdict says that something is missing. Of
+// each server it asks a TLS handshake, and closes the connection.
 func (c *Check) Run(ctx context.Context) Report {
 	r := newRun(c)
 	p := r.plan()

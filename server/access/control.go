@@ -50,8 +50,8 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	return nil // the link has told its peer why
 }
 
-// admit attaches who has said hello, and returns the sessions of an earlier process of a device, and what is stated of it. From cheap to dear:
-// certificate, hello, place, database. Whoever fails early has cost little.
+// admit attaches who has said hello, and returns the sessions of an earlier process of a device, and what is stated of
+// it. From cheap to dear: certificate, hello, place, database. Whoever fails early has cost little.
 func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l *link, before []store.Session, stated []store.Statement, err error) {
 	peer, err := s.authenticate(conn)
 	if err != nil {

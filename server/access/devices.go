@@ -43,7 +43,8 @@ func (s *Server) viewNow(ctx context.Context, m store.Member) (api.Device, error
 	return view(m, a), err
 }
 
-// findDevice reads a device by UID, name, or folder and name. One of another domain, or that the caller does not see, counts as not found.
+// findDevice reads a device by UID, name, or folder and name. One of another domain, or that the caller does not see,
+// counts as not found.
 func (s *Server) findDevice(ctx context.Context, c caller, device string) (m store.Member, err error) {
 	i := strings.LastIndexByte(device, '/')
 	folder, inFolder, device := device[:max(i, 0)], i >= 0, device[i+1:]

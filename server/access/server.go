@@ -39,8 +39,8 @@ const (
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. Everything except FloorResets, DomainResets, ClockSet, Heartbeat, Descriptors, Shared, Bus,
-// Now, Logger and Metrics must be set.
+// Config is what an Access Server is made of. Everything except FloorResets, DomainResets, ClockSet, Heartbeat,
+// Descriptors, Shared, Bus, Now, Logger and Metrics must be set.
 type Config struct {
 	Name     identity.Name // of kind access
 	Hosts    []string      // where clients reach this server; logins are told

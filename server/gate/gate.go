@@ -38,7 +38,8 @@ func (t *turned) add(more turned) {
 	t.cut += more.cut
 }
 
-// New makes a gate that counts in set; nil: nowhere. what is for the log, which may be nil: of which connections it has the places.
+// New makes a gate that counts in set; nil: nowhere. what is for the log, which may be nil: of which connections it has
+// the places.
 func New(what string, l Limits, log *slog.Logger, set *metrics.Set) *Gate {
 	g := &Gate{what: what, log: cmp.Or(log, slog.New(slog.DiscardHandler)), book: newBook(l)}
 	if set != nil {

@@ -148,8 +148,8 @@ func Start(line Line, c Config) *Mux {
 	return m
 }
 
-// Ready blocks until the other end has said that it takes part, at most 10 s for its hello and 15 s more. A Manager's TLS handshake is over before
-// the Runtime has looked at its certificate, so a refusal shows here. The error is that of Err.
+// Ready blocks until the other end has said that it takes part, at most 10 s for its hello and 15 s more. A Manager's TLS
+// handshake is over before the Runtime has looked at its certificate, so a refusal shows here. The error is that of Err.
 func (m *Mux) Ready(ctx context.Context) error {
 	if err := m.await(ctx, m.greeted, readyTimeout); err != nil {
 		return err
