@@ -6,11 +6,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"hawser/transport"
 	"hawser/transport/accesstest"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/mux"
 	"hawser/transport/session"
 	"hawser/transport/wire"
@@ -125,14 +124,5 @@ func (t *Thief) ask(ctx context.Context, addr string, c *accesstest.Client, path
 	if err != nil {
 		return err
 	}
-	response, raw, err := accesstest.Ask(conn, http.MethodPost, api.Prefix+path, body)
-	switch {
-	case err != nil:
-		return err
-	case response.StatusCode >= 300:
-		return fmt.Errorf("%s: %d %s", path, response.StatusCode, raw)
-	case answer == nil:
-		return nil
-	}
-	return json.Unmarshal(raw, answer)
+	return apitest.Post(conn, path, body, answer)
 }

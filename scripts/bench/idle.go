@@ -5,11 +5,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -163,17 +161,7 @@ func (f *fleet) ask(ctx context.Context, c *accesstest.Client, path string, body
 	if err != nil {
 		return err
 	}
-	response, raw, err := accesstest.Ask(conn, http.MethodPost, api.Prefix+path, body)
-	switch {
-	case err != nil:
-		return err
-	case response.StatusCode >= 300:
-		return fmt.Errorf("%s: %d %s", path, response.StatusCode, raw)
-	}
-	if answer == nil {
-		return nil
-	}
-	return json.Unmarshal(raw, answer)
+	return apitest.Post(conn, path, body, answer)
 }
 
 // signIn makes this process the technician.

@@ -2,6 +2,10 @@
 package apitest
 
 import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
 	"sync"
 
 	"hawser/identity"
@@ -10,6 +14,21 @@ import (
 	"hawser/transport/api"
 	"hawser/transport/wire"
 )
+
+// Post makes a request of the API on a connection, closes that, and decodes the answer, unless answer is nil. An answer that is a
+// refusal is an error.
+func Post(conn net.Conn, path string, body, answer any) error {
+	response, raw, err := accesstest.Ask(conn, http.MethodPost, api.Prefix+path, body)
+	switch {
+	case err != nil:
+		return err
+	case response.StatusCode >= 300:
+		return fmt.Errorf("%s: %d %s", path, response.StatusCode, raw)
+	case answer == nil:
+		return nil
+	}
+	return json.Unmarshal(raw, answer)
+}
 
 // Domain is a domain at a real Access Server whose owner is the test. It is safe for concurrent use.
 type Domain struct {
