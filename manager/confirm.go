@@ -26,12 +26,13 @@ func (a *Account) confirm(ctx context.Context, pool statements) (statements, []c
 	var done []confirmed
 	var texts []string
 	var struck []identity.Entry
+	near := pool.near()
 	for _, s := range pool {
 		key, ok := s.Statement.(identity.KeyStatement)
-		if !ok || a.isConfirmed(pool, key) {
+		if !ok || key.Serial != 0 || a.isConfirmed(near[key.Subject], key) {
 			continue
 		}
-		invite, ok := a.waits(pool, s)
+		invite, ok := a.waits(near[key.Subject], s)
 		if !ok {
 			continue
 		}
@@ -46,24 +47,25 @@ func (a *Account) confirm(ctx context.Context, pool statements) (statements, []c
 			c.Replaces = slices.DeleteFunc(a.keysOf(pool, key.UID), func(spki identity.SPKI) bool { return spki == c.SPKI })
 		}
 		if len(c.Replaces) > 0 {
-			struck = append(struck, entriesOf(key.UID, a.codeMade(pool, key.UID, invite), c.Replaces)...)
+			struck = append(struck, entriesOf(key.UID, a.codeMade(near[key.Subject], key.UID, invite), c.Replaces)...)
 		}
-		if key.Serial, err = a.serial(pool, key.Subject); err != nil {
+		if key.Serial, err = a.serial(near[key.Subject], key.Subject); err != nil {
 			return pool, nil, err
 		}
 		stated, err := identity.Sign(key, signer)
 		if err != nil {
 			return pool, nil, err
 		}
+		near[key.Subject] = append(near[key.Subject], stated)
 		pool, texts, done = append(pool, stated), append(texts, stated.JWS), append(done, c)
 	}
 	if len(texts) == 0 {
 		return pool, nil, nil
 	}
 	if struck != nil {
-		err = a.strike(ctx, "confirm keys", p, struck, texts, func(texts []string) error { return a.publish(ctx, texts...) })
+		err = a.strike(ctx, "confirm keys", p, struck, texts, func(texts []string) error { return a.publishAll(ctx, texts) })
 	} else {
-		err = a.publish(ctx, texts...)
+		err = a.publishAll(ctx, texts)
 	}
 	if err != nil && !isFinal(err) {
 		return pool, nil, err
@@ -94,9 +96,6 @@ func (a *Account) publishEach(ctx context.Context, texts []string, all []confirm
 // device, of an admin or the domain key, and no other key came with it.
 func (a *Account) waits(pool statements, s identity.Signed) (invite identity.InviteStatement, ok bool) {
 	key := s.Statement.(identity.KeyStatement)
-	if key.Serial != 0 {
-		return invite, false
-	}
 	peer := identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}
 	chain, err := a.verifier().Assemble(pool, peer, a.statementTime())
 	if err != nil || invitedByUser(chain, key) || len(chain) < 3 {

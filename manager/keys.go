@@ -88,15 +88,17 @@ type deviceKey struct {
 
 // keyStates are the keys of devices that count. One that a list strikes is not there.
 func (a *Account) keyStates(pool statements) map[deviceKey]KeyState {
-	states := make(map[deviceKey]KeyState)
-	for _, s := range pool {
-		key, ok := s.Statement.(identity.KeyStatement)
-		k := deviceKey{key.UID, key.Key.SPKI()}
-		if !ok || key.UID.IsZero() || states[k] == KeyConfirmed || !a.genuine(pool, s) {
-			continue
-		}
-		if states[k] = KeyUnconfirmed; key.Serial != 0 {
-			states[k] = KeyConfirmed
+	states, near := make(map[deviceKey]KeyState), pool.near()
+	for _, state := range []KeyState{KeyConfirmed, KeyUnconfirmed} {
+		for _, s := range pool {
+			key, ok := s.Statement.(identity.KeyStatement)
+			if !ok || key.UID.IsZero() || (key.Serial != 0) != (state == KeyConfirmed) {
+				continue
+			}
+			k := deviceKey{key.UID, key.Key.SPKI()}
+			if states[k] == "" && a.genuine(near[key.Subject], s) {
+				states[k] = state
+			}
 		}
 	}
 	return states

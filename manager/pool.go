@@ -46,6 +46,30 @@ func (a *Account) struck(s identity.Statement) bool {
 	})
 }
 
+// near are the statements that decide what counts about one subject: those about it, and those about whoever is said to be an
+// admin. There may be thousands of devices, and each statement is judged by all of those beside it.
+func (p statements) near() map[identity.Subject]statements {
+	near, admins := make(map[identity.Subject]statements), statements(nil)
+	for _, s := range p {
+		if about, _ := numberOf(s.Statement); about != (identity.Subject{}) {
+			near[about] = append(near[about], s)
+		}
+	}
+	isAdmin := func(s identity.Signed) bool {
+		u, ok := s.Statement.(identity.UserStatement)
+		return ok && u.Role == identity.RoleAdmin
+	}
+	for about, of := range near {
+		if about.User != "" && slices.ContainsFunc(of, isAdmin) {
+			admins = append(admins, of...)
+		}
+	}
+	for about, of := range near {
+		near[about] = append(of, admins...)
+	}
+	return near
+}
+
 // device finds a device by UID, name, or folder and name, in the owner's own words: a server that said which one is meant
 // could let another one be revoked. Of each device the newest statement counts; one that a list strikes is none.
 func (a *Account) device(pool statements, typed string) (identity.DeviceStatement, error) {
@@ -56,9 +80,10 @@ func (a *Account) device(pool statements, typed string) (identity.DeviceStatemen
 			newest[d.UID] = identity.DeviceStatement{}
 		}
 	}
+	near := pool.near()
 	for _, s := range pool {
 		d, ok := s.Statement.(identity.DeviceStatement)
-		if was, candidate := newest[d.UID]; ok && candidate && d.Serial > was.Serial && a.genuine(pool, s) {
+		if was, candidate := newest[d.UID]; ok && candidate && d.Serial > was.Serial && a.genuine(near[identity.Subject{UID: d.UID}], s) {
 			newest[d.UID] = d
 		}
 	}
