@@ -161,7 +161,10 @@ func (f *front) handle(ctx context.Context, conn net.Conn, place *gate.Place) {
 		}
 	}
 	if err == nil {
-		tlsConn, err = f.handshake(ctx, conn, r, hello, until)
+		// As in receive: the stack that a handshake needs is not to stay for as long as the connection.
+		var shaking sync.WaitGroup
+		shaking.Go(func() { tlsConn, err = f.handshake(ctx, conn, r, hello, until) })
+		shaking.Wait()
 	}
 	f.count.handshake(began, r.role, err)
 	defer place.Leave()

@@ -38,12 +38,7 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	})
 	// Its socket is closed then; what was read from it before is not worth a wait.
 	defer context.AfterFunc(ctx, func() { l.closeWith(&wire.Refusal{Reason: transport.LinkLost}) })()
-	err = l.run(s.cfg.Heartbeat,
-		func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) },
-		func() {
-			s.presence.detach(l)
-			s.cluster.markDirty(peer.Name)
-		})
+	err = l.run(s.cfg.Heartbeat, func(f wire.Frame) error { return s.handle(ctx, l, f, leaf) })
 	s.counted.detached.Reason(transport.ReasonOf(err))
 	s.log.Info("offline", "uid", peer.Name.ID, "addr", l.from, "reason", transport.ReasonOf(err))
 	s.auditPresence(actionOffline, l, err, "")
@@ -93,6 +88,10 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 	conn.SetDeadline(time.Time{})
 	noKeepAlive(conn)
 	l = newLink(conn, peer, hello, s.now())
+	l.onEnd = func() {
+		s.presence.detach(l)
+		s.cluster.markDirty(peer.Name)
+	}
 	welcome := wire.Welcome{
 		HeartbeatS: int(s.cfg.Heartbeat / time.Second),
 		RenewAfter: halfLife(peer.Leaf.NotBefore, peer.Leaf.NotAfter),

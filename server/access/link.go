@@ -52,8 +52,9 @@ type message struct {
 }
 
 // link is one control connection. Everybody puts frames into its queue and never waits, so that one slow peer cannot
-// hold up the others; one goroutine, owned by run, writes them. It has no context: it ends by closeWith, whoever calls
-// that, or when its peer is late.
+// hold up the others. A goroutine writes them, for which run waits, and which is there only while there are some: a server
+// has very many links on which nothing is said for minutes. It has no context: it ends by closeWith, whoever calls that, or
+// when its peer is late.
 type link struct {
 	conn  *tls.Conn
 	peer  identity.Peer
@@ -63,10 +64,15 @@ type link struct {
 	since time.Time // by the clock that others see
 	began time.Time // by this machine's
 
-	out     chan message
-	closing chan *wire.Refusal // why it ends: the first reason wins
-	ending  chan struct{}      // closed when it begins to end
-	done    chan struct{}      // closed when it has ended
+	onEnd  func()         // set before the first send
+	writer sync.WaitGroup // the goroutine that writes
+	ending chan struct{}  // closed when it begins to end
+	done   chan struct{}  // closed when it has ended
+
+	queue   sync.Mutex // guards the next three; comes after mu
+	out     []message
+	writing bool          // there is a goroutine that writes
+	why     *wire.Refusal // it ends: the first reason wins
 
 	mu       sync.Mutex // guards the rest
 	acks     map[string]chan orderReply
@@ -91,44 +97,52 @@ func noKeepAlive(conn *tls.Conn) {
 func newLink(conn *tls.Conn, peer identity.Peer, hello wire.Hello, now time.Time) *link {
 	return &link{
 		conn: conn, peer: peer, hello: hello, hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(), began: time.Now(),
-		out: make(chan message, queueFrames), closing: make(chan *wire.Refusal, 1), ending: make(chan struct{}), done: make(chan struct{}),
-		acks: make(map[string]chan orderReply),
+		ending: make(chan struct{}), done: make(chan struct{}), acks: make(map[string]chan orderReply),
 	}
 }
 
 // send queues a frame. A full queue ends the link. To wait here would let one slow device hold up a revocation for all
 // others.
 func (l *link) send(m message) {
-	select {
-	case l.out <- m:
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	switch {
+	case l.why != nil:
+	case len(l.out) == queueFrames:
+		l.closeLocked(&wire.Refusal{Reason: transport.LinkLost, Text: "too slow"})
 	default:
-		l.closeWith(&wire.Refusal{Reason: transport.LinkLost, Text: "too slow"})
+		l.out = append(l.out, m)
+		l.writeLocked()
 	}
 }
 
-// closeWith starts to end the link, with the reason that the peer is told if it still reads. It does not wait. A
-// channel of one and not a mutex: whoever comes second has nothing to add.
+// closeWith starts to end the link, with the reason that the peer is told if it still reads. It does not wait. Whoever comes
+// second has nothing to add.
 func (l *link) closeWith(r *wire.Refusal) {
-	select {
-	case l.closing <- r:
-		// A write that hangs must not keep the reason from being sent.
-		l.conn.SetWriteDeadline(time.Now().Add(endTimeout))
-	default: // it ends already
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	l.closeLocked(r)
+}
+
+func (l *link) closeLocked(r *wire.Refusal) {
+	if l.why != nil {
+		return
+	}
+	l.why = r
+	// A write that hangs must not keep the reason from being sent.
+	l.conn.SetWriteDeadline(time.Now().Add(endTimeout))
+	l.writeLocked()
+}
+
+func (l *link) writeLocked() {
+	if !l.writing {
+		l.writing = true
+		l.writer.Go(l.write)
 	}
 }
 
-// run reads until the link ends, and returns why. Frames other than pings go to handle. onEnd is called as soon as the
-// end is certain, before the reason is sent, which may take endTimeout: until then the device would seem to be online.
-func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, onEnd func()) error {
-	var writer sync.WaitGroup
-	var why *wire.Refusal
-	writer.Go(func() {
-		defer func() { l.closeConn(why) }() // which ends read as well
-		why = l.write()
-		close(l.ending)
-		onEnd()
-		l.sendReason(why)
-	})
+// run reads until the link ends, and returns why. Frames other than pings go to handle.
+func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error) error {
 	err := l.read(heartbeat, handle)
 	switch {
 	// Closed in order is told apart from lost: the audit says which.
@@ -139,9 +153,9 @@ func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error, onEnd
 	default:
 		l.closeWith(refusalOf(err))
 	}
-	writer.Wait()
+	l.writer.Wait() // nothing begins to write any more
 	close(l.done)
-	return why
+	return l.why
 }
 
 // read handles frames until one is late or wrong. Each ping says when the next one comes at the latest (wire §4.6).
@@ -184,26 +198,47 @@ func (l *link) rest(d time.Duration) {
 	}
 }
 
-// write sends queued frames until closeWith was called, and returns its reason. A reason goes before queued frames:
-// they may be what the peer does not read. The select is asked twice, because one with two ready cases takes either.
-func (l *link) write() *wire.Refusal {
+// write sends what is queued, and ends the link when there is a reason for it. That goes before queued frames: they may be
+// what the peer does not read.
+func (l *link) write() {
 	for {
-		select {
-		case r := <-l.closing:
-			return r
-		default:
+		m, why := l.next()
+		switch {
+		case why != nil:
+			l.finish(why)
+			return
+		case m == nil:
+			return
 		}
-		select {
-		case r := <-l.closing:
-			return r
-		case m := <-l.out:
-			l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if err := wire.Write(l.conn, m.frame, m.payload); err != nil {
-				l.closeWith(&wire.Refusal{Reason: transport.LinkLost})
-				return <-l.closing
-			}
+		l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if err := wire.Write(l.conn, m.frame, m.payload); err != nil {
+			l.closeWith(&wire.Refusal{Reason: transport.LinkLost})
 		}
 	}
+}
+
+// next is the next frame to be written, or why the link ends; neither: the goroutine ends.
+func (l *link) next() (m *message, why *wire.Refusal) {
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	switch {
+	case l.why != nil:
+		l.out = nil
+	case len(l.out) == 0:
+		l.out, l.writing = nil, false
+	default:
+		m, l.out = &l.out[0], l.out[1:]
+	}
+	return m, l.why
+}
+
+// finish ends the link, whose end is certain. onEnd comes before the reason is sent, which may take endTimeout: until then
+// the device would seem to be online. The reader ends with the connection.
+func (l *link) finish(why *wire.Refusal) {
+	close(l.ending)
+	l.onEnd()
+	l.sendReason(why)
+	l.closeConn(why)
 }
 
 // sendReason tells the peer why the link ends, if it still reads.

@@ -67,13 +67,15 @@ func TestRevokedDuringHelloDoesNotSlipIn(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		l := newLink(s.runtime.Conn, identity.Peer{Name: identity.RelayName("r7"), SPKI: identity.SPKI{7}}, hello("01"), time.Now())
+		l.onEnd = func() {}
 		s.server.presence.revoke(identity.SPKI{7}, time.Now())
 		s.server.presence.attach(l, wire.Welcome{}, time.Now())
 		if s.server.presence.find(l.peer.Name) != nil {
 			t.Error("attached")
 		}
-		if r := <-l.closing; r.Reason != transport.Revoked {
-			t.Errorf("%v", r)
+		l.writer.Wait()
+		if l.why == nil || l.why.Reason != transport.Revoked {
+			t.Errorf("%v", l.why)
 		}
 	})
 }
