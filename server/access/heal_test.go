@@ -90,6 +90,7 @@ func TestLostSessionIsKnownToEveryNode(t *testing.T) {
 		_, offer := at.session()
 		for epoch := range 2 {
 			p.runtime.write(wire.TypeEndSession, wire.EndSession{Session: offer.Session, Reason: transport.NoPeer})
+			time.Sleep(time.Second) // a hint may be lost: then every node looks (access §9)
 			synctest.Wait()
 			if p.second.server.sessions.next().IsZero() {
 				t.Fatal("the second does not know that it was lost")
