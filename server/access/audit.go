@@ -31,6 +31,8 @@ const (
 	actionUserCode       = "user-code"
 	actionUserRevoke     = "user-revoke"
 	actionDeviceAdd      = "device-add"
+	actionBatchAdd       = "batch-add"
+	actionBatchEnd       = "batch-end"
 	actionDeviceCode     = "device-code"
 	actionRelayRevoke    = "relay-revoke"
 	actionDeviceRevoke   = "device-revoke"

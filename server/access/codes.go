@@ -69,14 +69,14 @@ func (s *Server) tryCode(ctx context.Context, shown credential, use func(*store.
 	if errors.Is(err, errBadCode) && s.store.Health().Granting() == nil {
 		return err
 	}
-	var refused error // bad-code from use: its audit record is committed all the same
+	var refused error // from use: its audit record is committed all the same
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		refused = nil
 		c, err := findCode(tx, shown)
 		if err == nil {
 			err = use(tx, c)
 		}
-		if errors.Is(err, errBadCode) {
+		if errors.Is(err, errBadCode) || errors.Is(err, errUsedUp) {
 			refused = err
 			return nil
 		}
@@ -104,7 +104,7 @@ func findCode(tx *store.Tx, shown credential) (store.Code, error) {
 }
 
 // isOwners tells codes of Managers from those of servers.
-func isOwners(c store.Code) bool { return c.MAC != store.Hash{} }
+func isOwners(c store.Code) bool { return c.MAC != store.Hash{} || c.IsBatch() }
 
 // newCode makes a code for a subject and stores it. Lookup ids are short, so one may be in use already: then it tries
 // another code. Ten tries are ten collisions in a row, which is no chance any more but a fault.
@@ -125,41 +125,13 @@ func newCode(tx *store.Tx, kind identity.Kind, domain, subject string, now time.
 // takeCode keeps an owner's code with its statements, which are about somebody of this kind, and returns that statement.
 // What was kept before with the same code is good: the answer may have been lost.
 func (s *Server) takeCode(tx *store.Tx, o *owner, code api.NewCode, kind identity.Kind) (subject identity.Signed, c store.Code, k kept, err error) {
-	bad := func(text string) error { return refuse(api.BadRequest, "code: "+text) }
-	if !isLookup(code.Lookup) || len(code.Hash) != len(c.Hash) || len(code.MAC) != len(c.MAC) || code.List > identity.MaxSerial {
-		return subject, c, k, bad("its lookup id, hash, mac or list is none")
+	read, err := readCode(o.Domain, code, kind, s.now())
+	subject, c = read.subject, read.code
+	if err == nil && read.invite.Slot != 0 {
+		err = refuse(api.BadRequest, "code: its invite is of a batch")
 	}
-	if len(code.Statements) < 2 {
-		return subject, c, k, bad("a statement and an invite belong to it")
-	}
-	subject, err = identity.ParseStatement(code.Statements[0])
 	if err != nil {
-		return subject, c, k, refuseStatement(0, err)
-	}
-	second, err := identity.ParseStatement(code.Statements[1])
-	if err != nil {
-		return subject, c, k, refuseStatement(1, err)
-	}
-	invite, ok := second.Statement.(identity.InviteStatement)
-	user, uid := aboutWhom(subject)
-	c = store.Code{Lookup: code.Lookup, Kind: kind, Domain: o.Domain, Subject: user, Hash: store.Hash(code.Hash), MAC: store.Hash(code.MAC),
-		List: int64(code.List), Statements: code.Statements, Expires: time.Unix(invite.Exp, 0).UTC()}
-	switch subject.Statement.(type) {
-	case identity.UserStatement:
-		ok = ok && kind == identity.KindUser
-	case identity.DeviceStatement:
-		ok = ok && kind == identity.KindDevice
-		c.Subject = uid.String()
-	default:
-		ok = false
-	}
-	switch {
-	case !ok || invite.User != user || invite.UID != uid:
-		return subject, c, k, bad("not the statement and the invite of one " + string(kind))
-	case !isOwners(c):
-		return subject, c, k, bad("no mac")
-	case tooLate(invite, s.now()):
-		return subject, c, k, bad("its invite has ended")
+		return subject, c, k, err
 	}
 	if k, err = s.keep(tx, o, code.Statements, nil); err != nil {
 		return subject, c, k, err
@@ -173,6 +145,59 @@ func (s *Server) takeCode(tx *store.Tx, o *owner, code api.NewCode, kind identit
 		}
 	}
 	return subject, c, k, err
+}
+
+// invited is an owner's code that was read, and what belongs to it.
+type invited struct {
+	subject identity.Signed
+	invite  identity.InviteStatement
+	code    store.Code
+}
+
+func (i invited) stated() identity.DeviceStatement {
+	return i.subject.Statement.(identity.DeviceStatement)
+}
+
+// readCode checks what can be checked of an owner's code by itself.
+func readCode(domain string, code api.NewCode, kind identity.Kind, now time.Time) (i invited, err error) {
+	bad := func(text string) error { return refuse(api.BadRequest, "code: "+text) }
+	c := &i.code
+	if !isLookup(code.Lookup) || len(code.Hash) != len(c.Hash) || len(code.MAC) != len(c.MAC) || code.List > identity.MaxSerial {
+		return i, bad("its lookup id, hash, mac or list is none")
+	}
+	if len(code.Statements) < 2 {
+		return i, bad("a statement and an invite belong to it")
+	}
+	if i.subject, err = identity.ParseStatement(code.Statements[0]); err != nil {
+		return i, refuseStatement(0, err)
+	}
+	second, err := identity.ParseStatement(code.Statements[1])
+	if err != nil {
+		return i, refuseStatement(1, err)
+	}
+	ok := false
+	i.invite, ok = second.Statement.(identity.InviteStatement)
+	user, uid := aboutWhom(i.subject)
+	*c = store.Code{Lookup: code.Lookup, Kind: kind, Domain: domain, Subject: user, Hash: store.Hash(code.Hash), MAC: store.Hash(code.MAC),
+		List: int64(code.List), Statements: code.Statements, Expires: time.Unix(i.invite.Exp, 0).UTC()}
+	switch i.subject.Statement.(type) {
+	case identity.UserStatement:
+		ok = ok && kind == identity.KindUser
+	case identity.DeviceStatement:
+		ok = ok && kind == identity.KindDevice
+		c.Subject = uid.String()
+	default:
+		ok = false
+	}
+	switch {
+	case !ok || i.invite.User != user || i.invite.UID != uid:
+		return i, bad("not the statement and the invite of one " + string(kind))
+	case !isOwners(*c):
+		return i, bad("no mac")
+	case tooLate(i.invite, now):
+		return i, bad("its invite has ended")
+	}
+	return i, nil
 }
 
 // errCodeKnown says that takeCode has taken the same before.

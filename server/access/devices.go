@@ -18,7 +18,7 @@ import (
 func view(m store.Member, a *onlineMember) api.Device {
 	v := api.Device{
 		UID: m.UID(), Name: m.Name, Folder: m.Folder, Domain: m.Domain, State: api.StatePending, Created: m.Created,
-		NotAfter: m.NotAfter, SPKI: m.SPKI, Hints: m.Hints,
+		NotAfter: m.NotAfter, SPKI: m.SPKI, Hints: m.Hints, Lookup: m.Code,
 	}
 	if m.IsEnrolled() {
 		v.State = api.StateEnrolled
@@ -193,10 +193,7 @@ func (s *Server) postDevices(r request) (int, any, error) {
 			return k, err
 		}
 		stated := subject.Statement.(identity.DeviceStatement)
-		m = store.Member{
-			Kind: identity.KindDevice, ID: c.Subject, Domain: c.Domain, Name: stated.Name, Folder: stated.Folder, Created: s.now().UTC(),
-			Code: c.Lookup, CodeHash: c.Hash, CodeExpires: c.Expires,
-		}
+		m = s.pending(c, stated)
 		if known {
 			return k, nil
 		}
@@ -221,4 +218,10 @@ func addDevice(tx *store.Tx, m store.Member, stated identity.DeviceStatement) er
 		return refuse(transport.CodeTaken, "there is a device with this UID")
 	}
 	return err
+}
+
+// pending is the row of a device that waits for its gateway.
+func (s *Server) pending(c store.Code, stated identity.DeviceStatement) store.Member {
+	return store.Member{Kind: identity.KindDevice, ID: c.Subject, Domain: c.Domain, Name: stated.Name, Folder: stated.Folder,
+		Created: s.now().UTC(), Code: c.Lookup, CodeHash: c.Hash, CodeExpires: c.Expires}
 }

@@ -25,6 +25,11 @@ func (s *Server) enroll(ctx context.Context, from netip.Addr, m wire.Enroll) (wi
 	if err != nil {
 		return wire.Identity{}, err
 	}
+	if m.Claim {
+		if err := s.awaitClaim(ctx, from, shown, m.Hints); err != nil {
+			return wire.Identity{}, err
+		}
+	}
 	var member store.Member
 	var said wire.Invitation
 	var before map[identity.SPKI]time.Time
@@ -32,20 +37,61 @@ func (s *Server) enroll(ctx context.Context, from netip.Addr, m wire.Enroll) (wi
 		if (c.Kind == identity.KindDevice) != shown.owners {
 			return errBadCode
 		}
-		if member, before, err = s.enrollMember(tx, from, shown, c, pub, spki, cleanHints(m.Hints)); err == nil && shown.owners {
-			said, err = s.invitation(tx, c)
+		use := used{code: c}
+		if c.IsBatch() {
+			if use, err = s.batchUse(tx, from, c, spki); err != nil {
+				return err
+			}
+		}
+		if member, before, err = s.enrollMember(tx, from, shown, use, pub, spki, cleanHints(m.Hints)); err == nil && shown.owners {
+			said, err = s.invitation(tx, use.code)
 		}
 		return err
 	})
 	if err != nil {
 		return wire.Identity{}, err
 	}
+	s.claims.forget(claimed{shown.lookup, shown.hash})
 	if err := s.replaced(ctx, member, before, from.String()); err != nil {
 		s.logFailure("sessions of a gateway that was replaced are not ended", err, "uid", member.ID)
 	}
 	id := identityOf(member)
 	id.Invitation = said
 	return id, nil
+}
+
+// used is the code with which somebody enrolls. Of a batch it is as whoever has the slot sees it.
+type used struct {
+	code store.Code
+	slot *store.Slot // nil: the code is for one
+}
+
+// mark writes who has the code, or the slot of a batch.
+func (u used) mark(tx *store.Tx, spki identity.SPKI, now time.Time) error {
+	if u.slot != nil {
+		u.slot.Used, u.slot.UsedAt = spki, now
+		return tx.Put(u.slot)
+	}
+	u.code.Used, u.code.UsedAt = spki, now
+	return tx.Put(&u.code)
+}
+
+// batchUse finds the slot for a key. That all are used is written down: there are more copies of the code than its owner
+// wanted gateways.
+func (s *Server) batchUse(tx *store.Tx, from netip.Addr, c store.Code, spki identity.SPKI) (used, error) {
+	slot, err := slotFor(tx, c, spki)
+	if errors.Is(err, errUsedUp) {
+		of := identity.Name{Kind: identity.KindDevice, Domain: c.Domain, ID: c.Lookup}
+		r := s.record(actionEnrollRefused, from.String(), of, err, "every place of the batch is taken, key "+spki.String())
+		defer s.dueChanged.Ring()
+		if s.flaps.admit(of, r, flapRecords, time.Now()) {
+			if e := tx.Append(r); e != nil {
+				err = e
+			}
+		}
+		return used{}, err
+	}
+	return used{c.With(slot), &slot}, err
 }
 
 // credentialOf is the one of the two kinds of codes that somebody has sent.
@@ -61,8 +107,9 @@ func credentialOf(code, lookup string, auth []byte) (credential, error) {
 
 // enrollMember writes the enrollment into the member's row: the first client to do so has the identity. Two that try
 // the same code at once meet in this row, and the second one sees what the first one wrote.
-func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, c store.Code,
+func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, use used,
 	pub crypto.PublicKey, spki identity.SPKI, hints map[string]string) (m store.Member, before map[identity.SPKI]time.Time, err error) {
+	c := use.code
 	m = store.Member{Kind: c.Kind, ID: c.Subject}
 	if c.Kind != identity.KindDevice && c.Kind != identity.KindRelay {
 		return m, nil, errBadCode
@@ -77,17 +124,16 @@ func (s *Server) enrollMember(tx *store.Tx, from netip.Addr, shown credential, c
 	if isNext(m, c) {
 		judged.SPKI, judged.Enrolled = identity.SPKI{}, time.Time{}
 	}
-	switch judgeEnroll(judged, shown, spki, now) {
+	switch judgeEnroll(judged, shown, use.slot != nil, spki, now) {
 	case codeFresh:
 		if before, err = s.replaceKey(tx, m, spki, now.UTC()); err != nil {
 			return m, nil, err
 		}
 		m.Hints, m.SPKI, m.Enrolled = hints, spki, now.UTC()
-		c.Used, c.UsedAt = spki, now.UTC()
 		if err := s.certify(&m, pub); err != nil {
 			return m, nil, err
 		}
-		if err := errors.Join(tx.Put(&m), tx.Put(&c)); err != nil {
+		if err := errors.Join(tx.Put(&m), use.mark(tx, spki, now.UTC())); err != nil {
 			return m, nil, err
 		}
 	case codeRepeated: // it is answered, and changes nothing

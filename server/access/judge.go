@@ -21,8 +21,9 @@ const (
 )
 
 // judgeEnroll decides about an enrollment with a code whose record led to m (access §2). It is pure: the caller commits
-// what it decides in the transaction that has read m.
-func judgeEnroll(m store.Member, shown credential, spki identity.SPKI, now time.Time) codeUse {
+// what it decides in the transaction that has read m. A gateway of a batch may be stored for weeks before its answer is
+// missed: its key gets the same again as long as the code lasts.
+func judgeEnroll(m store.Member, shown credential, batch bool, spki identity.SPKI, now time.Time) codeUse {
 	switch {
 	case m.Code != shown.lookup || subtle.ConstantTimeCompare(shown.hash[:], m.CodeHash[:]) != 1:
 		return codeRefused // a newer code has replaced it
@@ -35,7 +36,7 @@ func judgeEnroll(m store.Member, shown credential, spki identity.SPKI, now time.
 		return codeFresh
 	case m.SPKI != spki:
 		return codeReused
-	case now.Sub(m.Enrolled) > repeatTime:
+	case now.Sub(m.Enrolled) > repeatTime && (!batch || now.After(m.CodeExpires)):
 		return codeRefused
 	}
 	return codeRepeated

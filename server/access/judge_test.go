@@ -45,7 +45,7 @@ func TestJudgeEnroll(t *testing.T) {
 		{"same key, revoked", func(m *store.Member) { enrolled(mine, 0)(m); m.Revoked = now }, codeRefused},
 	}
 	for _, c := range cases {
-		if got := judgeEnroll(fresh(c.change), shown, mine, now); got != c.want {
+		if got := judgeEnroll(fresh(c.change), shown, false, mine, now); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

@@ -14,14 +14,21 @@ import (
 	"hawser/transport/wire"
 )
 
-// order is what a node asks of the node to which a Runtime is attached (access §9), or with Head alone of a node about
-// itself. One of the last four is set.
+// order is what a node asks of the node to which a Runtime is attached (access §9), or, without a device, with Head of a node
+// about itself, or with Claim about a gateway that waits there to be claimed. One of the members after Device is set.
 type order struct {
 	Device  string           `json:"device,omitempty"` // name URI
 	Head    bool             `json:"head,omitempty"`
 	Offer   *wire.Offer      `json:"offer,omitempty"`
 	End     *wire.EndSession `json:"end,omitempty"`
 	Measure bool             `json:"measure,omitempty"`
+	Claim   *claimed         `json:"claim,omitempty"`
+}
+
+// claimed names the gateways that wait with a code.
+type claimed struct {
+	Lookup string     `json:"lookup"`
+	Hash   store.Hash `json:"hash"`
 }
 
 // orderReply is the result of an order.
@@ -29,6 +36,7 @@ type orderReply struct {
 	Reason transport.Reason `json:"reason"`         // empty: done
 	Text   string           `json:"text,omitempty"` // of a Runtime that refuses, for people
 	Head   *api.AuditHead   `json:"head,omitempty"`
+	Claim  *api.Claim       `json:"claim,omitempty"`
 }
 
 // orderGrace is how long a message to another node and back may take.
@@ -107,9 +115,13 @@ func (s *Server) orderOf(ctx context.Context, node string, wait time.Duration, o
 func (s *Server) serveOrder(ctx context.Context, body []byte) []byte {
 	var o order
 	reply := orderReply{Reason: transport.Protocol}
-	if json.Unmarshal(body, &o) == nil && o.Head {
+	switch err := json.Unmarshal(body, &o); {
+	case err != nil:
+	case o.Head:
 		reply = s.replyHead(ctx)
-	} else if o.Device != "" {
+	case o.Claim != nil:
+		reply = orderReply{Claim: s.claims.find(*o.Claim, s.now())}
+	case o.Device != "":
 		if name, err := identity.ParseName(o.Device); err == nil {
 			reply = s.executeOrder(ctx, name, o)
 		}

@@ -67,6 +67,15 @@ func (s *stage) target(r route, who *someone, session string) (path string, body
 		return path, user("u" + newID()[:8])
 	case "POST /api/v1/users/{user}/code":
 		return path, user("bob")
+	case "POST /api/v1/batches":
+		_, body := s.newBatch("new "+newID()[:8], 2)
+		return path, body
+	case "POST /api/v1/batches/{lookup}/end":
+		return "/api/v1/batches/" + s.addBatch(s.admin, "new "+newID()[:8], 2).LookupID() + "/end", struct{}{}
+	case "GET /api/v1/claims/{lookup}":
+		code := identity.NewOwnerCode()
+		s.awaits(code, newSomeone())
+		return claimPath(code), struct{}{}
 	case "POST /api/v1/devices":
 		_, body := s.newDevice(s.admin, "new "+newID()[:8])
 		return path, body
@@ -138,6 +147,13 @@ func (a asker) answer(r route) (reasons []transport.Reason) {
 	case a.role == key || a.role == user: // renewal, and a statement of his own
 		return []transport.Reason{""}
 	case a.name == "admin":
+		return []transport.Reason{""}
+	case strings.Contains(r.pattern, "/claims/"): // of no domain: who knows the code sees who waits with it
+		return []transport.Reason{""}
+	case strings.Contains(r.pattern, "/batches/"):
+		if a.name == "admin of another domain" {
+			return []transport.Reason{api.NotFound}
+		}
 		return []transport.Reason{""}
 	case strings.Contains(r.pattern, "{session}"): // another one's
 		if a.name == "another admin" && r.method == http.MethodDelete {

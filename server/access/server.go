@@ -79,6 +79,8 @@ type Server struct {
 	store      *records
 	clock      clock
 	codes      failures
+	asked      failures // questions of those who wait to be claimed: no failures, but limited in the same way
+	claims     claims
 	places     places
 	admission  admission
 	cert       serverCertificate

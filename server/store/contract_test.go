@@ -124,6 +124,7 @@ func samples() []Row {
 		sample(identity.KindDevice), sample(identity.KindRelay),
 		&Code{Lookup: "abc", Kind: identity.KindDevice, Domain: "plant", Subject: uid.String(), Hash: Hash{7}, Expires: now, Used: identity.SPKI{1}, UsedAt: now,
 			MAC: Hash{8}, List: 9, Statements: []string{"a.b.c"}},
+		&Slot{Lookup: "abc", Slot: 2, Subject: uid.String(), MAC: Hash{6}, Statements: []string{"a.b.c"}, Expires: now, Used: identity.SPKI{2}, UsedAt: now},
 		&DomainReset{Domain: "plant", Sequence: 5, Reset: []byte{1, 2}, At: now},
 		&Statement{Domain: "plant", ID: Hash{3}, Typ: "hawser-key", Subject: DeviceSubject(uid), SPKI: identity.SPKI{4}, Serial: 5, Ends: now, JWS: "a.b.c", At: now},
 		&RevokedKey{SPKI: identity.SPKI{1}, Name: "hawser://x", When: now},

@@ -33,7 +33,8 @@ func dumped(version int) []dumpTable {
 		{"accepted", []string{"tbl", "place", "finding", "at"}, "ttti"},
 	}
 	for _, tab := range schema.all() {
-		if tab == schema.presence || tab == schema.resets && version < 3 || tab == schema.reports && version < 5 {
+		later := tab == schema.resets && version < 3 || tab == schema.reports && version < 5 || tab == schema.slots && version < 6
+		if tab == schema.presence || later {
 			continue
 		}
 		d := dumpTable{Name: tab.name, Columns: append(tab.columns[:len(tab.columns):len(tab.columns)], "seal")}

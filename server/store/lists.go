@@ -175,3 +175,30 @@ func (t *Tx) Users(domain string) ([]User, error) {
 func (t *Tx) OpenSessionsBy(domain, user string) ([]Session, error) {
 	return rows(t, Session{}, " WHERE ended=0 AND domain=? AND user_name=? ORDER BY created, id", []any{domain, user}, nil)
 }
+
+// SlotOf returns the slot of a batch that a key has.
+func (t *Tx) SlotOf(lookup string, spki identity.SPKI) (Slot, error) {
+	var damage error
+	list, err := rows(t, Slot{}, " WHERE lookup=? AND used=? ORDER BY slot LIMIT 1", []any{lookup, spki.String()},
+		func(_ *Slot, err error) { damage = err })
+	switch {
+	case err != nil:
+		return Slot{}, err
+	case len(list) == 0:
+		return Slot{}, fmt.Errorf("read slots %s: %w", keyText([]any{lookup, spki.String()}), ErrNotFound)
+	}
+	return list[0], damage
+}
+
+// FreeSlots returns the first slots of a batch that can be given out: nobody has them, their devices are not revoked, and no
+// code of its own was made for them. Bad rows are left out: others are as good.
+func (t *Tx) FreeSlots(lookup string, limit int) ([]Slot, error) {
+	return rows(t, Slot{}, " WHERE lookup=? AND used='' AND EXISTS (SELECT 1 FROM devices WHERE id=slots.subject AND code=? AND enrolled=0 AND revoked=0) "+
+		"ORDER BY slot LIMIT ?", []any{lookup, lookup, limit}, nil)
+}
+
+// PendingOf returns devices of a domain that wait for their gateways with a code. Bad rows are left out.
+func (t *Tx) PendingOf(domain, lookup string, limit int) ([]Member, error) {
+	return rows(t, Member{Kind: identity.KindDevice}, " WHERE domain=? AND revoked=0 AND enrolled=0 AND code=? ORDER BY name LIMIT ?",
+		[]any{domain, lookup, limit}, nil)
+}

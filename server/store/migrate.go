@@ -82,6 +82,10 @@ func migrations() []migration {
 		// An older program would take the report for a part of the detail, and the record for a changed one.
 		"CREATE TABLE reports (id {text}, at {int}, " + sealed + "PRIMARY KEY (id){end}",
 		"CREATE INDEX reports_at ON reports (at)",
+	}, {
+		"CREATE TABLE slots (lookup {text}, slot {int}, subject {text}, mac {text}, statements {text}, expires {int}, used {text}, used_at {int}, " +
+			sealed + "PRIMARY KEY (lookup, slot){end}",
+		"CREATE INDEX slots_used ON slots (lookup, used, slot)", // asked by each gateway of a batch that enrolls
 	}}
 }
 

@@ -26,6 +26,7 @@ const (
 func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	return errors.Join(
 		prune(ctx, s, Code{}, " WHERE expires<? LIMIT 200", micros(now.Add(-keepCodes))),
+		prune(ctx, s, Slot{}, " WHERE expires<? LIMIT 200", micros(now.Add(-keepCodes))),
 		prune(ctx, s, Statement{}, " WHERE ends<>0 AND ends<? LIMIT 200", micros(now.Add(-keepOthers))),
 		prune(ctx, s, Session{}, " WHERE ended<>0 AND ended<? LIMIT 200", micros(now.Add(-keepOthers))),
 		prune(ctx, s, Reported{}, " WHERE at<? LIMIT 200", micros(now.Add(-keepReports))),

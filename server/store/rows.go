@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"hawser/identity"
@@ -61,9 +62,21 @@ type (
 		Used    identity.SPKI
 		UsedAt  time.Time
 
-		MAC        Hash // zero: a server's code
+		MAC        Hash // zero: a server's code, or that of a batch
 		List       int64
 		Statements []string
+	}
+	// Slot is one gateway's part of a batch: one code for several devices. The code's own row has no Subject, and the
+	// statements about whoever signed.
+	Slot struct {
+		Lookup     string // of the code
+		Slot       int64  // from 1
+		Subject    string // the ID of a device
+		MAC        Hash
+		Statements []string // about the device, and its invite
+		Expires    time.Time
+		Used       identity.SPKI // zero: nobody has it yet
+		UsedAt     time.Time
 	}
 	// Statement is what an owner has stated (identity §11), kept for others. ID is the hash of JWS.
 	Statement struct {
@@ -155,6 +168,16 @@ func (h *Hash) UnmarshalText(b []byte) error {
 // IsEnrolled reports whether the member has an identity.
 func (m *Member) IsEnrolled() bool { return !m.Enrolled.IsZero() }
 
+// IsBatch reports whether the code is that of several devices, which are in its slots.
+func (c *Code) IsBatch() bool { return c.Kind == identity.KindDevice && c.Subject == "" }
+
+// With is the code as whoever has a slot uses it.
+func (c Code) With(s Slot) Code {
+	c.Subject, c.MAC, c.Used, c.UsedAt = s.Subject, s.MAC, s.Used, s.UsedAt
+	c.Statements = append(slices.Clone(s.Statements), c.Statements...)
+	return c
+}
+
 // Identity returns the name that the member's certificate carries.
 func (m *Member) Identity() identity.Name {
 	if m.Kind == identity.KindRelay {
@@ -186,7 +209,7 @@ func UserSubject(user string) string { return "user." + user }
 
 // tables are the tables of access §1 that rows live in.
 type tables struct {
-	domains, users, userKeys, devices, relays, codes, statements, resets, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
+	domains, users, userKeys, devices, relays, codes, slots, statements, resets, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
 }
 
 var schema = newSchema()
@@ -202,6 +225,7 @@ func newSchema() tables {
 		devices:      newTable("devices", 1, func() Row { return &Member{Kind: identity.KindDevice} }, member...),
 		relays:       newTable("relays", 1, func() Row { return &Member{Kind: identity.KindRelay} }, member...),
 		codes:        newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at", "mac", "list", "statements"),
+		slots:        newTable("slots", 2, func() Row { return new(Slot) }, "lookup", "slot", "subject", "mac", "statements", "expires", "used", "used_at"),
 		statements:   newTable("statements", 2, func() Row { return new(Statement) }, "domain", "id", "typ", "subject", "spki", "serial", "ends", "jws", "at"),
 		resets:       newTable("domain_resets", 1, func() Row { return new(DomainReset) }, "domain", "domain_key", "sequence", "body", "at"),
 		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
@@ -221,7 +245,7 @@ func newSchema() tables {
 
 // all lists the tables, the audit last.
 func (t *tables) all() []*table {
-	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.statements, t.resets, t.revoked, t.sessions, t.reports, t.measurements,
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.slots, t.statements, t.resets, t.revoked, t.sessions, t.reports, t.measurements,
 		t.decisions, t.nodes, t.presence, t.audit}
 }
 
@@ -255,6 +279,11 @@ func (*Code) table() *table { return schema.codes }
 func (c *Code) fields() []any {
 	return []any{&c.Lookup, (*string)(&c.Kind), &c.Domain, &c.Subject, &c.Hash, &c.Expires, &c.Used, &c.UsedAt,
 		&c.MAC, &c.List, &c.Statements}
+}
+
+func (*Slot) table() *table { return schema.slots }
+func (s *Slot) fields() []any {
+	return []any{&s.Lookup, &s.Slot, &s.Subject, &s.MAC, &s.Statements, &s.Expires, &s.Used, &s.UsedAt}
 }
 
 func (*Statement) table() *table { return schema.statements }

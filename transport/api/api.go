@@ -105,6 +105,47 @@ type DeviceRequest struct {
 	Code NewCode `json:"code"`
 }
 
+// BatchRequest is a piece of a batch, one code for several devices: POST /batches. The pieces of one batch have the same
+// Lookup, Hash, List and Signers. Reason code-taken: the lookup id, a slot or a UID is used already.
+type BatchRequest struct {
+	Lookup  string    `json:"lookup"`
+	Hash    []byte    `json:"hash"`    // as in NewCode
+	List    uint64    `json:"list"`    // likewise
+	Signers []string  `json:"signers"` // the statements about the admin's key that signed, if one did
+	Slots   []NewSlot `json:"slots"`
+}
+
+// NewSlot is one device of a batch. Its invite has the number.
+type NewSlot struct {
+	MAC        []byte   `json:"mac"`        // of this slot's invitation
+	Statements []string `json:"statements"` // the device's, and its invite
+}
+
+// Batch is a batch of which a piece was taken.
+type Batch struct {
+	Lookup  string    `json:"lookup"`
+	Expires time.Time `json:"expires"` // of the code
+}
+
+// BatchEnded says how many devices waited for a gateway, and are revoked now: POST /batches/{lookup}/end.
+type BatchEnded struct {
+	Lookup  string `json:"lookup"`
+	Devices int    `json:"devices"`
+}
+
+// Claim is a gateway that waits to be claimed, as this server sees it: GET /claims/{lookup}?hash=HEX. Nothing in it is
+// proven but that it has the code.
+type Claim struct {
+	Lookup  string            `json:"lookup"`
+	Address string            `json:"address"`
+	Hints   map[string]string `json:"hints"` // never null
+	Since   time.Time         `json:"since"` // when it was first heard
+	Seen    time.Time         `json:"seen"`  // when it was last heard
+}
+
+// ParamHash is the parameter of GET /claims/{lookup}: the hash of the code's auth, in hex.
+const ParamHash = "hash"
+
 // UserRequest makes a user, POST /users, or gives one a new code, POST /users/{user}/code. The statement in Code says who.
 type UserRequest struct {
 	Code NewCode `json:"code"`
@@ -173,7 +214,8 @@ type Device struct {
 	Created  time.Time         `json:"created"`
 	NotAfter time.Time         `json:"not_after,omitzero"` // of its certificate
 	SPKI     identity.SPKI     `json:"spki_sha256"`
-	Hints    map[string]string `json:"hints"` // what it says of its hardware; never null
+	Hints    map[string]string `json:"hints"`  // what it says of its hardware; never null
+	Lookup   string            `json:"lookup"` // lookup id of its newest code, which a batch shares
 }
 
 // DeviceState is where a device is in its life.

@@ -76,6 +76,8 @@ type (
 		Auth   []byte            `json:"auth,omitempty"` // 32 bytes
 		CSR    []byte            `json:"csr"`            // DER
 		Hints  map[string]string `json:"hints,omitempty"`
+		// Claim: the code is the gateway's own, and it waits for somebody to claim it (wire §4.1).
+		Claim bool `json:"claim,omitempty"`
 	}
 	// Renew asks for a new certificate for the same key (wire §4.2).
 	Renew struct {
