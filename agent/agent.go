@@ -31,6 +31,9 @@ type Options struct {
 	Version string
 	Log     *slog.Logger // nil: discard
 	Out     io.Writer    // gets a line each time the agent becomes attached; nil: discard
+	// Console gets the code with which a gateway without an identity can be claimed, each time that it asks whether somebody
+	// has: what is written there is kept nowhere. Nil: nobody looks at one.
+	Console io.Writer
 	// Socket is the path of the status socket; empty: none.
 	Socket string
 	// Alive is called each time the state machine moves, with the time, at most
@@ -57,6 +60,7 @@ type Agent struct {
 	board   *board.Board
 	log     *slog.Logger
 	out     io.Writer
+	console io.Writer // nil: none
 	socket  string
 	service Feeder
 	unsaid  func() []string
@@ -104,7 +108,7 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, socket: o.Socket, service: o.Service,
+	a := &Agent{config: o.Config, version: o.Version, board: o.Board, log: o.Log, out: o.Out, console: o.Console, socket: o.Socket, service: o.Service,
 		owners: owners{dir: s.dir}, release: newRelease(), news: make(chan wire.Statements, maxNews), unsaid: o.Unsaid, linkUp: o.LinkUp, dialOut: o.DialContext, store: s, liveness: liveness{begin: time.Now()}, status: statusBoard{told: wait.NewBell()}}
 	// The resolver, SNTP and the dialer all go through the meter: an idle month once cost 36 MB, most of it unseen
 	// keepalives, and status can only show what is counted here.

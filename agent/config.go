@@ -29,6 +29,7 @@ type Config struct {
 	Access  []string // HOST or HOST:PORT
 	Ports   []transport.Port
 	Roots   *identity.Roots // nil until enrolled when the file names none
+	Pin     identity.SPKI   // of the root, for a gateway that has no identity and no root; zero: none
 	DNS     []netip.AddrPort
 	Time    []string
 	Allow   []Rule // nil: the default policy; empty: nothing is allowed

@@ -116,6 +116,8 @@ func (f FirstContact) trust(cfg *Config) (pin identity.SPKI, err error) {
 		if pin, err = identity.ParsePin(f.Pin); err != nil {
 			err = fmt.Errorf("--pin: %w", err)
 		}
+	case cfg.Roots == nil && !cfg.Pin.IsZero():
+		pin = cfg.Pin
 	case cfg.Roots == nil:
 		err = errors.New("nothing says whom to trust: give --root FILE or --pin SHA256, as hawser-server init printed them")
 	}

@@ -41,10 +41,11 @@ func Enroll(ctx context.Context, o Options, e EnrollOptions) (*Self, error) {
 	}
 	client := a.client(nil)
 	client.Roots, client.Pin = o.Config.Roots, e.Pin
-	return a.enroll(ctx, client, e.Code)
+	return a.enroll(ctx, client, e.Code, false)
 }
 
-func (a *Agent) enroll(ctx context.Context, client *control.Client, code identity.OwnerCode) (*Self, error) {
+// enroll uses a code; claim: it is the gateway's own.
+func (a *Agent) enroll(ctx context.Context, client *control.Client, code identity.OwnerCode, claim bool) (*Self, error) {
 	// Before the dial: a full disk must show before the code is spent.
 	key, err := a.store.key()
 	if err != nil {
@@ -60,7 +61,7 @@ func (a *Agent) enroll(ctx context.Context, client *control.Client, code identit
 	}
 	defer conn.Close()
 	auth := code.Auth()
-	m, err := conn.Enroll(ctx, wire.Enroll{Lookup: code.LookupID(), Auth: auth[:], CSR: csr, Hints: a.board.Hints()})
+	m, err := conn.Enroll(ctx, wire.Enroll{Lookup: code.LookupID(), Auth: auth[:], CSR: csr, Hints: a.board.Hints(), Claim: claim})
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (a *Agent) enroll(ctx context.Context, client *control.Client, code identit
 		self.Label = m.Name
 	}
 	self.DomainKey = domainKey.SPKI()
-	return self, nil
+	return self, a.store.dropClaim()
 }
 
 // rootOf is the key of the root that this connection leads to, which the owner's Manager means as well.

@@ -20,6 +20,7 @@ type rawConfig struct {
 	Access []string `yaml:"access"`
 	Ports  []string `yaml:"ports"`
 	Root   string   `yaml:"root"`
+	Pin    string   `yaml:"pin"`
 	Data   string   `yaml:"data"`
 	DNS    struct {
 		Servers []string `yaml:"servers"`
@@ -81,6 +82,7 @@ func (r rawConfig) check(dir string, roots func(string) (*identity.Roots, error)
 		items("ports", r.Ports, parsePort, &c.Ports),
 		value("root", r.Root, path, &rootFile),
 		value("root", rootFile, roots, &c.Roots),
+		value("pin", r.Pin, identity.ParsePin, &c.Pin),
 		value("data", r.Data, path, &c.Data),
 		items("dns.servers", r.DNS.Servers, parseServer, &c.DNS),
 		items("time.servers", r.Time.Servers, transport.ParseHost, &c.Time),

@@ -50,7 +50,7 @@ func (a *Agent) untilReleased(ctx context.Context) (watched context.Context, sto
 
 // forgetOwner ends all sessions and erases identity, key, and what is known of the owner. identity.pem first: without it the
 // rest counts for nothing after a power cut. The root stays, and so do the time and the addresses that work: they are no
-// owner's. An error is tried again.
+// owner's. Then the gateway shows a new code, by which anybody beside it can claim it. An error is tried again.
 func (a *Agent) forgetOwner() (State, error) {
 	a.sessions.endAll(&wire.Refusal{Reason: transport.NotStated, Text: byOwner + "the gateway was released"})
 	a.sessions.wait() // a session may write what it has learnt of the owner

@@ -98,7 +98,7 @@ func (s *store) saveIdentity(chainPEM []byte, roots *identity.Roots) error {
 }
 
 // IdentityInfo is what identity show prints (cli §2). Without an identity all
-// but Enrolled is zero.
+// but Enrolled and ClaimCode is zero.
 type IdentityInfo struct {
 	UID       string    `json:"uid"`
 	Domain    string    `json:"domain"`
@@ -109,6 +109,8 @@ type IdentityInfo struct {
 	// Owner is null, and OwnerError says why, when nobody can be let in.
 	Owner      *OwnerStatus `json:"owner"`
 	OwnerError string       `json:"owner_error,omitempty"`
+	// ClaimCode is what claims a gateway without an identity; empty: the agent has not made one.
+	ClaimCode string `json:"claim_code,omitempty"`
 }
 
 // ShowIdentity returns the identity in a state directory and writes nothing there.
@@ -116,7 +118,11 @@ type IdentityInfo struct {
 func ShowIdentity(dir string) (IdentityInfo, error) {
 	self, err := readSelf(dir)
 	if errors.Is(err, ErrNotEnrolled) {
-		return IdentityInfo{}, nil
+		code, err := readClaim(dir)
+		if errors.Is(err, fs.ErrNotExist) || identity.FaultOf(err) == identity.FaultBadCode {
+			err = nil
+		}
+		return IdentityInfo{ClaimCode: code.String()}, err
 	}
 	if err != nil {
 		return IdentityInfo{}, fmt.Errorf("show identity in %s: %w", dir, err)
@@ -138,7 +144,7 @@ func ShowIdentity(dir string) (IdentityInfo, error) {
 // cut, then the key. Missing files are no error. The caller makes sure that no agent
 // runs there. After an error it can be called again.
 func Reset(dir string) error {
-	for _, f := range []string{identityFile, keyFile, rootFile, owner.SlotName + ".0", owner.SlotName + ".1",
+	for _, f := range []string{identityFile, claimFile, keyFile, rootFile, owner.SlotName + ".0", owner.SlotName + ".1",
 		stateSlots + ".0", stateSlots + ".1"} {
 		if err := os.Remove(filepath.Join(dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("reset identity: %w", err)

@@ -36,6 +36,9 @@ func (a *Agent) boot(context.Context) (State, error) {
 	a.reports.keep(self.SPKI)
 	a.owners.forget() // it may have been enrolled again
 	a.ownerOf(self)
+	if err := a.store.dropClaim(); err != nil { // one that a power cut has left
+		return StateBoot, err
+	}
 	a.sessions.judgeAgain() // those of an identity that was replaced
 	return StateDial, nil
 }
@@ -43,9 +46,14 @@ func (a *Agent) boot(context.Context) (State, error) {
 // Polled and not watched: enroll is another process, inotify is Linux only, and a look at a missing file costs nothing.
 const identityPoll = 5 * time.Second
 
-// awaitIdentity waits until hawser-agent enroll has stored an identity.
+// awaitIdentity waits until somebody has claimed the gateway, or hawser-agent enroll has stored an identity.
 func (a *Agent) awaitIdentity(ctx context.Context) (State, error) {
-	a.log.Info("waiting for an identity: run hawser-agent enroll", "state", StateEnroll)
+	a.log.Info("waiting for an identity: claim the gateway, or run hawser-agent enroll", "state", StateEnroll)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	asking.Go(func() { a.keepAsking(ctx) })
 	for ctx.Err() == nil {
 		_, err := a.store.self()
 		if err == nil {

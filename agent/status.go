@@ -35,6 +35,7 @@ type Status struct {
 	Counts   Counts          `json:"counts"`
 	Key      string          `json:"key_switch,omitempty"` // locked or unlocked; empty: there is none
 	Reach    Reach           `json:"reach"`                // what sessions may reach now
+	Claim    string          `json:"claim_code,omitempty"` // by which somebody can claim the gateway; empty: nobody can
 	Owner    *OwnerStatus    `json:"owner"`                // null: none is known, and nobody is let in
 	Troubles []string        `json:"troubles"`             // what does not work, and stops nothing
 }
@@ -62,6 +63,7 @@ type statusBoard struct {
 	access *AccessStatus
 	err    string
 	pace   pace
+	code   string // by which the gateway can be claimed
 	// What explains or protects and does not work: the socket, the LEDs, a watchdog. It is told and never stops what
 	// connects.
 	troubles map[string]string
@@ -81,6 +83,15 @@ func (b *statusBoard) trouble(what string, err error) (news bool) {
 	}
 	b.troubles[what] = err.Error()
 	return !known
+}
+
+// claim notes the code by which the gateway can be claimed; empty: nobody can claim it.
+func (b *statusBoard) claim(code string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.code = code; code == "" {
+		delete(b.troubles, "claim")
+	}
 }
 
 // pace is how an idle link pings: of the newest one.
@@ -165,7 +176,7 @@ func (a *Agent) Status() Status {
 	b := &a.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	st.State, st.Access, st.Error = b.state, b.access, b.err
+	st.State, st.Access, st.Error, st.Claim = b.state, b.access, b.err, b.code
 	st.Since = a.clock.Now().Add(-time.Since(b.since)).UTC().Truncate(time.Second)
 	return st
 }

@@ -18,6 +18,7 @@ const (
 	keyFile      = "device.key"
 	identityFile = "identity.pem"
 	rootFile     = "root.pem"
+	claimFile    = "claim.code"
 	stateSlots   = "state"
 
 	maxFileBytes = 64 << 10

@@ -180,8 +180,12 @@ func printIdentity(w io.Writer, i agent.IdentityInfo, asJSON bool) error {
 	if asJSON {
 		return answer.JSON(w, i)
 	}
+	if i.ClaimCode != "" {
+		_, err := fmt.Fprintf(w, "not enrolled: claim this gateway with hawser device claim %s NAME, or run hawser-agent enroll\n", i.ClaimCode)
+		return err
+	}
 	if !i.Enrolled {
-		_, err := fmt.Fprintln(w, "not enrolled: run hawser-agent enroll")
+		_, err := fmt.Fprintln(w, "not enrolled: run hawser-agent enroll, or start the agent, which makes a code with which it can be claimed")
 		return err
 	}
 	fmt.Fprintf(w, "uid          %s\ndomain       %s\nspki sha256  %s\nvalid        %s to %s\n", i.UID, i.Domain, i.SPKI,

@@ -25,7 +25,8 @@ import (
 // runCommand reads the environment here and nowhere below: package agent must behave the same under any service
 // manager.
 func runCommand(p *places) *cobra.Command {
-	return &cobra.Command{
+	var console string
+	c := &cobra.Command{
 		Use: "run", Short: "serve until SIGINT or SIGTERM, or until the service manager says stop", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, paths, err := p.loadToRun()
@@ -46,12 +47,24 @@ func runCommand(p *places) *cobra.Command {
 			defer log.close()
 			o := p.options(log, cfg)
 			o.Out, o.Socket = out, paths.Socket
+			if console != "" {
+				f, err := os.OpenFile(console, os.O_WRONLY|os.O_APPEND, 0)
+				if err != nil {
+					return &answer.UsageError{Err: fmt.Errorf("--console: %w", err)}
+				}
+				defer f.Close()
+				lines := newLines("console", f)
+				defer lines.close()
+				o.Console = lines
+			}
 			o.Unsaid = func() []string {
 				return slices.DeleteFunc([]string{out.trouble(), log.trouble()}, func(s string) bool { return s == "" })
 			}
 			return service.Run(c.Context(), func(ctx context.Context) error { return serve(ctx, o, notify) })
 		},
 	}
+	c.Flags().StringVar(&console, "console", "", "`DEVICE`, as /dev/console, that shows with which code this gateway can be claimed while it has no identity")
+	return c
 }
 
 // serve runs the agent and tells the service manager about it. Ready is said before a server is reached: a machine hall
@@ -152,6 +165,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.UID != "" {
 		fmt.Fprintf(w, "identity  %s in domain %s\n", st.UID, st.Domain)
 		fmt.Fprintf(w, "owner     %s\n", ownerText(st.Owner, ""))
+	}
+	if st.Claim != "" {
+		fmt.Fprintf(w, "claim     hawser device claim %s NAME\n", st.Claim)
 	}
 	if st.Key != "" {
 		fmt.Fprintf(w, "key       %s\n", st.Key)

@@ -83,7 +83,13 @@ func (o *Owner) Lists(entries ...identity.Entry) identity.Signed {
 
 // Invite makes a code for a subject, and its invitation, for 72 h.
 func (o *Owner) Invite(subject identity.Signed) (identity.OwnerCode, identity.Invitation) {
-	code, serial := identity.NewOwnerCode(), o.Serial()
+	code := identity.NewOwnerCode()
+	return code, o.InviteBy(code, subject)
+}
+
+// InviteBy is Invite with a code that is there already.
+func (o *Owner) InviteBy(code identity.OwnerCode, subject identity.Signed) identity.Invitation {
+	serial := o.Serial()
 	end := time.UnixMilli(int64(serial)).Add(identity.UserInviteLifetime)
-	return code, must(o.Pinned.Invite(code, subject, 0, end, serial, o.List, o.DomainKey))
+	return must(o.Pinned.Invite(code, subject, 0, end, serial, o.List, o.DomainKey))
 }

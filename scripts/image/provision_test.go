@@ -45,13 +45,20 @@ func TestProvisioningFileBecomesConfigurationAndIdentity(t *testing.T) {
 	put("provision", strings.NewReplacer("/etc/board", in("etc/board"), "/data", in("data"), "/run/", in("run")+"/",
 		"/var/lib/hawser", in("var/lib/hawser"), "/dev/console", in("console")).Replace(string(script)))
 
-	cmd := exec.CommandContext(t.Context(), "sh", in("provision"))
-	cmd.Env = append(os.Environ(), "PATH="+in("bin")+":"+os.Getenv("PATH"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	run := func() {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "sh", in("provision"))
+		cmd.Env = append(os.Environ(), "PATH="+in("bin")+":"+os.Getenv("PATH"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if _, err := os.Stat(in("data/provision")); !os.IsNotExist(err) {
+			t.Errorf("the provisioning file is still there (%v)", err)
+		}
 	}
+	run()
 	for name, want := range map[string]string{
-		"data/config/agent.yaml": "access: [hawser.example.com,192.0.2.10:8443]\n" +
+		"data/config/agent.yaml": "access: [hawser.example.com,192.0.2.10:8443]\npin: \"" + pin + "\"\n" +
 			"time: {servers: [ntp.example.com], set_system_clock: always}\nallow: [\"192.168.20.20:502\"]\n",
 		"data/config/lan": "192.168.20.1/24\n",
 		"enrolled":        "enroll --code - --pin " + pin + " <XXXX-YYYY\n",
@@ -60,8 +67,17 @@ func TestProvisioningFileBecomesConfigurationAndIdentity(t *testing.T) {
 			t.Errorf("%s has %q (%v), want %q", name, got, err, want)
 		}
 	}
-	if _, err := os.Stat(in("data/provision")); !os.IsNotExist(err) {
-		t.Errorf("the provisioning file is still there (%v)", err)
+	// Without a code nobody enrolls: the agent waits until somebody has claimed the gateway.
+	if err := os.Remove(in("enrolled")); err != nil {
+		t.Fatal(err)
+	}
+	put("data/provision", "access claim.example\npin "+pin+"\n")
+	run()
+	if got, _ := os.ReadFile(in("data/config/agent.yaml")); !strings.HasPrefix(string(got), "access: [claim.example]\npin: \""+pin+"\"\n") {
+		t.Errorf("agent.yaml has %q", got)
+	}
+	if _, err := os.Stat(in("enrolled")); !os.IsNotExist(err) {
+		t.Errorf("it enrolled without a code (%v)", err)
 	}
 	// The programs read the same in it.
 	f, err := file.Parse([]byte(text))

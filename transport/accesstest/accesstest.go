@@ -40,7 +40,8 @@ type Server struct {
 	Mute        bool // on control connections it takes everything and answers nothing
 	// Identify answers to enroll and renew, given the CSR; see Certify.
 	Identify func(wire.Type, []byte) (wire.Identity, *wire.Refusal)
-	// Invitation is in the answer to enroll, and Code what it is the answer to; see Invite.
+	// Invitation is in the answer to enroll, and Code what it is the answer to; see Invite. While there is no Code, who asks
+	// whether he is claimed is told to wait.
 	Invitation wire.Invitation
 	Code       identity.OwnerCode
 	// Script takes the place of all this on each connection whose TLS is up. What the client says after it is in Rest.
@@ -245,6 +246,10 @@ func (s *Server) identify(c net.Conn, f wire.Frame) {
 	s.mu.Lock()
 	identify, invitation, code := s.Identify, s.Invitation, s.Code
 	s.mu.Unlock()
+	if m.Claim && code == (identity.OwnerCode{}) {
+		wire.Refuse(c, &wire.Refusal{Reason: transport.Pending, RetryAfter: 30 * time.Second})
+		return
+	}
 	if auth := code.Auth(); m.Lookup != "" && (m.Lookup != code.LookupID() || !bytes.Equal(m.Auth, auth[:])) {
 		wire.Refuse(c, &wire.Refusal{Reason: transport.BadCode})
 		return
@@ -263,7 +268,14 @@ func (s *Server) identify(c net.Conn, f wire.Frame) {
 // Invite makes the server pass on what an owner says to whoever enrolls with the code that it returns. The subject is a
 // statement about a device or user. With more than one code the newest counts.
 func (s *Server) Invite(owner *identitytest.Owner, subject identity.Signed) identity.OwnerCode {
-	code, said := owner.Invite(subject)
+	code := identity.NewOwnerCode()
+	s.InviteBy(owner, code, subject)
+	return code
+}
+
+// InviteBy is Invite with a code that a client has made.
+func (s *Server) InviteBy(owner *identitytest.Owner, code identity.OwnerCode, subject identity.Signed) {
+	said := owner.InviteBy(code, subject)
 	mac, err := said.MAC(code, s.PKI.Pin())
 	if err != nil {
 		s.tb.Error(err)
@@ -273,7 +285,6 @@ func (s *Server) Invite(owner *identitytest.Owner, subject identity.Signed) iden
 		s.Invitation = wire.Invitation{DomainKey: said.Key, MAC: mac[:], List: said.List,
 			Statements: []string{said.Subject.JWS, said.Invite.JWS}}
 	})
-	return code
 }
 
 // Certify makes the server certify this name for any CSR, for life from its present.
