@@ -17,8 +17,9 @@ type confirmed struct {
 // confirm states the keys that came with an invite of an admin or of the domain key, and that nobody has confirmed yet: so
 // they last. A device has one key: those before it, and all that was stated until its code was made, go into the list, in the
 // same request. Keys of admins are confirmed by the domain key alone; without it they wait. Of two keys that came with one
-// code none is confirmed: somebody has copied it, and another code settles it.
-func (a *Account) confirm(ctx context.Context, pool statements) (statements, []confirmed, error) {
+// code none is confirmed: somebody has copied it, and another code settles it. The code of a batch is in every copy of an
+// image: of the keys that came with it those alone are confirmed that a person has seen.
+func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceKey]bool) (statements, []confirmed, error) {
 	p, err := a.pen(false)
 	if err != nil {
 		return pool, nil, nil // who may sign nothing confirms nothing
@@ -33,7 +34,7 @@ func (a *Account) confirm(ctx context.Context, pool statements) (statements, []c
 			continue
 		}
 		invite, ok := a.waits(near[key.Subject], s)
-		if !ok {
+		if !ok || invite.Slot != 0 && !seen[deviceKey{key.UID, key.Key.SPKI()}] {
 			continue
 		}
 		signer := p.key

@@ -43,7 +43,7 @@ func BenchmarkCrowd(b *testing.B) {
 	for _, n := range []int{500, 5000} {
 		a, pool := crowd(b, n)
 		for name, f := range map[string]func(){
-			"confirm": func() { _, _, err := a.confirm(b.Context(), pool); fatal(b, err) },
+			"confirm": func() { _, _, err := a.confirm(b.Context(), pool, nil); fatal(b, err) },
 			"list":    func() { a.keyStates(pool) },
 			"find":    func() { _, err := a.device(pool, "press-7"); fatal(b, err) },
 		} {

@@ -51,22 +51,27 @@ func (a *Account) AddDeviceIn(ctx context.Context, name, folder string) (d NewDe
 		return d, err
 	}
 	for range maxTries {
-		if d, err = a.addDevice(ctx, op, p, name, folder); transport.ReasonOf(err) != transport.CodeTaken {
+		if d, err = a.addDevice(ctx, op, identity.NewOwnerCode(), p, name, folder); transport.ReasonOf(err) != transport.CodeTaken {
 			break
 		}
 	}
 	return d, err
 }
 
-func (a *Account) addDevice(ctx context.Context, op string, p pen, name, folder string) (NewDevice, error) {
-	uid := identity.NewUID()
-	serial, err := a.serial(nil, identity.Subject{UID: uid})
+func (a *Account) addDevice(ctx context.Context, op string, code identity.OwnerCode, p pen, name, folder string) (NewDevice, error) {
+	stated, err := a.newDevice(p, name, folder)
 	if err != nil {
 		return NewDevice{}, err
 	}
-	return a.deviceCode(ctx, op, "/devices", p, identity.DeviceStatement{
-		Domain: a.state.config.Domain, UID: uid, Name: name, Folder: folder, Serial: serial, Seen: p.seen,
-	})
+	return a.deviceCode(ctx, op, "/devices", code, p, stated)
+}
+
+// newDevice is the first statement about a device.
+func (a *Account) newDevice(p pen, name, folder string) (identity.DeviceStatement, error) {
+	s := identity.DeviceStatement{Domain: a.state.config.Domain, UID: identity.NewUID(), Name: name, Folder: folder, Seen: p.seen}
+	var err error
+	s.Serial, err = a.serial(nil, identity.Subject{UID: s.UID})
+	return s, err
 }
 
 // DevicesIn lists the devices of a folder, and of all below it.

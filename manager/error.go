@@ -79,6 +79,9 @@ func isFinal(err error) bool {
 	return false
 }
 
+// IsNotFound reports whether the server has no such thing.
+func IsNotFound(err error) bool { return transport.ReasonOf(err) == api.NotFound }
+
 // Explain is err as one line for a person: what failed, on what, why, and what to do.
 func Explain(err error) string { return answer.Line(err, Advice(err)) }
 

@@ -48,7 +48,7 @@ type fake struct {
 	mu       sync.Mutex                  // guards all below
 	answers  map[string]http.HandlerFunc // by "METHOD /path below /api/v1"; a test replaces some
 	calls    []string                    // "METHOD /path" in order
-	heard    []byte                      // all bodies
+	heard    []byte                      // all bodies and queries
 	sessions int                         // opened so far
 	user     identity.SPKI               // who is logged in
 	offered  map[string]wire.Offer       // the newest to the Manager, by session
@@ -134,7 +134,7 @@ func (f *fake) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	f.mu.Lock()
-	f.calls, f.heard = append(f.calls, name), append(f.heard, body...)
+	f.calls, f.heard = append(f.calls, name), append(append(f.heard, body...), r.URL.RawQuery...)
 	answer := f.answers[name]
 	f.mu.Unlock()
 	if answer == nil {

@@ -104,9 +104,10 @@ func (a *Account) keyStates(pool statements) map[deviceKey]KeyState {
 	return states
 }
 
-// ConfirmDevices confirms the keys of gateways that have enrolled, and says how each of these devices stands then. The error
-// names those whose key could not be confirmed: of two that came with one code, none is.
-func (a *Account) ConfirmDevices(ctx context.Context, typed []string) ([]StatedDevice, error) {
+// ConfirmDevices confirms the keys of gateways that have enrolled, and says how each of these devices stands then. seen are
+// those of BatchKeys that a person has looked at. The error names those whose key could not be confirmed: of two that came
+// with one code, none is.
+func (a *Account) ConfirmDevices(ctx context.Context, typed []string, seen []StatedDevice) ([]StatedDevice, error) {
 	for _, one := range typed {
 		if err := checkTyped(one); err != nil {
 			return nil, err
@@ -115,7 +116,11 @@ func (a *Account) ConfirmDevices(ctx context.Context, typed []string) ([]StatedD
 	if _, err := a.pen(false); err != nil {
 		return nil, err
 	}
-	pool, err := a.readAndConfirm(ctx)
+	keys := make(map[deviceKey]bool)
+	for _, d := range seen {
+		keys[deviceKey{d.UID, d.SPKI}] = true
+	}
+	pool, err := a.readAndConfirmAlso(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +188,7 @@ func (a *Account) lookFor(ctx context.Context, d NewDevice) (StatedDevice, error
 		return StatedDevice{Device: seen}, err
 	}
 	a.m.progress("confirming its key")
-	marked, err := a.ConfirmDevices(ctx, []string{d.UID.String()})
+	marked, err := a.ConfirmDevices(ctx, []string{d.UID.String()}, nil)
 	if len(marked) == 0 {
 		return StatedDevice{Device: seen}, err
 	}

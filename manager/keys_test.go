@@ -91,7 +91,7 @@ func TestWaitingForAGatewayConfirmsIt(t *testing.T) {
 		if n := f.called("POST /statements"); n != 1 {
 			t.Errorf("%d times stated, want once", n)
 		}
-		if got, err := a.ConfirmDevices(t.Context(), []string{"north/hall/press"}); err != nil || len(got) != 1 || got[0].Key != KeyConfirmed {
+		if got, err := a.ConfirmDevices(t.Context(), []string{"north/hall/press"}, nil); err != nil || len(got) != 1 || got[0].Key != KeyConfirmed {
 			t.Errorf("confirmed already: %+v, %v", got, err)
 		}
 
@@ -106,7 +106,7 @@ func TestWaitingForAGatewayConfirmsIt(t *testing.T) {
 			t.Errorf("after the code has ended: %v", err)
 		}
 		f.answer("GET /statements", jsonAnswer(api.Statements{Statements: code.Statements}))
-		got, err := a.ConfirmDevices(t.Context(), []string{d.UID.String()})
+		got, err := a.ConfirmDevices(t.Context(), []string{d.UID.String()}, nil)
 		if transport.ReasonOf(err) != transport.NotStated || len(got) != 1 || got[0].Key != "" {
 			t.Errorf("nobody to confirm: %+v, %v", got, err)
 		}

@@ -120,21 +120,21 @@ func (a *Account) DeviceCode(ctx context.Context, typed string) (d NewDevice, er
 	}
 	stated.Seen = p.seen
 	for range maxTries {
-		if d, err = a.deviceCode(ctx, op, pathOf(stated.UID)+"/code", p, stated); transport.ReasonOf(err) != transport.CodeTaken {
+		if d, err = a.deviceCode(ctx, op, pathOf(stated.UID)+"/code", identity.NewOwnerCode(), p, stated); transport.ReasonOf(err) != transport.CodeTaken {
 			break
 		}
 	}
 	return d, err
 }
 
-// deviceCode signs a statement about a device, makes a code with it, and gives the server its part.
-func (a *Account) deviceCode(ctx context.Context, op, path string, p pen, stated identity.DeviceStatement) (NewDevice, error) {
+// deviceCode signs a statement about a device, gives it a code, and gives the server its part.
+func (a *Account) deviceCode(ctx context.Context, op, path string, code identity.OwnerCode, p pen, stated identity.DeviceStatement) (NewDevice, error) {
 	d := NewDevice{UID: stated.UID, Name: stated.Name, Folder: stated.Folder}
 	subject, err := identity.Sign(stated, p.key)
 	if err != nil {
 		return d, err
 	}
-	code, sent, err := a.invite(p, subject, stated.Serial, codeLife)
+	sent, err := a.invite(code, p, subject, 0, stated.Serial, endOf(stated.Serial, codeLife))
 	if err != nil {
 		return d, err
 	}

@@ -344,8 +344,14 @@ func TestNoServerSeesTheSecretOfACode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		a := f.loggedIn(f.manager())
-		f.mailbox()
+		kept, _ := f.mailbox()
 		f.answer("POST /devices", jsonAnswer(api.NewSubject{}))
+		f.batches(kept)
+		claimed := identity.NewOwnerCode()
+		f.answer("GET /claims/"+claimed.LookupID(), jsonAnswer(api.Claim{}))
+		must(a.Waiting(t.Context(), claimed))
+		must(a.ClaimDevice(t.Context(), claimed, "press 6", ""))
+		batch := must(a.AddBatch(t.Context(), "press", "", 3, 30))
 		f.answer("POST /users", jsonAnswer(api.NewSubject{}))
 		device := must(a.AddDevice(t.Context(), "press 5"))
 		user := must(a.AddUser(t.Context(), "ann", UserRights{Role: identity.RoleViewer, Devices: []string{"*"}, Targets: []string{"*"}}))
@@ -357,7 +363,8 @@ func TestNoServerSeesTheSecretOfACode(t *testing.T) {
 		f.mu.Lock()
 		heard := string(f.heard)
 		f.mu.Unlock()
-		for what, typed := range map[string]string{"a device's": device.Code, "a user's": user.Code, "a code that was used": login.Code} {
+		for what, typed := range map[string]string{"a device's": device.Code, "a user's": user.Code, "a code that was used": login.Code,
+			"a gateway's own": claimed.String(), "a batch's": batch.Code} {
 			code := must(identity.ParseOwnerCode(typed))
 			if !strings.Contains(heard, code.LookupID()) {
 				t.Errorf("%s: the server was not told of it", what)
@@ -369,13 +376,15 @@ func TestNoServerSeesTheSecretOfACode(t *testing.T) {
 					t.Fatalf("%s: the server has seen a part of the secret", what)
 				}
 			}
-			seed := code.InviteKey(0).(ed25519.PrivateKey).Seed()
-			if strings.Contains(heard, base64.StdEncoding.EncodeToString(seed)) {
-				t.Errorf("%s: the server has seen the invite's key", what)
+			for slot := range uint32(4) {
+				seed := code.InviteKey(slot).(ed25519.PrivateKey).Seed()
+				if strings.Contains(heard, base64.StdEncoding.EncodeToString(seed)) {
+					t.Errorf("%s: the server has seen the invite's key", what)
+				}
 			}
 		}
 		t.Attr("id", "T-code")
-		t.Attr("cases", "3")
+		t.Attr("cases", "5")
 	})
 }
 

@@ -37,6 +37,42 @@ func (a *Account) WriteNewDevice(w io.Writer, d NewDevice) error {
 	})
 }
 
+// WriteNewBatch prints a batch with the command to run on each of its gateways.
+func (a *Account) WriteNewBatch(w io.Writer, b NewBatch) error {
+	run := fmt.Sprintf("hawser-agent enroll --access %s --pin %s (it asks for the code)", a.state.config.Hosts[0], a.rootPin())
+	if b.File != "" {
+		run = "hawser-agent enroll --file " + filepath.Base(b.File)
+	}
+	names := batchNames(b.Name, b.Devices)
+	return writeFields(w, [][2]string{
+		{"batch", b.Lookup}, {"devices", fmt.Sprintf("%d, %s to %s", b.Devices, names[0], names[len(names)-1])}, {"folder", b.Folder},
+		{"code", b.Code}, {"valid until", stamp(b.Expires)}, {"file", b.File}, {"on each gateway", run},
+		{"then, here", "hawser device confirm --batch " + b.Lookup},
+	})
+}
+
+// WriteClaim shows the gateway that waits with a code, by the word of the server.
+func WriteClaim(w io.Writer, c api.Claim) error {
+	fields := [][2]string{{"a gateway waits at", c.Address}, {"since", stamp(c.Since)}, {"last heard", stamp(c.Seen)}}
+	for _, k := range slices.Sorted(maps.Keys(c.Hints)) {
+		fields = append(fields, [2]string{"hint " + k, c.Hints[k]})
+	}
+	return writeFields(w, fields)
+}
+
+// WriteKeys shows keys that a person is to compare with the gateways.
+func WriteKeys(w io.Writer, devices []StatedDevice) error {
+	rows := [][]string{{"NAME", "UID", "KEY", "ADDRESS", "HINTS"}}
+	for _, d := range devices {
+		var hints []string
+		for _, k := range slices.Sorted(maps.Keys(d.Hints)) {
+			hints = append(hints, k+"="+d.Hints[k])
+		}
+		rows = append(rows, []string{d.Name, d.UID.String(), compared(d.SPKI), d.Address, strings.Join(hints, " ")})
+	}
+	return writeTable(w, rows)
+}
+
 // WriteNewUser prints a new user, or a new code of one, with the command to run on his computer.
 func (a *Account) WriteNewUser(w io.Writer, u NewUser) error {
 	return writeFields(w, [][2]string{
@@ -137,7 +173,7 @@ func WriteDevice(w io.Writer, d StatedDevice) error {
 	fields := [][2]string{
 		{"name", d.Name}, {"folder", d.Folder}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", string(d.State)}, {"online", yesNo(d.Online)},
 		{"since", stamp(d.Since)}, {"address", d.Address}, {"created", stamp(d.Created)}, {"key", spki(d.SPKI)},
-		{"stated", string(d.Key)}, {"valid until", stamp(d.NotAfter)},
+		{"stated", string(d.Key)}, {"valid until", stamp(d.NotAfter)}, {"by the code", d.Lookup},
 	}
 	for _, k := range slices.Sorted(maps.Keys(d.Hints)) {
 		fields = append(fields, [2]string{"hint " + k, d.Hints[k]})

@@ -25,18 +25,33 @@ func CheckOut(file string) error {
 
 // WriteProvisioning writes the file with which the gateway of a new device enrolls (docs/image.md §2), for its owner alone,
 // and takes the code out of d: it is there, and nowhere else.
-func (a *Account) WriteProvisioning(d *NewDevice, file string) error {
-	f := provision.File{Access: a.state.config.Hosts, Ports: a.state.config.Ports, Code: d.Code, Pin: a.rootPin(), Name: d.Name}
+func (a *Account) WriteProvisioning(d *NewDevice, file string) (err error) {
+	if d.File, err = a.provision(file, d.Name, d.Code); err == nil {
+		d.Code = ""
+	}
+	return err
+}
+
+// WriteBatch writes the one file for all gateways of a batch, as WriteProvisioning does.
+func (a *Account) WriteBatch(b *NewBatch, file string) (err error) {
+	if b.File, err = a.provision(file, b.Name, b.Code); err == nil {
+		b.Code = ""
+	}
+	return err
+}
+
+// provision writes a provisioning file and returns its path.
+func (a *Account) provision(file, name, code string) (string, error) {
+	f := provision.File{Access: a.state.config.Hosts, Ports: a.state.config.Ports, Code: code, Pin: a.rootPin(), Name: name}
 	if err := CheckOut(file); err != nil {
-		return err
+		return "", err
 	}
 	path, err := filepath.Abs(file)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := durable.WriteFile(path, f.Text(), credential.Private); err != nil {
-		return asUsage(err)
+		return "", asUsage(err)
 	}
-	d.File, d.Code = path, ""
-	return nil
+	return path, nil
 }

@@ -125,16 +125,19 @@ func (a *Account) serial(pool statements, subject identity.Subject) (uint64, err
 	return serial, nil
 }
 
-// invite makes a code for a subject. The server gets of it what it may have.
-func (a *Account) invite(p pen, subject identity.Signed, serial uint64, life time.Duration) (identity.OwnerCode, api.NewCode, error) {
-	code := identity.NewOwnerCode()
-	end := time.UnixMilli(int64(serial)).Add(life)
-	invitation, err := a.state.owner.Pinned().Invite(code, subject, 0, end, serial+1, p.seen, p.key)
+// invite gives a code to a subject. The result is what the server gets of it. slot is 0 for a code that is for one, and end
+// when it ends.
+func (a *Account) invite(code identity.OwnerCode, p pen, subject identity.Signed, slot uint32, serial uint64, end time.Time) (api.NewCode, error) {
+	invitation, err := a.state.owner.Pinned().Invite(code, subject, slot, end, serial+1, p.seen, p.key)
 	if err != nil {
-		return code, api.NewCode{}, err
+		return api.NewCode{}, err
 	}
-	sent, err := api.CodeOf(code, invitation, a.rootPin(), p.signers)
-	return code, sent, err
+	return api.CodeOf(code, invitation, a.rootPin(), p.signers)
+}
+
+// endOf is when a code ends that is made together with a statement of this serial.
+func endOf(serial uint64, life time.Duration) time.Time {
+	return time.UnixMilli(int64(serial)).Add(life)
 }
 
 func nameOf(key identity.KeyStatement) identity.Name {

@@ -95,9 +95,9 @@ func (a *Account) sendCode(ctx context.Context, p pen, subject identity.Signed, 
 	s := subject.Statement.(identity.UserStatement)
 	u = NewUser{Name: s.User, Role: s.Role}
 	for range maxTries {
-		var code identity.OwnerCode
+		code := identity.NewOwnerCode()
 		var sent api.NewCode
-		if code, sent, err = a.invite(p, subject, serial, codeLife); err != nil {
+		if sent, err = a.invite(code, p, subject, 0, serial, endOf(serial, codeLife)); err != nil {
 			return u, err
 		}
 		var answer api.NewSubject
@@ -242,11 +242,16 @@ func parsed(texts []string) (pool statements) {
 
 // readAndConfirm is what every command of an admin does first.
 func (a *Account) readAndConfirm(ctx context.Context) (statements, error) {
+	return a.readAndConfirmAlso(ctx, nil)
+}
+
+// readAndConfirmAlso is readAndConfirm with keys of batches that a person has looked at.
+func (a *Account) readAndConfirmAlso(ctx context.Context, seen map[deviceKey]bool) (statements, error) {
 	pool, err := a.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	pool, done, err := a.confirm(ctx, pool)
+	pool, done, err := a.confirm(ctx, pool, seen)
 	for _, c := range done {
 		a.m.log().Info("key confirmed", "user", clean(c.Subject.User), "uid", c.Subject.UID, "key", c.SPKI)
 	}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"hawser/internal/answer"
 	"hawser/manager"
 	"hawser/transport/api"
 )
@@ -16,12 +18,8 @@ func (a *app) device() *cobra.Command {
 		Use:   "device",
 		Short: "Manage the gateways of the domain",
 	}
-	cmd.AddCommand(a.deviceAdd(), a.deviceList(), a.deviceCode(),
-		a.deviceConfirm(), a.deviceShow(),
-		a.statedDevice("revoke DEVICE", "Take a device's identity away for good, and end its sessions", 1,
-			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
-				return account.RevokeDevice(ctx, args[0])
-			}),
+	cmd.AddCommand(a.deviceAdd(), a.deviceClaim(), a.deviceList(), a.deviceCode(),
+		a.deviceConfirm(), a.deviceShow(), a.deviceRevoke(),
 		a.statedDevice("release DEVICE", "Let a device go: its gateway forgets who it is, and waits for a code", 1,
 			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
 				return account.ReleaseDevice(ctx, args[0])
@@ -43,11 +41,22 @@ func (a *app) deviceAdd() *cobra.Command {
 	var folder string
 	var await bool
 	var out string
+	batch, days := 0, 0
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "State a device, and make the code with which its gateway enrolls",
-		Args:  cobra.ExactArgs(1),
+		Long: `State a device, and make the code with which its gateway enrolls.
+
+With --batch N it states N devices, NAME-01 and so on, and makes one code for all of them: it goes into one image or
+provisioning file, and each gateway that enrolls gets the next device. Whoever has the image has the code, so their keys are
+confirmed by hawser device confirm --batch, after a look. A run that was cut off is finished by the same command.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("batch") {
+				return a.addBatch(cmd, &phrase, out, func(account *manager.Account) (manager.NewBatch, error) {
+					return account.AddBatch(cmd.Context(), args[0], folder, batch, days)
+				})
+			}
 			return a.newCode(cmd, &phrase, out, func(account *manager.Account) (manager.NewDevice, error) {
 				return account.AddDeviceIn(cmd.Context(), args[0], folder)
 			}, func(account *manager.Account, d manager.NewDevice) error {
@@ -65,6 +74,9 @@ func (a *app) deviceAdd() *cobra.Command {
 	outFlag(cmd, &out)
 	cmd.Flags().BoolVar(&await, "wait", false, "wait until the gateway has enrolled, and confirm its key; ^C leaves it for the next command that signs")
 	cmd.Flags().StringVar(&folder, "folder", "", "`FOLDER` of the device, as north/hall: users can be limited to folders")
+	cmd.Flags().IntVar(&batch, "batch", 0, "make `N` devices, at most 1000, with one code for the gateways of all")
+	cmd.Flags().IntVar(&days, "days", 30, "`N` days until the code of a batch ends, at most 30")
+	cmd.MarkFlagsMutuallyExclusive("batch", "wait")
 	phrase.flags(cmd, false)
 	return cmd
 }
@@ -124,22 +136,31 @@ func (a *app) newCode(cmd *cobra.Command, phrase *passphrase, out string, make f
 
 // deviceList prints a table.
 func (a *app) deviceList() *cobra.Command {
-	var folder string
+	var folder, batch, state string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the devices",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			states := []api.DeviceState{"", api.StatePending, api.StateEnrolled, api.StateReleased, api.StateRevoked}
+			if !slices.Contains(states, api.DeviceState(state)) {
+				return answer.Usage("device list: --state is pending, enrolled, released or revoked")
+			}
 			return a.account(func(account *manager.Account) error {
 				devices, err := account.StatedDevices(cmd.Context(), folder)
 				if err != nil {
 					return err
 				}
+				devices = slices.DeleteFunc(devices, func(d manager.StatedDevice) bool {
+					return state != "" && d.State != api.DeviceState(state) || batch != "" && d.Lookup != batch
+				})
 				return a.print(cmd, devices, func() error { return manager.WriteDevices(cmd.OutOrStdout(), devices) })
 			})
 		},
 	}
 	cmd.Flags().StringVar(&folder, "folder", "", "only those in `FOLDER` and below it")
+	cmd.Flags().StringVar(&state, "state", "", "only those that are `STATE`: pending, enrolled, released or revoked")
+	cmd.Flags().StringVar(&batch, "batch", "", "only those of the batch `LOOKUP`")
 	return cmd
 }
 
@@ -179,29 +200,4 @@ func (a *app) deviceShow() *cobra.Command {
 			})
 		},
 	}
-}
-
-// deviceConfirm prints how each device stands, also when one of them could not be confirmed.
-func (a *app) deviceConfirm() *cobra.Command {
-	var phrase passphrase
-	cmd := &cobra.Command{
-		Use:   "confirm DEVICE...",
-		Short: "Confirm the keys of gateways that have enrolled",
-		Long: `Confirm the keys of gateways that have enrolled, so that they last, and say how each stands.
-
-Every command that signs does so for all that wait. Of two keys that came with one code none is confirmed: somebody has
-copied it, and another code (device code) settles it.`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.signing(cmd, &phrase, func(account *manager.Account) error {
-				devices, err := account.ConfirmDevices(cmd.Context(), args)
-				if devices == nil {
-					return err
-				}
-				return errors.Join(a.print(cmd, devices, func() error { return manager.WriteDevices(cmd.OutOrStdout(), devices) }), err)
-			})
-		},
-	}
-	phrase.flags(cmd, false)
-	return cmd
 }

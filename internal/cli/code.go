@@ -28,6 +28,18 @@ func (k *Code) Flags(c *cobra.Command, what string) {
 	c.MarkFlagsMutuallyExclusive("code", "code-file")
 }
 
+// Take is for a command that also takes the code as its first word, as people read it off a box; - is standard input.
+func (k *Code) Take(words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	if k.word != "" || k.file != "" {
+		return answer.Usage("the code is given twice")
+	}
+	k.word = words[0]
+	return nil
+}
+
 // Read returns the code: that of the flag, the first line of the file or of standard input, or what a person types. It
 // blocks until there is a line. Without a flag and without a terminal there is nobody to ask, which is an error of usage.
 func (k *Code) Read(c *cobra.Command) (string, error) {
