@@ -54,7 +54,7 @@ func (v Verifier) Judge(chain []string, peer Peer, now time.Time) (Verdict, erro
 		verdict.Pins = v.Pins.confirm(peer.SPKI)
 		return verdict, nil
 	}
-	pins, err := v.Pins.see(w.invite.Key.SPKI(), peer.SPKI, w.invite.lastDay(), now)
+	pins, err := v.Pins.see(w.invite.Key.SPKI(), peer.SPKI, w.own, w.invite.lastDay(), now)
 	if err != nil {
 		return Verdict{Pins: pins}, err
 	}
@@ -137,6 +137,7 @@ func parseStatements(chain []string, least int) ([]Signed, error) {
 type walked struct {
 	chain   []Signed
 	invite  *InviteStatement // that stated the key, or nil
+	own     string           // the user whose own key has signed that invite; empty: none has
 	byAdmin bool             // an admin's key, or another one of the user, has signed something
 }
 
@@ -164,7 +165,10 @@ func (v Verifier) walk(chain []Signed, peer Peer) (walked, error) {
 	if (key.Serial == 0) != (w.invite != nil) {
 		return w, refuse(FaultNotStated, "judge chain: the serial 0 belongs to a key that an invite states, and to no other")
 	}
-	w.byAdmin = len(admins) > 0 || n == 4
+	if n == 4 {
+		w.own = key.User
+	}
+	w.byAdmin = len(admins) > 0 || w.own != ""
 	if n, err = v.walkAdmins(chain, n, admins); err != nil {
 		return w, err
 	}

@@ -388,13 +388,13 @@ func TestTwoKeysOfOneInvite(t *testing.T) {
 
 func TestASettledPinStaysWhereItIs(t *testing.T) {
 	settled, open, bob, thief := SPKI{1}, SPKI{2}, SPKI{3}, SPKI{4}
-	pins := must((*Pins)(nil).see(settled, bob, testNow, testNow))(t)
-	pins, _ = pins.see(settled, thief, testNow, testNow)
-	pins = must(pins.confirm(bob).see(open, thief, testNow, testNow))(t)
+	pins := must((*Pins)(nil).see(settled, bob, "", testNow, testNow))(t)
+	pins, _ = pins.see(settled, thief, "", testNow, testNow)
+	pins = must(pins.confirm(bob).see(open, thief, "", testNow, testNow))(t)
 	pins = pins.confirm(thief) // settles the other invite only
-	_, err := pins.see(settled, thief, testNow, testNow)
+	_, err := pins.see(settled, thief, "", testNow, testNow)
 	wantFault(t, err, FaultInviteUsedTwice)
-	_, err = pins.see(open, thief, testNow, testNow)
+	_, err = pins.see(open, thief, "", testNow, testNow)
 	wantFault(t, err, "")
 }
 
@@ -402,14 +402,14 @@ func TestPinsAreBounded(t *testing.T) {
 	var pins *Pins
 	at := func(n int) time.Time { return testNow.Add(time.Duration(n) * time.Second) }
 	for i := range maxPins {
-		pins = must(pins.see(SPKI{byte(i >> 8), byte(i), 1}, SPKI{1}, at(i), testNow))(t)
+		pins = must(pins.see(SPKI{byte(i >> 8), byte(i), 1}, SPKI{1}, "", at(i), testNow))(t)
 	}
-	_, err := pins.see(SPKI{9}, SPKI{1}, at(0), at(0))
+	_, err := pins.see(SPKI{9}, SPKI{1}, "", at(0), at(0))
 	wantFault(t, err, FaultNotStated)
-	if _, err := pins.see(SPKI{0, 5, 1}, SPKI{1}, at(0), at(9999)); err != nil || len(pins.list) != maxPins {
+	if _, err := pins.see(SPKI{0, 5, 1}, SPKI{1}, "", at(0), at(9999)); err != nil || len(pins.list) != maxPins {
 		t.Errorf("a pin was forgotten without need: %v", err)
 	}
-	more := must(pins.see(SPKI{9}, SPKI{1}, at(999), at(1)))(t)
+	more := must(pins.see(SPKI{9}, SPKI{1}, "", at(999), at(1)))(t)
 	if len(more.list) != maxPins {
 		t.Errorf("%d pins", len(more.list))
 	}
@@ -536,5 +536,37 @@ func TestWhatHangsOnASigner(t *testing.T) {
 		if got := names(c.entry); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.entry.encode(), got, c.want)
 		}
+	}
+}
+
+// Whoever has a key can sign any number of invites of himself. They do not take the room of what admins invite, nor that of
+// other users.
+func TestPinsOfAUsersOwnInvitesAreFew(t *testing.T) {
+	var pins *Pins
+	day := func(n int) time.Time { return testNow.Add(time.Duration(n) * 24 * time.Hour) }
+	invite := func(user string, i int) SPKI { return SPKI{1, byte(i), byte(len(user)), user[len(user)-1], user[len(user)-2]} }
+	kept := 0
+	for u := range 40 {
+		user := fmt.Sprintf("user%02d", u)
+		for i := range maxPinsOwn + 1 {
+			next, err := pins.see(invite(user, i), SPKI{9}, user, day(1), testNow)
+			if room := i < maxPinsOwn && kept < maxPinsAll; (err == nil) != room || err != nil && FaultOf(err) != FaultNotStated {
+				t.Fatalf("%s, invite %d, %d kept: %v", user, i, kept, err)
+			}
+			if pins = next; err == nil {
+				kept++
+			}
+		}
+	}
+	for i := range maxPins - maxPinsAll {
+		pins = must(pins.see(SPKI{2, byte(i), byte(i >> 8)}, SPKI{9}, "", day(9), testNow))(t)
+	}
+	if back := must(ParsePins(pins.Bytes()))(t); !slices.Equal(back.list, pins.list) {
+		t.Error("they come back from the medium as others")
+	}
+	// Those of users give way to a user's when they are over, and no pin of an admin's invite does.
+	pins = must(pins.see(invite("user39", 0), SPKI{9}, "user39", day(3), day(2)))(t)
+	if len(pins.list) != maxPins-maxPinsAll+1 {
+		t.Errorf("%d pins are left", len(pins.list))
 	}
 }

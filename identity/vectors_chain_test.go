@@ -230,7 +230,7 @@ func FuzzParseLists(f *testing.F) {
 }
 
 func FuzzParsePins(f *testing.F) {
-	pins := must((*Pins)(nil).see(SPKI{1}, SPKI{2}, testNow, testNow))(f)
+	pins := must((*Pins)(nil).see(SPKI{1}, SPKI{2}, "", testNow, testNow))(f)
 	f.Add(pins.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := ParsePins(b)

@@ -22,6 +22,7 @@ type Account struct {
 	state  state
 	dialer *transport.Dialer
 	cert   atomic.Pointer[tls.Certificate] // of state; the dialer shows it
+	asked  map[identity.SPKI]bool          // keys about which a person was asked or told
 	// Shared with those that beside made: an address that worked for one helps all.
 	good *goodAddrs
 }

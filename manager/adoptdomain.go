@@ -137,7 +137,7 @@ func (e *earlier) adopted(subject identity.Subject) Adopted {
 			continue
 		}
 		chain, err := e.v.Assemble(e.pool, identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}, now)
-		if err == nil && !invitedByUser(chain, key) {
+		if err == nil && invitedBy(chain, key) == nil {
 			add(key)
 		}
 	}

@@ -240,7 +240,7 @@ func (a *Account) batchKeys(pool statements) map[deviceKey]bool {
 		if !ok || key.UID.IsZero() || a.isConfirmed(near[key.Subject], key) {
 			continue
 		}
-		if invite, ok := a.waits(near[key.Subject], s); ok && invite.Slot != 0 {
+		if invite, _, ok := a.waits(near[key.Subject], s); ok && invite.Slot != 0 {
 			keys[deviceKey{key.UID, key.Key.SPKI()}] = true
 		}
 	}

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"hawser/identity"
@@ -14,11 +15,21 @@ type confirmed struct {
 	Replaces []identity.SPKI // keys of the same device, which count no more
 }
 
+// InvitedKey is a key that a user's own key has invited: his next PC, or that of somebody who has his first one.
+type InvitedKey struct {
+	User    string
+	Label   string // what that computer says of itself
+	SPKI    identity.SPKI
+	By      identity.SPKI // the key that has invited it
+	ByLabel string
+}
+
 // confirm states the keys that came with an invite of an admin or of the domain key, and that nobody has confirmed yet: so
-// they last. A device has one key: those before it, and all that was stated until its code was made, go into the list, in the
-// same request. Keys of admins are confirmed by the domain key alone; without it they wait. Of two keys that came with one
-// code none is confirmed: somebody has copied it, and another code settles it. The code of a batch is in every copy of an
-// image: of the keys that came with it those alone are confirmed that a person has seen.
+// they last. One that a user's own key has invited is confirmed when a person says so. A device has one key: those before it,
+// and all that was stated until its code was made, go into the list, in the same request. Keys of admins are confirmed by the
+// domain key alone; without it they wait. Of two keys that came with one code none is confirmed: somebody has copied it, and
+// another code settles it. The code of a batch is in every copy of an image: of the keys that came with it those alone are
+// confirmed that a person has seen.
 func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceKey]bool) (statements, []confirmed, error) {
 	p, err := a.pen(false)
 	if err != nil {
@@ -33,7 +44,7 @@ func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceK
 		if !ok || key.Serial != 0 || a.isConfirmed(near[key.Subject], key) {
 			continue
 		}
-		invite, ok := a.waits(near[key.Subject], s)
+		invite, by, ok := a.waits(near[key.Subject], s)
 		if !ok || invite.Slot != 0 && !seen[deviceKey{key.UID, key.Key.SPKI()}] {
 			continue
 		}
@@ -44,6 +55,9 @@ func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceK
 			}
 		}
 		c := confirmed{Subject: key.Subject, SPKI: key.Key.SPKI()}
+		if by != nil && !a.agreed(InvitedKey{key.User, key.Label, c.SPKI, by.Key.SPKI(), by.Label}) {
+			continue
+		}
 		if !key.UID.IsZero() {
 			c.Replaces = slices.DeleteFunc(a.keysOf(pool, key.UID), func(spki identity.SPKI) bool { return spki == c.SPKI })
 		}
@@ -93,34 +107,52 @@ func (a *Account) publishEach(ctx context.Context, texts []string, all []confirm
 	return done, nil
 }
 
+// agreed asks a person about a key that a user has invited himself, once for each command. With nobody to ask it is told.
+func (a *Account) agreed(k InvitedKey) bool {
+	if a.asked[k.SPKI] {
+		return false
+	}
+	if a.asked == nil {
+		a.asked = make(map[identity.SPKI]bool)
+	}
+	a.asked[k.SPKI] = true
+	if a.m.Confirm == nil {
+		a.m.notice(fmt.Sprintf("user %s has let another computer of his in, %q, with the key %s: it is not confirmed; "+
+			"hawser user list at a terminal asks", k.User, k.Label, compared(k.SPKI)))
+		return false
+	}
+	return a.m.Confirm(k)
+}
+
 // waits tells whether a key that an invite states can be confirmed, and returns that invite: the newest of its subject for a
-// device, of an admin or the domain key, and no other key came with it.
-func (a *Account) waits(pool statements, s identity.Signed) (invite identity.InviteStatement, ok bool) {
+// device, and no other key came with it. by is the key of the user himself that has signed the invite; nil: an admin has, or
+// the domain key.
+func (a *Account) waits(pool statements, s identity.Signed) (invite identity.InviteStatement, by *identity.KeyStatement, ok bool) {
 	key := s.Statement.(identity.KeyStatement)
 	peer := identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}
 	chain, err := a.verifier().Assemble(pool, peer, a.statementTime())
-	if err != nil || invitedByUser(chain, key) || len(chain) < 3 {
-		return invite, false
+	if err != nil || len(chain) < 3 {
+		return invite, nil, false
 	}
-	by, err := identity.ParseStatement(chain[2])
+	signed, err := identity.ParseStatement(chain[2])
 	if err != nil {
-		return invite, false
+		return invite, nil, false
 	}
-	if invite, ok = by.Statement.(identity.InviteStatement); !ok {
-		return invite, false
+	if invite, ok = signed.Statement.(identity.InviteStatement); !ok {
+		return invite, nil, false
 	}
 	for _, other := range pool {
 		o, ok := other.Statement.(identity.InviteStatement)
 		if ok && !key.UID.IsZero() && o.Subject == key.Subject && o.Serial > invite.Serial && a.genuine(pool, other) {
-			return invite, false // a code ends the ones before it
+			return invite, nil, false // a code ends the ones before it
 		}
 	}
 	if twice, err := a.usedTwice(pool, chain, key); err != nil || twice {
 		a.m.log().Warn("a code was used twice, and this key is not confirmed: make another code", "of", nameOf(key).String(),
 			"key", key.Key.SPKI(), "err", err)
-		return invite, false
+		return invite, nil, false
 	}
-	return invite, true
+	return invite, invitedBy(chain, key), true
 }
 
 // usedTwice reports whether an unconfirmed key is not the only one that its invite has stated: by what is shown, or by what
@@ -162,12 +194,15 @@ func (a *Account) isConfirmed(pool statements, key identity.KeyStatement) bool {
 	})
 }
 
-// invitedByUser reports whether a key of the user himself, and no admin, has signed the invite: a person looks at that one.
-func invitedByUser(chain []string, key identity.KeyStatement) bool {
+// invitedBy is the key of the user himself that has signed the invite of a chain; nil: an admin has, or the domain key.
+func invitedBy(chain []string, key identity.KeyStatement) *identity.KeyStatement {
 	if len(chain) < 4 {
-		return false
+		return nil
 	}
 	s, err := identity.ParseStatement(chain[3])
 	own, ok := s.Statement.(identity.KeyStatement)
-	return err == nil && ok && own.Subject == key.Subject
+	if err != nil || !ok || own.Subject != key.Subject {
+		return nil
+	}
+	return &own
 }

@@ -39,6 +39,9 @@ type Manager struct {
 	// Passphrase asks for that of a domain key. Nil: there is nobody to ask. NoPassphrase: a new domain key is kept without.
 	Passphrase   Passphrase
 	NoPassphrase bool
+	// Confirm asks a person whether a key that a user has invited himself is to last (identity §15.8). Nil: there is nobody
+	// to ask, and it stays as it is.
+	Confirm func(InvitedKey) bool
 	// work is the logarithm of the rounds of a passphrase. 0: as many as age takes, about a second.
 	work int
 

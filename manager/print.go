@@ -21,8 +21,41 @@ import (
 // WriteInfo says who is logged in.
 func WriteInfo(w io.Writer, i Info) error {
 	return writeFields(w, [][2]string{
-		{"user", i.User}, {"domain", i.Domain}, {"key", i.SPKI.String()}, {"valid until", stamp(i.NotAfter)}, {"home", i.Home},
+		{"user", i.User}, {"domain", i.Domain}, {"key", i.SPKI.String()}, {"to compare", compared(i.SPKI)},
+		{"valid until", stamp(i.NotAfter)}, {"home", i.Home},
 	})
+}
+
+// WriteLoggedOut says what is left to be done after a logout.
+func WriteLoggedOut(w io.Writer, o LoggedOut) error {
+	text := "%s of %s has logged out here; its key and certificate are gone\n" +
+		"the owner's statement about the key stays: if somebody may have a copy of it, an admin gives\n" +
+		"  hawser user revoke %[1]s --key %[3]s\n"
+	if o.DomainKey {
+		text += "the domain key is still here: move domain.key away if this computer is given away\n"
+	}
+	_, err := fmt.Fprintf(w, text, o.User, o.Domain, o.SPKI)
+	return err
+}
+
+// WriteListed says which keys of a user are out.
+func WriteListed(w io.Writer, user string, keys []identity.SPKI) error {
+	for i, k := range keys {
+		text := "the key %[2]s, which it has let in, is shut out\n"
+		if i == 0 {
+			text = "the key %[2]s of %[1]s is shut out\n"
+		}
+		if _, err := fmt.Fprintf(w, text, clean(user), k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AboutInvited is the question whether a key is to last.
+func AboutInvited(k InvitedKey) string {
+	return fmt.Sprintf("%s has let another PC of his in: %q, to compare: %s\nit was let in with his key %s (%q). Has he said so, and are they the same there?",
+		clean(k.User), clean(k.Label), compared(k.SPKI), compared(k.By), clean(k.ByLabel))
 }
 
 // WriteNewDevice prints a new device with the command to run on the gateway.

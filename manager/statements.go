@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"hawser/identity"
@@ -60,6 +61,15 @@ func (a *Account) publishAll(ctx context.Context, texts []string) error {
 		texts = texts[n:]
 	}
 	return nil
+}
+
+// ownInvite reports whether a key of the user himself has signed an invite.
+func (p statements) ownInvite(s identity.Signed) bool {
+	invite, ok := s.Statement.(identity.InviteStatement)
+	return ok && invite.User != "" && slices.ContainsFunc(p, func(by identity.Signed) bool {
+		key, ok := by.Statement.(identity.KeyStatement)
+		return ok && key.User == invite.User && key.Serial != 0 && s.SignedBy(key.Key)
+	})
 }
 
 // pen signs statements: with the domain key, or with the key of an admin.

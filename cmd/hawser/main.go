@@ -61,7 +61,7 @@ Exit codes: 0 done, 1 failed, 2 usage or config error, 3 not logged in, 4 refuse
 	flags.StringVar(&a.home, "home", "", "directory of the account (default: hawser in the user's config directory)")
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens to stderr")
-	root.AddCommand(a.login(), a.device(), a.user(), a.domain(), a.relay(), a.relays(), a.connect(), a.session(), a.ping(), a.audit(),
+	root.AddCommand(a.login(), a.logout(), a.device(), a.user(), a.domain(), a.relay(), a.relays(), a.connect(), a.session(), a.ping(), a.audit(),
 		a.netcheck(),
 		cli.VersionCommand(version.Of("hawser", linked)))
 	return root

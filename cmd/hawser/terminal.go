@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -48,4 +52,19 @@ func (t *terminal) show(text string) {
 	}
 	io.WriteString(t.w, "\r\x1b[K"+text)
 	t.dirty = text != ""
+}
+
+// asks reports whether there is a person to ask.
+func (a *app) asks(cmd *cobra.Command) bool {
+	in, ok := cmd.InOrStdin().(*os.File)
+	return ok && term.IsTerminal(int(in.Fd())) && !a.json
+}
+
+// yes asks a person, and takes nothing for an answer but yes.
+func (a *app) yes(cmd *cobra.Command, question string) bool {
+	a.terminal.show("")
+	fmt.Fprint(cmd.ErrOrStderr(), question+" [yes/no] ")
+	line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 64)).ReadString('\n')
+	word := strings.ToLower(strings.TrimSpace(line))
+	return err == nil && (word == "yes" || word == "y")
 }

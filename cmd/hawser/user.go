@@ -117,16 +117,24 @@ func (a *app) userRenew() *cobra.Command {
 func (a *app) userRevoke() *cobra.Command {
 	var phrase passphrase
 	var keep bool
+	var key string
 	cmd := &cobra.Command{
 		Use:   "revoke NAME",
-		Short: "Shut a user out for good, and end his sessions",
-		Args:  cobra.ExactArgs(1),
+		Short: "Shut a user out for good, or one of his PCs, and end the sessions",
+		Long: `Shut a user out for good, and end his sessions.
+
+With --key it is one of his PCs, which he has lost: its key, which hawser user list shows, and the keys of the PCs that were
+let in with it. His other PCs go on.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if key != "" {
+				return a.revokeKey(cmd, &phrase, args[0], key)
+			}
 			return a.signing(cmd, &phrase, func(account *manager.Account) error {
 				if err := account.RevokeUser(cmd.Context(), args[0], keep); err != nil {
 					return err
 				}
-				return a.print(cmd, revoked{args[0]}, func() error {
+				return a.print(cmd, revoked{User: args[0]}, func() error {
 					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is shut out\n", args[0])
 					return err
 				})
@@ -135,14 +143,36 @@ func (a *app) userRevoke() *cobra.Command {
 	}
 	phrase.flags(cmd, false)
 	cmd.Flags().BoolVar(&keep, "keep", false, "of an admin: state again whom he has added; not when somebody else may have had his key")
+	cmd.Flags().StringVar(&key, "key", "", "only the PC with this key, by its `SHA256` in hawser user list")
+	cmd.MarkFlagsMutuallyExclusive("keep", "key")
 	return cmd
 }
 
 type revoked struct {
-	User string `json:"revoked"`
+	User string          `json:"revoked"`
+	Keys []identity.SPKI `json:"keys,omitempty"`
+}
+
+func (a *app) revokeKey(cmd *cobra.Command, phrase *passphrase, user, key string) error {
+	spki, err := identity.ParsePin(key)
+	if err != nil {
+		return answer.Usage("user revoke: key: %w", err)
+	}
+	return a.signing(cmd, phrase, func(account *manager.Account) error {
+		keys, err := account.RevokeUserKey(cmd.Context(), user, spki)
+		if err != nil {
+			return err
+		}
+		return a.print(cmd, revoked{user, keys}, func() error { return manager.WriteListed(cmd.OutOrStdout(), user, keys) })
+	})
 }
 
 // signing is account, for a command that may need the domain key.
 func (a *app) signing(cmd *cobra.Command, phrase *passphrase, do func(*manager.Account) error) error {
-	return a.accountOf(func(m *manager.Manager) { phrase.into(cmd, m) }, do)
+	return a.accountOf(func(m *manager.Manager) {
+		phrase.into(cmd, m)
+		if a.asks(cmd) {
+			m.Confirm = func(k manager.InvitedKey) bool { return a.yes(cmd, manager.AboutInvited(k)) }
+		}
+	}, do)
 }

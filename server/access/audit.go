@@ -22,6 +22,7 @@ import (
 const (
 	actionInit           = "init"
 	actionLogin          = "login"
+	actionLogout         = "logout"
 	actionUserRenew      = "user-renew"
 	actionDomainAdd      = "domain-add"
 	actionDomainCode     = "domain-code"

@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -122,9 +123,10 @@ func newCode(tx *store.Tx, kind identity.Kind, domain, subject string, now time.
 	return identity.Code{}, store.Code{}, fmt.Errorf("make code: %w", store.ErrExists)
 }
 
-// takeCode keeps an owner's code with its statements, which are about somebody of this kind, and returns that statement.
-// What was kept before with the same code is good: the answer may have been lost.
-func (s *Server) takeCode(tx *store.Tx, o *owner, code api.NewCode, kind identity.Kind) (subject identity.Signed, c store.Code, k kept, err error) {
+// takeCode keeps an owner's code with its statements, which are about somebody of this kind, and returns that statement. may
+// is that of keep. What was kept before with the same code is good: the answer may have been lost. An invite belongs to one
+// code: so the codes are bounded as invites are.
+func (s *Server) takeCode(tx *store.Tx, o *owner, code api.NewCode, kind identity.Kind, may func(identity.Signed) error) (subject identity.Signed, c store.Code, k kept, err error) {
 	read, err := readCode(o.Domain, code, kind, s.now())
 	subject, c = read.subject, read.code
 	if err == nil && read.invite.Slot != 0 {
@@ -133,10 +135,14 @@ func (s *Server) takeCode(tx *store.Tx, o *owner, code api.NewCode, kind identit
 	if err != nil {
 		return subject, c, k, err
 	}
-	if k, err = s.keep(tx, o, code.Statements, nil); err != nil {
+	invited := tx.Get(&store.Statement{Domain: o.Domain, ID: sha256.Sum256([]byte(code.Statements[1]))})
+	if k, err = s.keep(tx, o, code.Statements, may); err != nil {
 		return subject, c, k, err
 	}
 	err = tx.Insert(&c)
+	if err == nil && invited == nil {
+		err = refuse(transport.CodeTaken, "its invite is that of another code")
+	}
 	if errors.Is(err, store.ErrExists) {
 		was := store.Code{Lookup: c.Lookup}
 		err = refuse(transport.CodeTaken, "the code is used already")

@@ -187,7 +187,7 @@ func (s *Server) postDevices(r request) (int, any, error) {
 	}
 	var m store.Member
 	err := s.changeOwnerBy(r.Context(), r.caller.domain(), s.store.Update, func(tx *store.Tx, o *owner) (k kept, err error) {
-		subject, c, k, err := s.takeCode(tx, o, body.Code, identity.KindDevice)
+		subject, c, k, err := s.takeCode(tx, o, body.Code, identity.KindDevice, nil)
 		known := errors.Is(err, errCodeKnown)
 		if err != nil && !known {
 			return k, err

@@ -113,7 +113,7 @@ func (s *Server) keepOne(tx *store.Tx, v *identity.Verifier, row *store.Statemen
 	}
 	of, err := tx.StatementsOf(row.Domain, row.Subject)
 	if err == nil {
-		err = roomFor(row, of)
+		err = roomFor(row, one, of)
 	}
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func (s *Server) postDeviceCode(r request) (int, any, error) {
 		return 0, nil, err
 	}
 	err = s.changeOwnerBy(r.Context(), r.caller.domain(), s.store.Update, func(tx *store.Tx, o *owner) (k kept, err error) {
-		_, c, k, err := s.takeCode(tx, o, body.Code, identity.KindDevice)
+		_, c, k, err := s.takeCode(tx, o, body.Code, identity.KindDevice, nil)
 		known := errors.Is(err, errCodeKnown)
 		if err != nil && !known {
 			return k, err

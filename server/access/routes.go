@@ -44,6 +44,8 @@ func routes() []route {
 	return []route{
 		{http.MethodPost, "/api/v1/login", anyone, (*Server).postLogin},
 		{http.MethodPost, "/api/v1/renew", key, (*Server).postRenew},
+		{http.MethodPost, "/api/v1/logout", user, (*Server).postLogout},
+		{http.MethodPost, "/api/v1/code", viewer, (*Server).postCode},
 		{http.MethodGet, "/api/v1/statements", user, (*Server).getStatements},
 		{http.MethodPost, "/api/v1/statements", user, (*Server).postStatements},
 		{http.MethodGet, "/api/v1/users", admin, (*Server).getUsers},

@@ -24,10 +24,17 @@ const (
 	maxStated      = 128
 	maxUnconfirmed = 16
 	maxInvites     = 64
+	maxOwnInvites  = 16 // that the user's own keys have signed
 )
 
 // roomFor refuses one statement too many about a subject, of which there are these.
-func roomFor(row *store.Statement, of []store.Statement) error {
+func roomFor(row *store.Statement, one identity.Signed, of []store.Statement) error {
+	if _, ok := one.Statement.(identity.InviteStatement); ok {
+		all := parseAll(of)
+		if isOwnInvite(one, all) && countOwn(all) >= maxOwnInvites {
+			return refuse(transport.Policy, "too many codes for a next PC: an admin makes one, or ask again in some weeks")
+		}
+	}
 	keys, invites := 0, 0
 	for _, has := range of {
 		if has.Typ == typKey && has.Serial == 0 {
@@ -41,6 +48,23 @@ func roomFor(row *store.Statement, of []store.Statement) error {
 		return refuse(transport.Policy, "too much is stated of "+row.Subject)
 	}
 	return nil
+}
+
+// isOwnInvite tells whether a key of the user himself has signed an invite; of are the statements about him.
+func isOwnInvite(invite identity.Signed, of []identity.Signed) bool {
+	return slices.ContainsFunc(of, func(s identity.Signed) bool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		return ok && key.User != "" && key.Serial != 0 && invite.SignedBy(key.Key)
+	})
+}
+
+func countOwn(of []identity.Signed) (n int) {
+	for _, s := range of {
+		if _, ok := s.Statement.(identity.InviteStatement); ok && isOwnInvite(s, of) {
+			n++
+		}
+	}
+	return n
 }
 
 // The words of identity §11.2 by which statements are told apart in the store.

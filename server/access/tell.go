@@ -154,7 +154,7 @@ func (s *Server) keepKey(ctx context.Context, peer identity.Peer, jws string, st
 	row := rowOf(peer.Name.Domain, one, pool, s.now())
 	err = o.verifier().Keep(one, pool, o.at(s.now()))
 	if err == nil {
-		err = roomFor(row, stated)
+		err = roomFor(row, one, stated)
 	}
 	if err != nil {
 		s.log.Debug("a device's own key is not kept", "uid", peer.Name.ID, "err", err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"hawser/identity"
@@ -41,7 +43,7 @@ func (s *Server) getUsers(r request) (int, any, error) {
 
 // postUsers makes a user. One who was revoked comes back by a new statement.
 func (s *Server) postUsers(r request) (int, any, error) {
-	return s.takeUser(r, actionUserAdd, func(tx *store.Tx, name string) error {
+	return s.takeUser(r, actionUserAdd, nil, func(tx *store.Tx, name string) error {
 		u := store.User{Domain: r.caller.domain(), Name: name}
 		switch err := tx.Get(&u); {
 		case errors.Is(err, store.ErrNotFound):
@@ -58,7 +60,7 @@ func (s *Server) postUsers(r request) (int, any, error) {
 
 // postUserCode gives a user another code: a new PC, or a code that was lost.
 func (s *Server) postUserCode(r request) (int, any, error) {
-	return s.takeUser(r, actionUserCode, func(tx *store.Tx, name string) error {
+	return s.takeUser(r, actionUserCode, nil, func(tx *store.Tx, name string) error {
 		if name != r.vars["user"] {
 			return refuse(api.BadRequest, "code: of another user")
 		}
@@ -71,8 +73,58 @@ func (s *Server) postUserCode(r request) (int, any, error) {
 	})
 }
 
-// takeUser keeps a user's code, in the transaction of enter, which enters the user.
-func (s *Server) takeUser(r request, action string, enter func(*store.Tx, string) error) (int, any, error) {
+// postCode takes the code that a user has made for his next PC.
+func (s *Server) postCode(r request) (int, any, error) {
+	return s.takeUser(r, actionUserCode, mayBring(r.caller), func(_ *store.Tx, name string) error {
+		if name != r.caller.peer.Name.ID {
+			return refuse(transport.Policy, "only an admin makes codes for others")
+		}
+		return nil // his certificate says that he is there
+	})
+}
+
+// postLogout ends the validity of the key that asks, or of all that the user has.
+func (s *Server) postLogout(r request) (int, any, error) {
+	var body api.LogoutRequest
+	if err := r.read(&body); err != nil {
+		return 0, nil, err
+	}
+	peer, now := r.caller.peer, s.now().UTC()
+	keys := make(map[identity.SPKI]time.Time)
+	err := s.store.UpdateAlways(r.Context(), func(tx *store.Tx) error {
+		keys = map[identity.SPKI]time.Time{peer.SPKI: now}
+		has, err := tx.UserKeys(peer.Name.Domain, peer.Name.ID)
+		if err != nil {
+			return err
+		}
+		gone := []string{peer.SPKI.String()}
+		for i := range has {
+			if has[i].SPKI != peer.SPKI && !body.All {
+				continue
+			}
+			if has[i].SPKI != peer.SPKI {
+				gone = append(gone, has[i].SPKI.String())
+			}
+			keys[has[i].SPKI] = now
+			if err := tx.Delete(&has[i]); err != nil {
+				return err
+			}
+		}
+		if err := s.refuseKeys(tx, peer.Name, keys); err != nil {
+			return err
+		}
+		return tx.Append(s.record(actionLogout, peer.Name.String(), peer.Name, nil, "key "+strings.Join(gone, " ")))
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	s.presence.revokeAll(keys, now) // Runtimes end the sessions of these keys
+	s.hint()
+	return http.StatusNoContent, nil, nil
+}
+
+// takeUser keeps a user's code, in the transaction of enter, which enters the user. may is that of keep.
+func (s *Server) takeUser(r request, action string, may func(identity.Signed) error, enter func(*store.Tx, string) error) (int, any, error) {
 	var body api.UserRequest
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
@@ -82,7 +134,7 @@ func (s *Server) takeUser(r request, action string, enter func(*store.Tx, string
 		if err := s.hasUser(tx, r); err != nil {
 			return k, err
 		}
-		_, c, k, err = s.takeCode(tx, o, body.Code, identity.KindUser)
+		_, c, k, err = s.takeCode(tx, o, body.Code, identity.KindUser, may)
 		if errors.Is(err, errCodeKnown) {
 			return k, nil
 		} else if err != nil {
@@ -114,7 +166,7 @@ func (s *Server) hasUser(tx *store.Tx, r request) error {
 
 // postUserRevoke shuts a user out: by lists, which the ends go by, and in the registry.
 func (s *Server) postUserRevoke(r request) (int, any, error) {
-	var body api.Statements
+	var body api.UserRevocation
 	if err := r.read(&body); err != nil {
 		return 0, nil, err
 	}
@@ -132,7 +184,7 @@ func (s *Server) postUserRevoke(r request) (int, any, error) {
 		if k, err = s.keep(tx, o, body.Statements, nil); err != nil {
 			return k, err
 		}
-		if keys, err = s.shutOut(tx, u, now); err != nil {
+		if keys, err = s.shutOut(tx, u, body.Keys, now); err != nil {
 			return k, err
 		}
 		return k, tx.Append(s.record(actionUserRevoke, r.caller.peer.Name.String(), name, nil, ""))
@@ -142,30 +194,32 @@ func (s *Server) postUserRevoke(r request) (int, any, error) {
 	}
 	s.presence.revokeAll(keys, now)
 	s.hint()
+	if len(body.Keys) > 0 {
+		return http.StatusNoContent, nil, nil // Runtimes end the sessions of these keys; his others go on
+	}
 	return http.StatusNoContent, nil, s.endSessionsBy(r.Context(), name, r.caller.peer.Name.String())
 }
 
-// shutOut revokes a user and all his keys.
-func (s *Server) shutOut(tx *store.Tx, u store.User, now time.Time) (map[identity.SPKI]time.Time, error) {
+// shutOut revokes a user and all his keys, or these of his keys alone.
+func (s *Server) shutOut(tx *store.Tx, u store.User, only []identity.SPKI, now time.Time) (map[identity.SPKI]time.Time, error) {
 	keys := make(map[identity.SPKI]time.Time)
 	list, err := tx.UserKeys(u.Domain, u.Name)
 	if err != nil {
 		return nil, err
 	}
 	for i := range list {
-		k := store.RevokedKey{SPKI: list[i].SPKI, Name: identity.UserName(u.Domain, u.Name).String(), When: now}
-		if err := tx.Insert(&k); err != nil && !errors.Is(err, store.ErrExists) {
-			return nil, err
+		if len(only) > 0 && !slices.Contains(only, list[i].SPKI) {
+			continue
 		}
+		keys[list[i].SPKI] = now
 		if err := tx.Delete(&list[i]); err != nil {
 			return nil, err
 		}
-		if err := s.publish(tx, changeRevoked, k.SPKI.String()); err != nil {
-			return nil, err
-		}
-		keys[k.SPKI] = now
 	}
-	if !u.Revoked.IsZero() {
+	if err := s.refuseKeys(tx, identity.UserName(u.Domain, u.Name), keys); err != nil {
+		return nil, err
+	}
+	if !u.Revoked.IsZero() || len(only) > 0 {
 		return keys, nil
 	}
 	u.Revoked = now

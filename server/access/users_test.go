@@ -104,3 +104,129 @@ func TestUserRenewsFor30Days(t *testing.T) {
 		}
 	})
 }
+
+// ownCode is a code that a user's own key has made.
+func (w *world) ownCode(who *someone, name string, chain []string) (identity.OwnerCode, api.NewCode) {
+	o, code := w.owner("plant"), identity.NewOwnerCode()
+	serial := o.Serial()
+	subject := must(identity.ParseStatement(chain[0]))
+	i := must(o.Pinned.Invite(code, subject, 0, time.UnixMilli(int64(serial)).Add(identity.UserInviteLifetime), serial, o.List, who.Key))
+	return code, must(api.CodeOf(code, i, w.pki.Pin(), chain[1:]))
+}
+
+// A user lets his next PC in himself, and neither anybody else nor more of them than the room of others allows. One key of
+// his is shut out without the others.
+func TestAUserMakesACodeForHisNextPC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		first := s.stranger("plant", "bob")
+		chain := s.owner("plant").UserChain("bob", identity.RoleOperator, nil, first.Key.Public())
+		s.state("plant", chain...)
+		carol := s.newUserAs("carol", identity.RoleOperator, nil)
+		code, body := s.ownCode(first, "bob", chain)
+		if got := s.code(carol, "POST", "/api/v1/code", api.UserRequest{Code: body}); got != transport.Policy {
+			t.Errorf("for another one: %q", got)
+		}
+		for range 2 { // the first answer may have been lost
+			if got := s.code(first, "POST", "/api/v1/code", api.UserRequest{Code: body}); got != "" {
+				t.Fatalf("%q", got)
+			}
+		}
+		twice := body
+		twice.Lookup = identity.NewOwnerCode().LookupID()
+		if got := s.code(first, "POST", "/api/v1/code", api.UserRequest{Code: twice}); got != transport.CodeTaken {
+			t.Errorf("its invite with another code: %q", got)
+		}
+		second := newSomeone()
+		answer, reason := s.loginBy(code, second)
+		if reason != "" {
+			t.Fatalf("login: %q", reason)
+		}
+		_, his, err := answer.Invitation.Open(code, s.pki.Pin(), identity.UserName("plant", "bob"), second.Key.Public(), "PC 2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.code(second, "POST", "/api/v1/statements", api.Statements{Statements: his[1:2]}); got != "" {
+			t.Errorf("his key: %q", got)
+		}
+		if got := s.code(second, "GET", "/api/v1/devices", nil); got != "" {
+			t.Errorf("the next PC: %q", got)
+		}
+		_, forged := s.ownCode(second, "bob", his)
+		if got := s.code(second, "POST", "/api/v1/code", api.UserRequest{Code: forged}); got != transport.NotStated {
+			t.Errorf("a key that is not confirmed makes a code: %q", got)
+		}
+		made := 1
+		for ; made < 2*maxOwnInvites; made++ {
+			if _, body := s.ownCode(first, "bob", chain); s.code(first, "POST", "/api/v1/code", api.UserRequest{Code: body}) != "" {
+				break
+			}
+		}
+		if made != maxOwnInvites {
+			t.Errorf("%d codes for next PCs", made)
+		}
+		_, more := s.newCode(s.owner("plant").User("bob", identity.RoleOperator, nil))
+		if got := s.code(s.admin, "POST", "/api/v1/users/bob/code", api.UserRequest{Code: more}); got != "" {
+			t.Errorf("an admin's code beside them: %q", got)
+		}
+		// The first one is lost. An admin lists it, and the next one goes as well, which it has invited.
+		o := s.owner("plant")
+		list := o.Lists(identity.Entry{SPKI: first.spki(), Until: time.Now().Add(identity.EntryLifetime - time.Hour).Unix()})
+		out := api.UserRevocation{Statements: []string{list.JWS}, Keys: []identity.SPKI{first.spki(), carol.spki()}}
+		if got := s.code(s.admin, "POST", "/api/v1/users/bob/revoke", out); got != "" {
+			t.Errorf("%q", got)
+		}
+		for name, want := range map[*someone]transport.Reason{first: transport.Revoked, second: transport.Revoked, carol: ""} {
+			if got := s.code(name, "GET", "/api/v1/devices", nil); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		if got := s.code(second, "POST", "/api/v1/renew", api.RenewRequest{CSR: second.CSR()}); got != "" {
+			t.Errorf("the registry has shut out more than was said: %q", got)
+		}
+	})
+}
+
+// Who logs out is out with this key, or with all of his, and nobody else is.
+func TestLogoutEndsTheKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		one := s.newUserAs("bob", identity.RoleOperator, nil)
+		two := s.newUserAs("bob", identity.RoleOperator, nil)
+		three := s.newUserAs("bob", identity.RoleOperator, nil)
+		carol := s.newUserAs("carol", identity.RoleOperator, nil)
+		s.runtime.beQuiet()
+		out := func(who *someone, all bool, gone ...*someone) {
+			t.Helper()
+			if got := s.code(who, "POST", "/api/v1/logout", api.LogoutRequest{All: all}); got != "" {
+				t.Fatalf("%q", got)
+			}
+			var revoked wire.Revoked
+			s.runtime.read(wire.TypeRevoked, &revoked)
+			for _, g := range gone {
+				if !slices.Contains(revoked.SPKI, g.spki()) {
+					t.Errorf("Runtimes are told of %v", revoked.SPKI)
+				}
+				if got := s.code(g, "GET", "/api/v1/devices", nil); got != api.NotLoggedIn && got != transport.Revoked {
+					t.Errorf("after it: %q", got)
+				}
+				if got := s.code(g, "POST", "/api/v1/renew", api.RenewRequest{CSR: g.CSR()}); got != api.NotLoggedIn && got != transport.Revoked {
+					t.Errorf("renew: %q", got)
+				}
+			}
+		}
+		out(one, false, one)
+		if got := s.code(two, "GET", "/api/v1/devices", nil); got != "" {
+			t.Errorf("his other PC: %q", got)
+		}
+		out(two, true, one, two, three)
+		if got := s.code(carol, "GET", "/api/v1/devices", nil); got != "" {
+			t.Errorf("somebody else: %q", got)
+		}
+		if got := s.actions(2); !slices.Equal(got, []string{"logout ok", "logout ok"}) {
+			t.Errorf("audit: %v", got)
+		}
+	})
+}

@@ -83,7 +83,8 @@ type NewCode struct {
 	Hash   []byte `json:"hash"` // of Auth, 32 bytes
 	MAC    []byte `json:"mac"`  // of the invitation, 32 bytes
 	List   uint64 `json:"list"` // serial of the newest list that the maker knew
-	// The subject's statement, the invite, then the statements about the admin's key that signed them, if one did.
+	// The subject's statement, the invite, then the statements about the keys that signed them, in the order of a chain:
+	// none of the domain key, and of a user's own key itself first.
 	Statements []string `json:"statements"`
 }
 
@@ -149,6 +150,17 @@ const ParamHash = "hash"
 // UserRequest makes a user, POST /users, or gives one a new code, POST /users/{user}/code. The statement in Code says who.
 type UserRequest struct {
 	Code NewCode `json:"code"`
+}
+
+// LogoutRequest ends the validity of the key that asks, or of all keys of the user: POST /logout (access §6).
+type LogoutRequest struct {
+	All bool `json:"all,omitempty"`
+}
+
+// UserRevocation shuts a user out, or these of his keys alone: POST /users/{user}/revoke.
+type UserRevocation struct {
+	Statements []string        `json:"statements"`
+	Keys       []identity.SPKI `json:"keys,omitempty"`
 }
 
 // NewSubject is a device or user that waits for whoever has the code. UID is zero for a user.
