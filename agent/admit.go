@@ -147,7 +147,7 @@ func (s *sessions) judge(r *running, chain []string) (identity.Verdict, error) {
 	if err != nil || name.Kind != identity.KindUser {
 		return refuse(transport.NotStated, "%s is no user", r.offer.Peer)
 	}
-	verdict, err := r.owner.Judge(chain, identity.Peer{Name: name, SPKI: r.offer.PeerSPKI}, 0, s.agent.clock.Now())
+	verdict, err := r.owner.Judge(chain, identity.Peer{Name: name, SPKI: r.offer.PeerSPKI}, 0, s.agent.statementTime())
 	fault, ok := errors.AsType[*identity.Error](err)
 	switch {
 	case ok && fault.Fault == identity.FaultMalformed: // it is no certificate that is wrong
@@ -224,7 +224,7 @@ func (s *sessions) attend(ctx context.Context, r *running, live *session.Session
 
 // rest is how long the verdict about a session that runs can be left as it is.
 func (s *sessions) rest(r *running) time.Duration {
-	now := identity.StatementTime(s.agent.clock.Now(), r.owner.Lists(), time.Time{}, time.Time{})
+	now := identity.StatementTime(s.agent.statementTime(), r.owner.Lists(), time.Time{}, time.Time{})
 	s.mu.Lock()
 	until := r.verdict.Until
 	s.mu.Unlock()

@@ -126,7 +126,7 @@ func (a *Agent) take(known *owner.Owner, m wire.Statements) error {
 	listed, err := false, a.takeReset(known, m) // first: it may make the rest count
 	reset := known.Pinned().Key
 	if err == nil {
-		listed, err = known.Take(m.Statements, a.clock.Now())
+		listed, err = known.Take(m.Statements, a.statementTime())
 	}
 	a.stored(err)
 	if err != nil {
@@ -145,6 +145,12 @@ func (a *Agent) take(known *owner.Owner, m wire.Statements) error {
 		a.sessions.judgeAgain()
 	}
 	return nil
+}
+
+// statementTime is the time by which statements are judged, without what lists say of it, which the owner knows.
+func (a *Agent) statementTime() time.Time {
+	now, _ := a.clock.Statements()
+	return now
 }
 
 // stored tells whether what the owner has stated could be stored.
@@ -172,6 +178,9 @@ type OwnerStatus struct {
 	Device    time.Time `json:"device,omitzero"` // when the statement about this gateway was signed
 	Until     time.Time `json:"until,omitzero"`  // when it ends; left out: it does not
 	Fault     string    `json:"fault"`           // why it does not stand now; empty: it does
+	// TimeServers is what the time servers say when that counts for statements, because it is more than 24 h ahead of the
+	// signed time; left out: it does not.
+	TimeServers time.Time `json:"time_servers,omitzero"`
 }
 
 func ownerStatus(known *owner.Owner, self *Self, now time.Time) *OwnerStatus {

@@ -27,7 +27,7 @@ func newRelease() release { return release{bell: wait.NewBell()} }
 // heedRelease looks whether statements let this gateway go. Only its owner's do (docs/decisions/0003): whatever a server says
 // by itself, it keeps its identity.
 func (a *Agent) heedRelease(known *owner.Owner, statements []string) {
-	if known.Released(statements, a.clock.Now()) && !a.release.said.Swap(true) {
+	if known.Released(statements, a.statementTime()) && !a.release.said.Swap(true) {
 		a.log.Warn("the owner has released this gateway: it forgets who it is")
 		a.release.bell.Ring()
 	}

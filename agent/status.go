@@ -164,7 +164,10 @@ func (a *Agent) Status() Status {
 	if self := a.self.Load(); self != nil {
 		st.UID, st.Domain = self.UID.String(), self.Name.Domain
 		if known, err := a.owners.of(self); err == nil {
-			st.Owner = ownerStatus(known, self, a.clock.Now())
+			now, theirs := a.clock.Statements()
+			if st.Owner = ownerStatus(known, self, now); theirs {
+				st.Owner.TimeServers = now.UTC().Truncate(time.Second)
+			}
 		}
 	}
 	if n := len(st.Sessions); n > 0 {

@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"hawser/agent/clock"
+	"hawser/identity"
 	"hawser/probe/probetest"
+	"hawser/transport"
+	"hawser/transport/accesstest"
 )
 
 // sntpServer is a fake that says what time it is, off by a constant.
@@ -143,5 +146,41 @@ func TestRoundsComeSoonWhileThereIsNeed(t *testing.T) {
 			}
 			p.stop(time.Second)
 		})
+	})
+}
+
+// Whoever has the servers has stopped their clock, so that nobody's statement ends. A majority of time servers ends it.
+func TestAStoppedClockOfTheServersKeepsNobodyIn(t *testing.T) {
+	var off atomic.Int64
+	servers := func(r *rig) {
+		r.opts.Config.Time = []string{"203.0.113.1", "203.0.113.2", "203.0.113.3"}
+		for _, s := range r.opts.Config.Time {
+			serveTime(r, s, func() time.Duration { return time.Duration(off.Load()) })
+		}
+	}
+	attachedRigWith(t, servers, func(r *rig, p *process, l *accesstest.Link, m *manager) {
+		user := identity.UserStatement{Domain: "plant", User: "ann", Role: identity.RoleAdmin, Exp: time.Now().Add(20 * day).Unix(), Serial: r.owner.Serial()}
+		m.hello.Statements[0] = r.owner.Sign(user).JWS
+		s := m.open(l, p, "s1", "tcp")
+		if err := s.Ready(r.t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		if s.Err() != nil || !p.Status().Owner.TimeServers.IsZero() {
+			t.Fatalf("%v, %+v", s.Err(), p.Status().Owner)
+		}
+		off.Store(int64(30 * day))
+		r.ends(s, l, transport.Expired, byOwner)
+		st := p.Status()
+		if ahead := st.Owner.TimeServers.Sub(p.clock.Now()); ahead < 29*day || ahead > 31*day || st.Clock.State != clock.Conflict {
+			t.Errorf("%v ahead, clock %s", ahead, st.Clock.State)
+		}
+		off.Store(0)
+		r.until(3*time.Hour, "they are right again", func() bool { return p.Status().Owner.TimeServers.IsZero() })
+		s = m.open(l, p, "s2", "tcp")
+		if err := s.Ready(r.t.Context()); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+		s.Close()
 	})
 }

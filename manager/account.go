@@ -23,6 +23,8 @@ type Account struct {
 	dialer *transport.Dialer
 	cert   atomic.Pointer[tls.Certificate] // of state; the dialer shows it
 	asked  map[identity.SPKI]bool          // keys about which a person was asked or told
+	// clockAsked is when the clock was last found right, by the monotonic clock; zero: not yet.
+	clockAsked time.Time
 	// Shared with those that beside made: an address that worked for one helps all.
 	good *goodAddrs
 }

@@ -55,6 +55,9 @@ func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error
 	if !o.Sign {
 		return found, nil
 	}
+	if err := a.clockRight(ctx); err != nil {
+		return nil, err
+	}
 	// First the list, which all that follows has seen. Who was struck before stays so.
 	struck := slices.DeleteFunc(e.v.Lists.Entries(), func(e identity.Entry) bool { return e.Until != 0 && e.Until <= a.m.now().Unix() })
 	list, err := a.state.owner.Lists().Next(pinned, struck, a.m.now())

@@ -123,7 +123,7 @@ func (a *Account) RevokeUserKey(ctx context.Context, name string, spki identity.
 		return nil, fail(api.NotFound, op, errors.New("nothing is stated of that key: hawser user list shows those that there are"))
 	}
 	var entries []identity.Entry
-	until := a.m.now().Add(identity.EntryLifetime).Unix()
+	until := a.m.now().Add(entryLife).Unix()
 	for _, k := range keys {
 		entries = append(entries, identity.Entry{SPKI: k, Until: until})
 	}

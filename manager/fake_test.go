@@ -39,7 +39,8 @@ type fake struct {
 	owner      *identitytest.Owner
 	uid        identity.UID
 	gatewayTLS tls.Certificate
-	chain      []string // of the gateway
+	leafSPKI   identity.SPKI // of the Access Server
+	chain      []string      // of the gateway
 	code       identity.Code
 	relays     [2]*relaytest.Relay
 	ctx        context.Context // of all that runs
@@ -76,13 +77,15 @@ func newFake(t *testing.T) *fake {
 	f := &fake{t: t, pki: identitytest.New(time.Now()), net: memnet.New(), uid: identity.NewUID(), code: identity.NewCode(), offered: map[string]wire.Offer{}}
 	f.client, f.gateway = f.net.Host(clientAddr), f.net.Host(gatewayAddr)
 	f.gatewayTLS = f.leaf(identity.DeviceName("default", f.uid))
+	server1 := f.leaf(identity.AccessName("a1"))
+	f.leafSPKI = identity.CertSPKI(server1.Leaf)
 	f.owner = identitytest.NewOwner("default")
 	f.chain = f.owner.DeviceChain(f.uid, "press", f.gatewayTLS.Leaf.PublicKey)
 	f.answers = f.api()
 
 	var cancel context.CancelFunc
 	f.ctx, cancel = context.WithCancel(t.Context())
-	api := hiddenTLS{must(f.net.Host(accessAddr).Listen(443)), identitytest.ServerConfig(f.leaf(identity.AccessName("a1")), transport.ALPNAPI)}
+	api := hiddenTLS{must(f.net.Host(accessAddr).Listen(443)), identitytest.ServerConfig(server1, transport.ALPNAPI)}
 	server := &http.Server{Handler: http.HandlerFunc(f.serveHTTP), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, c.(hidden).Conn)
 	}}
@@ -182,6 +185,7 @@ func (f *fake) api() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"POST /login":    f.login,
 		"POST /renew":    f.renew,
+		"POST /time":     f.time,
 		"POST /sessions": f.openSession,
 		"GET /relays":    jsonAnswer(wire.Pool{Relays: []wire.Relay{relayNumber(0), relayNumber(1)}}),
 		"GET /devices":   jsonAnswer(map[string]any{"devices": []api.Device{{UID: f.uid, Name: "press", State: "enrolled", Online: true}}}),
@@ -197,6 +201,13 @@ func (f *fake) login(w http.ResponseWriter, r *http.Request) {
 	}
 	jsonAnswer(api.LoginAnswer{Chain: f.certify(in.CSR), Domain: "default", User: in.User,
 		Hosts: []string{accessAddr.String()}, Ports: []transport.Port{443}})(w, r)
+}
+
+// time signs what time it is in the bubble.
+func (f *fake) time(w http.ResponseWriter, r *http.Request) {
+	var in api.TimeRequest
+	decode(r, &in)
+	jsonAnswer(api.TimeAnswer{Time: f.pki.SignTime(identity.SignedTime{Nonce: [32]byte(in.Nonce), Time: time.Now(), Server: f.leafSPKI})})(w, r)
 }
 
 func (f *fake) renew(w http.ResponseWriter, r *http.Request) {

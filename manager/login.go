@@ -58,11 +58,6 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 		return Info{}, asUsage(err)
 	}
 
-	// Everything before this has changed nothing on disk.
-	key, request, err := m.beginLogin(h, code, l)
-	if err != nil {
-		return Info{}, err
-	}
 	// Of its own: addresses of the account that is replaced may be another infrastructure's.
 	found := &goodAddrs{}
 	var roots *identity.Roots
@@ -73,8 +68,22 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 		}
 		return conn, err
 	}
-	var answer api.LoginAnswer
 	op := "log in at " + host
+	// Everything before this has changed nothing on disk.
+	key, domain, request, err := m.beginLogin(h, code)
+	if err != nil {
+		return Info{}, err
+	}
+	if domain != nil { // a founder states himself, with dates
+		if err := m.askTime(ctx, dial); err != nil {
+			return Info{}, fail(transport.ReasonOf(err), op, err)
+		}
+		request.User = l.User
+		if request.DomainKey, request.Statements, err = m.found(domain, l, key); err != nil {
+			return Info{}, err
+		}
+	}
+	var answer api.LoginAnswer
 	err = call(ctx, dial, op, http.MethodPost, "/login", request, &answer)
 	if transport.ReasonOf(err) == transport.DomainTaken && code.founder != "" {
 		err = domainTaken(h, l, request, op)
@@ -165,36 +174,32 @@ func (l Login) target(h home, host string) (t transport.Target, err error) {
 	return t, err
 }
 
-// beginLogin makes the directory if it is missing, the key to certify, and a founder's domain key, and the request. It
+// beginLogin makes the directory if it is missing, the key to certify, and a founder's domain key, and begins the request. It
 // releases the lock before the request, so that other commands of the present account are not blocked. Two logins with one
 // code at once get one key, and the server takes the second for a repetition of the first.
-func (m *Manager) beginLogin(h home, code loginCode, l Login) (key crypto.Signer, r api.LoginRequest, err error) {
+func (m *Manager) beginLogin(h home, code loginCode) (key, domain crypto.Signer, r api.LoginRequest, err error) {
 	if err := h.create(); err != nil {
-		return nil, r, err
+		return nil, nil, r, err
 	}
 	unlock, err := h.lock()
 	if err != nil {
-		return nil, r, asUsage(err)
+		return nil, nil, r, asUsage(err)
 	}
 	defer unlock.Close()
 	if key, err = h.pendingKey(); err != nil {
-		return nil, r, err
+		return nil, nil, r, err
 	}
 	if r.CSR, err = identity.NewCSR(key); err != nil {
-		return nil, r, err
+		return nil, nil, r, err
 	}
 	if code.founder == "" {
 		auth := code.owner.Auth()
 		r.Lookup, r.Auth = code.owner.LookupID(), auth[:]
-		return key, r, nil
+		return key, nil, r, nil
 	}
-	domain, err := m.makeDomainKey(h)
-	if err != nil {
-		return nil, r, err
-	}
-	r.Code, r.User = code.founder, l.User
-	r.DomainKey, r.Statements, err = m.found(domain, l, key)
-	return key, r, err
+	r.Code = code.founder
+	domain, err = m.makeDomainKey(h)
+	return key, domain, r, err
 }
 
 // found states the founder, an admin for a year, and his key.

@@ -73,6 +73,10 @@ func (a *Account) renew(ctx context.Context) error {
 	s := a.state
 	s.Chain, err = userChain(answer.Chain, s.roots, s.Key, identity.UserName(s.config.Domain, s.config.User), a.m.now())
 	if err != nil {
+		// A clock that is a day off takes the new certificate for one that is over, and a code would not help.
+		if wrong := a.m.askTime(ctx, a.dial); isClock(wrong) {
+			return fail(transport.ClockWrong, op, wrong)
+		}
 		return fail(transport.ReasonOf(err), op, err)
 	}
 	// Stored before it is used: the next command must not find an older certificate than the one the server knows of.

@@ -43,6 +43,9 @@ func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
 			return r, err
 		}
 	}
+	if err := a.clockRight(ctx); err != nil {
+		return r, err
+	}
 	pool, err := a.read(ctx)
 	if err != nil {
 		return r, err

@@ -15,6 +15,10 @@ import (
 // userLife is how long a user is stated, unless somebody says less (identity §11.2 allows a day more).
 const userLife = 365 * 24 * time.Hour
 
+// entryLife is how long an entry about a user lasts: a day less than it may, since the next list with it is dated by another
+// PC, whose clock may be behind this one.
+const entryLife = identity.EntryLifetime - 24*time.Hour
+
 // UserRights is what an admin says of a user.
 type UserRights struct {
 	Role    identity.Role
@@ -131,7 +135,7 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 	}
 	op := "revoke user " + name
 	pool, err := a.readAndConfirm(ctx)
-	if err != nil && (keep || ctx.Err() != nil) {
+	if err != nil && (keep || ctx.Err() != nil || isClock(err)) {
 		return err
 	}
 	if err != nil {
@@ -147,7 +151,7 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 	if err != nil {
 		return err
 	}
-	entry := identity.Entry{Subject: identity.Subject{User: name}, All: serial, Until: a.m.now().Add(identity.EntryLifetime).Unix()}
+	entry := identity.Entry{Subject: identity.Subject{User: name}, All: serial, Until: a.m.now().Add(entryLife).Unix()}
 	if keep {
 		adopted, err := a.adopt(pool, entry)
 		if err != nil {
@@ -249,6 +253,9 @@ func (a *Account) readAndConfirm(ctx context.Context) (statements, error) {
 func (a *Account) readAndConfirmAlso(ctx context.Context, seen map[deviceKey]bool) (statements, error) {
 	pool, err := a.read(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.clockRight(ctx); err != nil {
 		return nil, err
 	}
 	pool, done, err := a.confirm(ctx, pool, seen)

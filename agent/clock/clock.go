@@ -166,6 +166,22 @@ func (c *Clock) nowLocked() time.Time {
 	return later(c.time.at(up).Add(c.slew.done(up)), c.floor)
 }
 
+// Statements returns the time by which an owner's statements are judged, without what his lists say (identity §16.4). That is
+// the present time, or, when a majority of the time servers is more than 24 h ahead of the signed time, theirs: whoever has
+// the servers may have stopped their clock, and too late a time only refuses. then theirs is true. Before the first signed
+// time nobody is judged.
+func (c *Clock) Statements() (now time.Time, theirs bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now = c.nowLocked()
+	if c.signed.zero.IsZero() || c.sntp.zero.IsZero() {
+		return now, false
+	}
+	up := c.o.Board.Uptime()
+	at := identity.StatementTime(now, nil, c.sntp.at(up), c.signed.at(up))
+	return at, at.After(now)
+}
+
 // Floor returns F or, once the clock is authentic, the present time. It is a method
 // of control.Clock.
 func (c *Clock) Floor() (at time.Time, authentic bool) {

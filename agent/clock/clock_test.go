@@ -257,3 +257,44 @@ func TestWhatCannotBeStoredIsNotSpent(t *testing.T) {
 		t.Errorf("stepped by %v, stored %v", c.Now().Sub(before), store.spent)
 	}
 }
+
+// Signed time counts for statements unless a majority of time servers is more than a day ahead of it.
+func TestStatementsAreJudgedByTheLaterTime(t *testing.T) {
+	now := build.AddDate(1, 0, 0)
+	for name, tt := range map[string]struct {
+		signed bool
+		sntp   time.Duration // 0: none
+		theirs bool
+	}{
+		"signed time alone":      {true, 0, false},
+		"they agree":             {true, time.Second, false},
+		"a day ahead":            {true, day, false},
+		"more than a day":        {true, day + time.Second, true},
+		"a year":                 {true, 365 * day, true},
+		"behind":                 {true, -400 * day, false},
+		"before any signed time": {false, 400 * day, false},
+	} {
+		c, up := newTestClock(now.Add(-500*day), now)
+		if tt.signed {
+			c.Signed(identity.SignedTime{Time: now}, 0)
+		}
+		if tt.sntp != 0 {
+			c.Round(plausible(c, now.Add(tt.sntp)), 4)
+		}
+		up.now += time.Hour // both go on
+		at, theirs := c.Statements()
+		want := c.Now()
+		if tt.theirs {
+			want = now.Add(tt.sntp + time.Hour)
+		}
+		if theirs != tt.theirs || !at.Equal(want) {
+			t.Errorf("%s: %v %v, want %v", name, at, theirs, want)
+		}
+		// True signed time ends it, and so does the next round that agrees.
+		if c.Signed(identity.SignedTime{Time: want}, 0); tt.theirs {
+			if at, theirs := c.Statements(); theirs || !at.Equal(want) {
+				t.Errorf("%s: after signed time %v %v", name, at, theirs)
+			}
+		}
+	}
+}

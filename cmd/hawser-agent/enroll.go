@@ -217,6 +217,9 @@ func ownerText(o *agent.OwnerStatus, why string) string {
 	if !o.Until.IsZero() {
 		text += ", the gateway's key is to be confirmed by " + o.Until.Format(time.RFC3339)
 	}
+	if !o.TimeServers.IsZero() {
+		text += ", time servers say " + o.TimeServers.Format(time.RFC3339) + ", more than a day after the signed time: statements are judged by that"
+	}
 	if o.Fault != "" {
 		text += ", its statement about this gateway does not stand: " + o.Fault
 	}

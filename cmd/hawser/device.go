@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -182,6 +183,9 @@ func (a *app) statedDevice(use, short string, args int, do func(*manager.Account
 		},
 	}
 	phrase.flags(cmd, false)
+	if strings.HasPrefix(use, "revoke ") {
+		trustClockFlag(cmd, &phrase)
+	}
 	return cmd
 }
 

@@ -20,6 +20,12 @@ const maxPassphrase = 1024
 type passphrase struct {
 	file string
 	none bool
+	// trustClock is of the commands that shut somebody out: a stolen server must not keep an admin from it by a false time.
+	trustClock bool
+}
+
+func trustClockFlag(cmd *cobra.Command, p *passphrase) {
+	cmd.Flags().BoolVar(&p.trustClock, "trust-clock", false, "sign though the servers say another time: only after a look at another clock")
 }
 
 // flags gives a command its flags. fresh: it may make a domain key.
@@ -33,7 +39,7 @@ func (p *passphrase) flags(cmd *cobra.Command, fresh bool) {
 
 // into tells m whom to ask. Without a file and without a terminal there is nobody.
 func (p *passphrase) into(cmd *cobra.Command, m *manager.Manager) {
-	m.NoPassphrase = p.none
+	m.NoPassphrase, m.TrustClock = p.none, p.trustClock
 	in, ok := cmd.InOrStdin().(*os.File)
 	switch {
 	case p.file != "":

@@ -143,6 +143,7 @@ let in with it. His other PCs go on.`,
 	}
 	phrase.flags(cmd, false)
 	cmd.Flags().BoolVar(&keep, "keep", false, "of an admin: state again whom he has added; not when somebody else may have had his key")
+	trustClockFlag(cmd, &phrase)
 	cmd.Flags().StringVar(&key, "key", "", "only the PC with this key, by its `SHA256` in hawser user list")
 	cmd.MarkFlagsMutuallyExclusive("keep", "key")
 	return cmd

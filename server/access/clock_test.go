@@ -1,12 +1,15 @@
 package access
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"hawser/identity"
 	"hawser/server/store"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -66,6 +69,35 @@ func TestRecordsOfAWrongClockDoNotCountOnceAnOperatorSaysSo(t *testing.T) {
 			if err := CheckClock(t.Context(), w.cfg.Store, c.set, time.Now()); (err == nil) != c.ok {
 				t.Errorf("%s: check says %v", c.name, err)
 			}
+		}
+	})
+}
+
+// Anybody may ask what time it is. The answer is signed for the question and this connection, and there is none while the
+// server does not trust its own clock.
+func TestTimeIsSignedForAManager(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var off atomic.Int64
+		w := newWorld(t, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(off.Load())) } })
+		defer w.stop()
+		leaf := must(w.server.leafSPKI())
+		nonce := [32]byte{1, 2, 3}
+		var answer api.TimeAnswer
+		if status := w.call(nil, "POST", "/api/v1/time", api.TimeRequest{Nonce: nonce[:]}, &answer); status != 200 {
+			t.Fatalf("%d", status)
+		}
+		signed, err := identity.VerifySignedTime(answer.Time, w.pki.Roots, nonce, identity.Peer{Name: w.cfg.Name, SPKI: leaf}, identity.UID{})
+		if err != nil || !signed.Time.Equal(time.Now()) {
+			t.Errorf("%v, %v", signed.Time, err)
+		}
+		for _, bad := range []any{api.TimeRequest{}, api.TimeRequest{Nonce: make([]byte, 33)}, map[string]any{"nonce": nonce[:], "uid": "00"}} {
+			if got := w.code(nil, "POST", "/api/v1/time", bad); got != api.BadRequest {
+				t.Errorf("%v: %q", bad, got)
+			}
+		}
+		off.Store(int64(-time.Hour))
+		if got := w.code(nil, "POST", "/api/v1/time", api.TimeRequest{Nonce: nonce[:]}); got != transport.ClockWrong {
+			t.Errorf("with a clock that fell back: %q", got)
 		}
 	})
 }

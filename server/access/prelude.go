@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"hawser/identity"
 	"hawser/server/gate"
 	"hawser/transport"
+	"hawser/transport/api"
 	"hawser/transport/wire"
 )
 
@@ -167,6 +169,25 @@ func (s *Server) signTime(f wire.Frame, leaf identity.SPKI) ([]byte, error) {
 	return identity.SignedTime{
 		Nonce: request.Nonce(), Time: now, Server: leaf, UID: request.UID(), Sequence: s.sequence.Add(1),
 	}.Sign(s.cfg.TimeKey, s.cfg.TimeCert)
+}
+
+// postTime signs time for a Manager, which dates what it signs by its PC's clock (identity §16.4). A leaf that was replaced
+// since the handshake makes an answer that the asker refuses, and asks again.
+func (s *Server) postTime(r request) (int, any, error) {
+	var body api.TimeRequest
+	if err := r.read(&body); err != nil {
+		return 0, nil, err
+	}
+	if len(body.Nonce) != 32 {
+		return 0, nil, refuse(api.BadRequest, "nonce: want 32 bytes")
+	}
+	leaf, err := s.leafSPKI()
+	if err != nil {
+		return 0, nil, err
+	}
+	q := wire.NewTimeRequest([32]byte(body.Nonce), identity.UID{})
+	signed, err := s.signTime(wire.Frame{Type: wire.TypeTimeRequest, Payload: q[:]}, leaf)
+	return http.StatusOK, api.TimeAnswer{Time: signed}, err
 }
 
 // errClock refuses service while the server's clock is not trusted (wire §3).

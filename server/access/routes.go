@@ -43,6 +43,7 @@ type route struct {
 func routes() []route {
 	return []route{
 		{http.MethodPost, "/api/v1/login", anyone, (*Server).postLogin},
+		{http.MethodPost, "/api/v1/time", anyone, (*Server).postTime},
 		{http.MethodPost, "/api/v1/renew", key, (*Server).postRenew},
 		{http.MethodPost, "/api/v1/logout", user, (*Server).postLogout},
 		{http.MethodPost, "/api/v1/code", viewer, (*Server).postCode},

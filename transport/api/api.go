@@ -152,6 +152,16 @@ type UserRequest struct {
 	Code NewCode `json:"code"`
 }
 
+// TimeRequest asks for signed time (identity §6): POST /time. Nonce is 32 random bytes.
+type TimeRequest struct {
+	Nonce []byte `json:"nonce"`
+}
+
+// TimeAnswer is signed time for the nonce, without a UID, bound to the leaf of the connection.
+type TimeAnswer struct {
+	Time []byte `json:"time"`
+}
+
 // LogoutRequest ends the validity of the key that asks, or of all keys of the user: POST /logout (access §6).
 type LogoutRequest struct {
 	All bool `json:"all,omitempty"`
