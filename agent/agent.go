@@ -132,7 +132,8 @@ func New(o Options) (*Agent, error) {
 		a.config.Session = DefaultLifetime()
 	}
 	a.sessions = &sessions{agent: a, memory: mux.NewBudget(streamMemory), most: a.config.Limits.Streams, life: a.config.Session,
-		running: map[string]*running{}, begun: map[string]time.Time{}, locked: o.Config.KeySwitch != nil}
+		running: map[string]*running{}, begun: map[string]time.Time{}, locked: o.Config.KeySwitch != nil,
+		closing: closing{bell: wait.NewBell()}}
 	return a, nil
 }
 
@@ -226,6 +227,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		func(ctx context.Context) { a.feed(ctx, dog) },
 		a.showSignal,
 		a.watchKey,
+		a.keepHours,
 		a.takeNews,
 	} {
 		tasks.Go(func() { run(ctx) })

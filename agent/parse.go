@@ -29,10 +29,10 @@ type rawConfig struct {
 		Servers        []string `yaml:"servers"`
 		SetSystemClock string   `yaml:"set_system_clock"`
 	} `yaml:"time"`
-	Allow    []string `yaml:"allow"`
-	Private  bool     `yaml:"private_infrastructure"`
-	Change   string   `yaml:"domain_change"`
-	Watchdog string   `yaml:"watchdog"`
+	Allow    []rawRule `yaml:"allow"`
+	Private  bool      `yaml:"private_infrastructure"`
+	Change   string    `yaml:"domain_change"`
+	Watchdog string    `yaml:"watchdog"`
 	LEDs     struct {
 		Status  string `yaml:"status"`
 		Session string `yaml:"session"`
@@ -87,7 +87,7 @@ func (r rawConfig) check(dir string, roots func(string) (*identity.Roots, error)
 		items("dns.servers", r.DNS.Servers, parseServer, &c.DNS),
 		items("time.servers", r.Time.Servers, transport.ParseHost, &c.Time),
 		value("time.set_system_clock", r.Time.SetSystemClock, clock.ParsePolicy, &c.SystemClock),
-		items("allow", r.Allow, ParseRule, &c.Allow),
+		parseRules(r.Allow, &c.Allow),
 		value("domain_change", r.Change, parseDomainChange, &c.OwnerOnly),
 		value("watchdog", r.Watchdog, parseWatchdog, &c.Watchdog),
 		value("leds.status", r.LEDs.Status, parseLED, &c.LEDs.Status),

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"hawser/board"
 )
@@ -18,6 +20,7 @@ import (
 type Rule struct {
 	Prefix   netip.Prefix
 	From, To uint16
+	Terms    *Terms // for whom and when; nil: for everybody, always
 }
 
 // ParseRule reads a rule as the owner writes it.
@@ -45,7 +48,7 @@ func ParseRule(s string) (Rule, error) {
 	if !ok {
 		return bad("not a port, a range or *")
 	}
-	return Rule{prefix, from, to}, nil
+	return Rule{Prefix: prefix, From: from, To: to}, nil
 }
 
 // parseNetwork reads an address, or a network whose address has no bits behind its prefix.
@@ -84,7 +87,7 @@ func parseRange(s string) (from, to uint16, ok bool) {
 	return uint16(lo), uint16(hi), err1 == nil && err2 == nil && lo > 0 && lo <= hi
 }
 
-// String is the rule as ParseRule reads it.
+// String is the rule as ParseRule reads it, and after it for whom and when.
 func (r Rule) String() string {
 	network, ports := r.Prefix.String(), strconv.Itoa(int(r.From))
 	if r.Prefix.Addr().Is6() {
@@ -95,6 +98,9 @@ func (r Rule) String() string {
 		ports = "*"
 	case r.From != r.To:
 		ports += "-" + strconv.Itoa(int(r.To))
+	}
+	if r.Terms != nil {
+		ports += " " + r.Terms.String()
 	}
 	return network + ":" + ports
 }
@@ -120,6 +126,10 @@ type Policy struct {
 	Own map[netip.Addr]string
 	// Blind: the addresses could not be read, and any may be the gateway's.
 	Blind bool
+	// User is who asks, and Now when: by the time of statements (identity §16.4). Rules for users or hours open nothing
+	// without them.
+	User string
+	Now  time.Time
 	// routes lead to parts of these networks by other interfaces than those of the LAN side.
 	routes []board.Route
 }
@@ -140,12 +150,28 @@ func NewPolicy(rules []Rule, s Surroundings) Policy {
 	return p
 }
 
+// asks is the policy for a user at a moment.
+func (p Policy) asks(user string, now time.Time) Policy {
+	p.User, p.Now = user, now
+	return p
+}
+
 // Reach is what sessions may reach now, and why, as status and config check show it.
 type Reach struct {
-	// Rules are those of allow; null: the default counts.
+	// Rules are those of allow, with users and hours behind them; null: the default counts.
 	Rules []string `json:"rules"`
+	// Limited are the rules that are for some users or hours alone.
+	Limited []LimitedRule `json:"limited,omitempty"`
 	// Networks are all that are attached, and whether the default opens them. With rules they only explain.
 	Networks []Network `json:"networks"`
+}
+
+// LimitedRule says whether a rule with users or hours is open now.
+type LimitedRule struct {
+	Rule  string    `json:"rule"` // as in Rules
+	Users []string  `json:"users,omitempty"`
+	Open  bool      `json:"open"`
+	Until time.Time `json:"until,omitzero"` // when its present hours end; left out: it is closed, or always open
 }
 
 // Reach describes the policy. Loopback is left out: it is never opened by a network.
@@ -153,6 +179,12 @@ func (p Policy) Reach() Reach {
 	r := Reach{Networks: []Network{}}
 	if p.Rules != nil {
 		r.Rules = append([]string{}, texts(p.Rules)...)
+	}
+	for _, rule := range p.Rules {
+		if rule.Terms != nil {
+			open, until := rule.Terms.at(p.Now)
+			r.Limited = append(r.Limited, LimitedRule{rule.String(), rule.Terms.Users, open, until})
+		}
 	}
 	for _, n := range p.Networks {
 		if !n.Network.Addr().IsLoopback() {
@@ -181,23 +213,47 @@ func (p Policy) Allows(target netip.AddrPort) bool {
 // Judge reports whether sessions may reach target, and why, for the owner. It is pure and asked for each stream. Addresses
 // with a zone are refused: a zone names an interface of the gateway, and would choose a network that no rule names.
 func (p Policy) Judge(target netip.AddrPort) (ok bool, why string) {
+	ok, why, _ = p.judge(target)
+	return ok, why
+}
+
+// judge is Judge, and until when what is allowed is: zero for always. A rule that is for others, or for other hours, is named
+// where no other one is left.
+func (p Policy) judge(target netip.AddrPort) (ok bool, why string, until time.Time) {
 	if a := target.Addr(); !target.IsValid() || target.Port() == 0 || a.Zone() != "" {
-		return false, "it is no address and port"
+		return false, "it is no address and port", until
 	}
 	target = netip.AddrPortFrom(target.Addr().Unmap(), target.Port()) // ::ffff:127.0.0.1 is 127.0.0.1
 	if p.Rules == nil {
-		return p.byDefault(target.Addr())
+		ok, why = p.byDefault(target.Addr())
+		return ok, why, until
 	}
-	own := p.gateway(target.Addr())
+	own, others := p.gateway(target.Addr()), ""
 	for _, r := range p.Rules {
-		if r.matches(target) && (own == "" || r.names(target.Addr())) {
-			return true, fmt.Sprintf("the rule %s allows it", r)
+		if !r.matches(target) || own != "" && !r.names(target.Addr()) {
+			continue
+		}
+		open, to := r.Terms.at(p.Now)
+		switch {
+		case !r.Terms.names(p.User):
+			others = cmp.Or(others, fmt.Sprintf("the rule %s is not for this user", r))
+		case !open:
+			others = fmt.Sprintf("the rule %s is closed now", r)
+		case to.IsZero():
+			return true, fmt.Sprintf("the rule %s allows it", r), to
+		case to.After(until): // the last one to close counts
+			ok, why, until = true, fmt.Sprintf("the rule %s allows it until %s", r, to.Format(time.RFC3339)), to
 		}
 	}
-	if own != "" {
-		return false, own + ", and no rule names this address"
+	switch {
+	case ok:
+		return ok, why, until
+	case others != "":
+		return false, others, until
+	case own != "":
+		return false, own + ", and no rule names this address", until
 	}
-	return false, "no rule allows it"
+	return false, "no rule allows it", until
 }
 
 // Reached is Judge for a target of which a dial has shown that the gateway itself answers there, whatever was known

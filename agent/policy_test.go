@@ -67,7 +67,7 @@ func TestARuleOfAScopeIsARuleHere(t *testing.T) {
 	for _, text := range []string{"10.0.0.0/8:80-90", "10.0.0.1:502", "0.0.0.0/0:*", "[2001:db8::/32]:443", "[2001:db8::1]:*", "192.168.10.0/24:1-1024"} {
 		target, err := identity.ParseTarget(text)
 		r := must(ParseRule(text))(t)
-		if want := (Rule{target.Prefix, target.From, target.To}); err != nil || r != want {
+		if want := (Rule{Prefix: target.Prefix, From: target.From, To: target.To}); err != nil || r != want {
 			t.Errorf("%s: %v here, %v in a scope, %v", text, r, want, err)
 		}
 	}

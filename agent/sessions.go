@@ -25,13 +25,14 @@ const (
 // sessions owns the running sessions. They outlive the control connection on which
 // they were offered: losing the Access Server interrupts no session.
 type sessions struct {
-	agent  *Agent
-	ctx    context.Context // of Agent.Run
-	tasks  sync.WaitGroup
-	memory *mux.Budget // of all streams
-	most   int         // streams of all sessions together
-	open   connections // to machines
-	life   Lifetime
+	agent   *Agent
+	ctx     context.Context // of Agent.Run
+	tasks   sync.WaitGroup
+	memory  *mux.Budget // of all streams
+	most    int         // streams of all sessions together
+	open    connections // to machines
+	closing closing     // of streams whose hours end
+	life    Lifetime
 
 	mu         sync.Mutex // guards all below
 	link       *control.Link

@@ -174,7 +174,7 @@ func (a *Agent) Status() Status {
 		st.Relay = st.Sessions[n-1].Relay
 	}
 	st.Data, st.Counts = a.data(), a.counts.now()
-	st.Reach = a.policy().Reach()
+	st.Reach = a.policy().asks("", a.ruleTime()).Reach()
 	st.Troubles = a.troubles()
 	b := &a.status
 	b.mu.Lock()

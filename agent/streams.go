@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -65,10 +66,10 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, r *r
 		refuse(transport.Policy, fmt.Sprintf("%s%s is not in the scope of %s", byOwner, addr, user.User), "it is not in the user's scope")
 		return
 	}
-	const forbidden = byRules + "they do not allow %s"
-	policy := a.policy()
-	if ok, why := policy.Judge(addr); !ok {
-		refuse(transport.Policy, fmt.Sprintf(forbidden, addr), why)
+	policy := a.policy().asks(r.user, a.ruleTime())
+	ok, why, until := policy.judge(addr)
+	if !ok {
+		refuse(transport.Policy, policy.refusal(addr), why)
 		return
 	}
 	host := addr.Addr().Unmap()
@@ -91,7 +92,7 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, r *r
 	if a.isItself(conn, host) {
 		if ok, why := policy.Reached(addr); !ok {
 			conn.Close() // nothing was said on it
-			refuse(transport.Policy, fmt.Sprintf(forbidden, addr), why)
+			refuse(transport.Policy, policy.refusal(addr), why)
 			return
 		}
 	}
@@ -105,6 +106,11 @@ func (a *Agent) serveTCP(ctx context.Context, s *mux.Stream, target string, r *r
 	// never close its own direction.
 	stop := context.AfterFunc(ctx, func() { machine.Close() })
 	defer stop()
+	defer a.sessions.closing.add(until, func() {
+		a.log.Info("stream closed: its hours are over", "session", o.Session, "user", o.User, "addr", addr)
+		s.Reset(transport.Policy)
+		machine.Close()
+	})()
 	a.log.Info("stream open", "session", o.Session, "user", o.User, "addr", addr)
 	entry := r.ledger.begin(s, addr.String(), a.clock.Now())
 	session.Bridge(machine, s)
@@ -139,6 +145,20 @@ func unreached(addr netip.AddrPort, reason transport.Reason, err error) string {
 		return fmt.Sprintf("the gateway could not try: %v", err)
 	}
 	return fmt.Sprintf("the device cannot reach %s", addr)
+}
+
+// refusal says to a technician what the rules say to a target, without what else is open here.
+func (p Policy) refusal(target netip.AddrPort) string {
+	text := byRules + fmt.Sprintf("they do not allow %s", target)
+	for _, r := range p.Rules {
+		if r.Terms != nil && r.Terms.Hours != nil && r.matches(target) && r.Terms.names(p.User) {
+			return text + fmt.Sprintf(" now, but at %s UTC", strings.Join(texts(r.Terms.Hours), ", "))
+		}
+	}
+	if slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.Terms != nil && r.matches(target) }) {
+		text += " to " + p.User
+	}
+	return text
 }
 
 // policy returns the owner's policy. It is made for each stream, because interfaces come and go. On an error nothing is

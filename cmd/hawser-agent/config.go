@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,6 +37,7 @@ func configCommand(p *places) *cobra.Command {
 	}
 	var json bool
 	var to []string
+	var user string
 	check := &cobra.Command{
 		Use: "check", Short: "read the configuration, say what sessions may reach now, and change nothing", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -52,6 +54,7 @@ func configCommand(p *places) *cobra.Command {
 				fmt.Fprintf(c.ErrOrStderr(), "hawser-agent: what sessions may reach is not known: %v\n", err)
 			}
 			policy := agent.NewPolicy(cfg.Allow, around)
+			policy.User, policy.Now = user, time.Now() // the agent that runs may know the time better
 			got := checked{true, cfg.File, cfg.Warning(), policy.Reach(), []target{}}
 			for _, text := range to {
 				a, err := netip.ParseAddrPort(text)
@@ -65,6 +68,7 @@ func configCommand(p *places) *cobra.Command {
 		},
 	}
 	check.Flags().StringArrayVar(&to, "to", nil, "say whether sessions may reach `IP:PORT`, and why; may be repeated")
+	check.Flags().StringVar(&user, "user", "", "with --to: for the user with this `NAME`")
 	cli.JSONFlag(check, &json)
 	c.AddCommand(check)
 	return c

@@ -201,7 +201,21 @@ func printStatus(w io.Writer, st agent.Status) error {
 // printReach says what sessions may reach now. The networks explain the default; with rules they decide nothing.
 func printReach(w io.Writer, r agent.Reach) {
 	if r.Rules != nil {
-		fmt.Fprintf(w, "reach     %s\n", cmp.Or(strings.Join(r.Rules, ", "), "nothing: allow is empty"))
+		if len(r.Limited) == 0 {
+			fmt.Fprintf(w, "reach     %s\n", cmp.Or(strings.Join(r.Rules, ", "), "nothing: allow is empty"))
+			return
+		}
+		for _, rule := range r.Rules {
+			word, until := "reach", ""
+			if i := slices.IndexFunc(r.Limited, func(l agent.LimitedRule) bool { return l.Rule == rule }); i >= 0 {
+				if l := r.Limited[i]; !l.Open {
+					word = "closed"
+				} else if !l.Until.IsZero() {
+					until = ", until " + l.Until.Format(time.RFC3339)
+				}
+			}
+			fmt.Fprintf(w, "%-9s %s%s\n", word, rule, until)
+		}
 		return
 	}
 	open := false

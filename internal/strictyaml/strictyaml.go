@@ -113,7 +113,8 @@ func (d *Doc) Locate(file string, err error) error {
 }
 
 // Decode fills into, a pointer to a struct whose fields are strings, numbers, time.Durations, slices, structs and
-// pointers to structs, with their keys in yaml tags. What the file does not name stays as it is; a pointer that is not
+// pointers to structs, with their keys in yaml tags. A struct that is also written as one value has that in the field whose
+// tag ends with ",plain"; in a list of structs the number of the item, from 1, is a part of the key. What the file does not name stays as it is; a pointer that is not
 // nil, and a slice that is not nil, was named. Errors are not yet located: Locate puts the file in front. It goes over
 // the nodes by itself, since the library loses the line of every value that parses and is wrong all the same.
 func Decode(b []byte, into any) (*Doc, error) {
@@ -181,6 +182,9 @@ func (d *Doc) set(v reflect.Value, n *yaml.Node, key string) error {
 		v.Set(reflect.New(v.Type().Elem()))
 		return d.set(v.Elem(), n, key)
 	case reflect.Struct:
+		if f := plainOf(v); f.IsValid() && n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+			return d.set(f, n, key)
+		}
 		return d.section(v, n, key)
 	case reflect.Slice:
 		return d.list(v, n, key)
@@ -226,6 +230,16 @@ func (d *Doc) section(v reflect.Value, n *yaml.Node, key string) error {
 	return nil
 }
 
+// plainOf is the field of a section that is also written as one value, `yaml:"to,plain"`, if it has one.
+func plainOf(v reflect.Value) reflect.Value {
+	for i := range v.NumField() {
+		if strings.HasSuffix(v.Type().Field(i).Tag.Get("yaml"), ",plain") {
+			return v.Field(i)
+		}
+	}
+	return reflect.Value{}
+}
+
 // fieldOf finds the field of a key, and lists the keys that there are.
 func fieldOf(v reflect.Value, key string) (field reflect.Value, known []string) {
 	for i := range v.NumField() {
@@ -249,9 +263,14 @@ func (d *Doc) list(v reflect.Value, n *yaml.Node, key string) error {
 		return &Error{Line: n.Line, Key: key, Err: errors.New("want a list")}
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	of := key
 	for i, item := range n.Content {
 		d.lines[place{key, i + 1}] = item.Line
-		if err := d.set(v.Index(i), item, key); err != nil {
+		if v.Type().Elem().Kind() == reflect.Struct { // its keys are this item's: allow.2.users
+			of = key + "." + strconv.Itoa(i+1)
+			d.lines[place{of, 0}] = item.Line
+		}
+		if err := d.set(v.Index(i), item, of); err != nil {
 			return err
 		}
 	}
