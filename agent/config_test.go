@@ -119,7 +119,7 @@ func badConfigs() map[string]struct{ text, want string } {
 		"list for a scalar":      {"data: [a, b]\n", "1: data: want one value"},
 		"scalar for a list":      {"\naccess: a.example\n", "2: access: want a list"},
 		"null list":              {"allow:\n#  - 10.0.0.1:80\n", "1: allow: want a list"},
-		"map in a list":          {"allow:\n  - {target: 10.0.0.1:80}\n", "2: allow: want one value"},
+		"map in a list":          {"allow:\n  - {target: 10.0.0.1:80}\n", `2: unknown key "allow.1.target"`},
 		"null in a list":         {"access:\n  - a.example\n  -\n", "3: access: want one value"},
 		"binary":                 {"data: !!binary aGF3c2Vy\n", "1: data: want one value"},
 		"text at the top":        {"hello\n", "1: want KEY: VALUE lines"},

@@ -544,7 +544,9 @@ func TestWhatHangsOnASigner(t *testing.T) {
 func TestPinsOfAUsersOwnInvitesAreFew(t *testing.T) {
 	var pins *Pins
 	day := func(n int) time.Time { return testNow.Add(time.Duration(n) * 24 * time.Hour) }
-	invite := func(user string, i int) SPKI { return SPKI{1, byte(i), byte(len(user)), user[len(user)-1], user[len(user)-2]} }
+	invite := func(user string, i int) SPKI {
+		return SPKI{1, byte(i), byte(len(user)), user[len(user)-1], user[len(user)-2]}
+	}
 	kept := 0
 	for u := range 40 {
 		user := fmt.Sprintf("user%02d", u)

@@ -49,9 +49,8 @@ func clockOff(sent, got, signed time.Time) time.Duration {
 }
 
 // askTime asks a server for signed time, and returns a *clockError when the clock of this PC is too far from it. Another
-// error says that there is no signed time.
-func (m *Manager) askTime(ctx context.Context, dial func(context.Context) (*transport.Conn, error)) error {
-	const op = "ask for signed time"
+// error says that there is no signed time. op is what needs it.
+func (m *Manager) askTime(ctx context.Context, op string, dial func(context.Context) (*transport.Conn, error)) error {
 	var nonce [32]byte
 	rand.Read(nonce[:])
 	var conn *transport.Conn
@@ -71,7 +70,7 @@ func (m *Manager) askTime(ctx context.Context, dial func(context.Context) (*tran
 		return fail(transport.BadTime, op, err)
 	}
 	if off := clockOff(sent, got, t.Time); off != 0 {
-		return &clockError{off}
+		return fail(transport.ClockWrong, op, &clockError{off})
 	}
 	return nil
 }
@@ -81,7 +80,7 @@ func (a *Account) clockRight(ctx context.Context) error {
 	if !a.clockAsked.IsZero() && time.Since(a.clockAsked) < clockKept {
 		return nil
 	}
-	err := a.m.askTime(ctx, a.dial)
+	err := a.m.askTime(ctx, "sign", a.dial)
 	if _, off := errors.AsType[*clockError](err); off && a.m.TrustClock {
 		a.m.notice(err.Error() + ", until --trust-clock said that it is right")
 		err = nil

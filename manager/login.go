@@ -75,8 +75,8 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 		return Info{}, err
 	}
 	if domain != nil { // a founder states himself, with dates
-		if err := m.askTime(ctx, dial); err != nil {
-			return Info{}, fail(transport.ReasonOf(err), op, err)
+		if err := m.askTime(ctx, op, dial); err != nil {
+			return Info{}, err
 		}
 		request.User = l.User
 		if request.DomainKey, request.Statements, err = m.found(domain, l, key); err != nil {

@@ -74,8 +74,8 @@ func (a *Account) renew(ctx context.Context) error {
 	s.Chain, err = userChain(answer.Chain, s.roots, s.Key, identity.UserName(s.config.Domain, s.config.User), a.m.now())
 	if err != nil {
 		// A clock that is a day off takes the new certificate for one that is over, and a code would not help.
-		if wrong := a.m.askTime(ctx, a.dial); isClock(wrong) {
-			return fail(transport.ClockWrong, op, wrong)
+		if wrong := a.m.askTime(ctx, op, a.dial); isClock(wrong) {
+			return wrong
 		}
 		return fail(transport.ReasonOf(err), op, err)
 	}

@@ -91,7 +91,38 @@ func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err err
 	if err != nil {
 		return u, err
 	}
+	p.signers = a.signersOf(pool, subject, p)
 	return a.sendCode(ctx, p, subject, serial, "make code for "+name, path+"/code")
+}
+
+// signersOf are the statements about whoever has signed a user's statement, which may be another admin, or this one's key of
+// before, and then about the pen that invites him, in the order of a chain.
+func (a *Account) signersOf(pool statements, subject identity.Signed, p pen) []string {
+	domain := a.state.owner.Pinned().Key
+	own, err := identity.NewPublicKey(p.key.Public())
+	if subject.SignedBy(domain) || err == nil && subject.SignedBy(own) { // of its key there may be several statements
+		return p.signers
+	}
+	for _, s := range pool {
+		key, ok := s.Statement.(identity.KeyStatement)
+		if !ok || key.Serial == 0 || !subject.SignedBy(key.Key) || !s.SignedBy(domain) || a.struck(key) {
+			continue
+		}
+		by, ok := a.user(pool, key.User)
+		if !ok {
+			continue
+		}
+		texts := []string{by.JWS, s.JWS}
+		for _, jws := range p.signers {
+			one, err := identity.ParseStatement(jws)
+			u, is := one.Statement.(identity.UserStatement)
+			if err == nil && !slices.Contains(texts, jws) && (!is || u.User != key.User) {
+				texts = append(texts, jws)
+			}
+		}
+		return texts
+	}
+	return p.signers
 }
 
 // sendCode makes a code and gives the server its part. A lookup id that is in use already is drawn again.

@@ -17,8 +17,9 @@ import (
 const (
 	keepCodes   = 7 * 24 * time.Hour
 	keepOthers  = 30 * 24 * time.Hour
-	keepReports = 60 * 24 * time.Hour // longer than the session, which lasts 7 days and is kept for 30
-	pruneAtOnce = 200                 // rows, of LIMIT below
+	keepPeople  = 400 * 24 * time.Hour // who has lapsed comes back by a renewal, with all that he has stated
+	keepReports = 60 * 24 * time.Hour  // longer than the session, which lasts 7 days and is kept for 30
+	pruneAtOnce = 200                  // rows, of LIMIT below
 )
 
 // Prune removes what is too old to be of use. Errors are joined: a table that cannot be read must not keep the others
@@ -27,7 +28,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	return errors.Join(
 		prune(ctx, s, Code{}, " WHERE expires<? LIMIT 200", micros(now.Add(-keepCodes))),
 		prune(ctx, s, Slot{}, " WHERE expires<? LIMIT 200", micros(now.Add(-keepCodes))),
-		prune(ctx, s, Statement{}, " WHERE ends<>0 AND ends<? LIMIT 200", micros(now.Add(-keepOthers))),
+		prune(ctx, s, Statement{}, " WHERE ends<>0 AND ends<? AND (serial=0 OR typ='hawser-invite' OR ends<?) LIMIT 200",
+			micros(now.Add(-keepOthers)), micros(now.Add(-keepPeople))),
 		prune(ctx, s, Session{}, " WHERE ended<>0 AND ended<? LIMIT 200", micros(now.Add(-keepOthers))),
 		prune(ctx, s, Reported{}, " WHERE at<? LIMIT 200", micros(now.Add(-keepReports))),
 		prune(ctx, s, Measured{}, " WHERE at<? LIMIT 200", micros(now.Add(-keepOthers))),
