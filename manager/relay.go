@@ -11,6 +11,7 @@ import (
 	"hawser/identity"
 	"hawser/internal/wait"
 	"hawser/probe"
+	"hawser/transport"
 	"hawser/transport/api"
 	"hawser/transport/wire"
 )
@@ -21,13 +22,39 @@ const (
 	measureCheck = 1 * time.Hour // how often a Connect checks whether it is due
 )
 
-// AddRelay makes a relay and its activation code. Reason name-taken when there is one of that name. A label and no
-// display name: it becomes part of certificates and grants.
-func (a *Account) AddRelay(ctx context.Context, name string) (r api.NewRelay, err error) {
+// AddRelay makes a relay and its activation code. Hosts and ports are where it will be reached, whatever it says; no ports:
+// the default ones. Reason name-taken when there is one of that name. A label and no display name: it becomes part of
+// certificates and grants.
+func (a *Account) AddRelay(ctx context.Context, name string, hosts []string, ports []transport.Port) (r api.NewRelay, err error) {
 	if err := identity.CheckLabel(name); err != nil {
 		return r, usage("name: %w", err)
 	}
-	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", api.RelayRequest{Name: name}, &r)
+	if len(hosts) == 0 {
+		return r, usage("add relay %s: no host is named: give --host HOST, where gateways and technicians reach it", name)
+	}
+	request := api.RelayRequest{Name: name, Ports: ports}
+	for _, h := range hosts {
+		host, err := transport.ParseHost(h)
+		if _, port, _ := transport.SplitHost(host); err == nil && port != 0 {
+			err = fmt.Errorf("%q: want a name or IP address, and its ports by --ports", h)
+		}
+		if err != nil {
+			return r, usage("--host: %w", err)
+		}
+		request.Hosts = append(request.Hosts, host)
+	}
+	return r, a.do(ctx, "add relay "+name, http.MethodPost, "/relays", request, &r)
+}
+
+// Ports makes ports of numbers as a user gives them. The error is an *answer.UsageError.
+func Ports(numbers []uint) (ports []transport.Port, err error) {
+	for _, p := range numbers {
+		if p == 0 || p > 65535 {
+			return nil, usage("--ports: %d is not 1 to 65535", p)
+		}
+		ports = append(ports, transport.Port(p))
+	}
+	return ports, nil
 }
 
 // RegisteredRelays lists all relays, for who runs the infrastructure. It is never nil.

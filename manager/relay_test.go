@@ -112,15 +112,15 @@ func TestAddRelay(t *testing.T) {
 		a := f.loggedIn(f.manager())
 		want := api.NewRelay{Name: "r3", Code: "0123-4567", Expires: time.Now().UTC()}
 		f.answer("POST /relays", jsonAnswer(want))
-		if got, err := a.AddRelay(t.Context(), "r3"); err != nil || got != want {
+		if got, err := a.AddRelay(t.Context(), "r3", []string{"r3.example"}, nil); err != nil || got != want {
 			t.Errorf("%+v, %v", got, err)
 		}
 		f.answer("POST /relays", problemAnswer(409, "name-taken", "there is one"))
-		if _, err := a.AddRelay(t.Context(), "r3"); transport.ReasonOf(err) != api.NameTaken {
+		if _, err := a.AddRelay(t.Context(), "r3", []string{"r3.example"}, nil); transport.ReasonOf(err) != api.NameTaken {
 			t.Errorf("taken: %v", err)
 		}
 		for _, name := range []string{"", "R3", "r 3", "-r", "r\x1b[2J", strings.Repeat("r", 64)} {
-			if _, err := a.AddRelay(t.Context(), name); ExitCode(err) != answer.ExitUsage {
+			if _, err := a.AddRelay(t.Context(), name, []string{"r3.example"}, nil); ExitCode(err) != answer.ExitUsage {
 				t.Errorf("name %q: %v", name, err)
 			}
 		}

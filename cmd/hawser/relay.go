@@ -19,13 +19,22 @@ func (a *app) relay() *cobra.Command {
 
 // relayAdd prints the activation code: the only time that anybody sees it.
 func (a *app) relayAdd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "add NAME",
+	var hosts []string
+	var ports []uint
+	cmd := &cobra.Command{
+		Use:   "add NAME --host HOST",
 		Short: "Make a relay and the code with which its server enrolls",
-		Args:  cobra.ExactArgs(1),
+		Long: `Make a relay and the code with which its server enrolls (hawser-server enroll).
+
+--host and --ports say where gateways and technicians reach it. What the relay itself says of that does not count.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.account(func(account *manager.Account) error {
-				r, err := account.AddRelay(cmd.Context(), args[0])
+				given, err := manager.Ports(ports)
+				if err != nil {
+					return err
+				}
+				r, err := account.AddRelay(cmd.Context(), args[0], hosts, given)
 				if err != nil {
 					return err
 				}
@@ -33,6 +42,9 @@ func (a *app) relayAdd() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringArrayVar(&hosts, "host", nil, "`HOST` at which clients reach the relay; may be repeated")
+	cmd.Flags().UintSliceVar(&ports, "ports", nil, "`PORTS` on which it answers (default 443,5935,80)")
+	return cmd
 }
 
 func (a *app) relayList() *cobra.Command {

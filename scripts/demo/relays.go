@@ -33,7 +33,7 @@ func (d *demo) relayNamed(name string) *relay {
 
 func (d *demo) addRelays(ctx context.Context) (string, error) {
 	for _, r := range d.relays {
-		answer, err := d.hawser(ctx, "relay", "add", r.name, "--json")
+		answer, err := d.hawser(ctx, "relay", "add", r.name, "--host", r.host, "--ports", d.ports.String(), "--json")
 		if err != nil {
 			return "", err
 		}

@@ -68,7 +68,7 @@ func TestTwoAccessServersAreOne(t *testing.T) {
 func (p *pair) newRelay(name string) *someone {
 	p.t.Helper()
 	var added api.NewRelay
-	if status := p.call(p.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, &added); status != 201 {
+	if status := p.call(p.admin, "POST", "/api/v1/relays", relayRequest(name), &added); status != 201 {
 		p.t.Fatalf("add relay: %d", status)
 	}
 	who := newSomeone()

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,6 +67,9 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 	m := store.Member{Kind: peer.Name.Kind, ID: peer.Name.ID}
 	err = s.store.View(ctx, func(tx *store.Tx) error {
 		err := s.readMember(tx, &m, peer)
+		if err == nil && m.Kind == identity.KindRelay {
+			err = s.place(tx, m.ID, &hello)
+		}
 		if err != nil || m.Kind != identity.KindDevice {
 			return err
 		}
@@ -139,22 +143,47 @@ func checkHello(h wire.Hello, kind identity.Kind) error {
 		return bad("version")
 	case err != nil || len(h.Instance) > maxInstanceBytes || relay && h.Instance == "":
 		return bad("instance")
-	case len(h.Hosts) > maxHosts || len(h.Ports) > maxPorts:
-		return bad("too many hosts or ports")
 	// A relay in the pool that nobody can dial would be chosen for its empty load.
 	case relay && (len(h.Hosts) == 0 || len(h.Ports) == 0):
 		return bad("a relay without hosts or ports")
 	}
-	for _, host := range h.Hosts {
+	if err := checkAddresses(h.Hosts, h.Ports); err != nil {
+		return bad(err.Error())
+	}
+	return nil
+}
+
+// checkAddresses checks where clients are to reach a relay.
+func checkAddresses(hosts []string, ports []transport.Port) error {
+	if len(hosts) > maxHosts || len(ports) > maxPorts {
+		return errors.New("too many hosts or ports")
+	}
+	for _, host := range hosts {
 		if _, port, err := transport.SplitHost(host); err != nil || port != 0 {
-			return bad("host")
+			return errors.New("host")
 		}
 	}
-	for _, port := range h.Ports {
-		if port == 0 {
-			return bad("port")
-		}
+	if slices.Contains(ports, 0) {
+		return errors.New("port")
 	}
+	return nil
+}
+
+// place puts a relay where it was said to be when it was added, whatever it says: whoever has stolen it would lead every
+// gateway and technician to addresses of his choice (wire §8.3). One that came with the infrastructure has no such row, and
+// is where the configuration beside the Access Server says.
+func (s *Server) place(tx *store.Tx, relay string, hello *wire.Hello) error {
+	at := store.RelayAddresses{Relay: relay}
+	if err := tx.Get(&at); errors.Is(err, store.ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if !slices.Equal(at.Hosts, hello.Hosts) || !slices.Equal(at.Ports, hello.Ports) {
+		s.log.Warn("a relay says that it is elsewhere than it was added for, and is not believed", "relay", relay,
+			"hosts", hello.Hosts, "ports", hello.Ports)
+	}
+	hello.Hosts, hello.Ports = at.Hosts, at.Ports
 	return nil
 }
 

@@ -263,7 +263,7 @@ func TestARelayIsRevoked(t *testing.T) {
 		if got := list(); len(got) != 1 || got[0].State != api.StateRevoked {
 			t.Errorf("%+v", got)
 		}
-		if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: "r1"}, nil); status != 409 {
+		if status := s.call(s.admin, "POST", "/api/v1/relays", relayRequest("r1"), nil); status != 409 {
 			t.Errorf("the name again: %d", status)
 		}
 		conn := s.connect(s.carrier)

@@ -459,7 +459,7 @@ func TestDomainsAreFoundedApart(t *testing.T) {
 		who.take(wire.Identity{Chain: answer.Chain})
 		w.addDevice(who, "press 1")
 		w.addDevice(w.login(), "press 1") // in another domain a name is another name
-		if got := w.code(who, "POST", "/api/v1/relays", api.RelayRequest{Name: "r9"}); got != transport.Policy {
+		if got := w.code(who, "POST", "/api/v1/relays", relayRequest("r9")); got != transport.Policy {
 			t.Errorf("a relay: %q", got)
 		}
 		if got := w.actions(20); !slices.Contains(got, "domain-add ok") {

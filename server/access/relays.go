@@ -52,11 +52,21 @@ func (s *Server) postRelays(r request) (int, any, error) {
 		if err := identity.CheckLabel(body.Name); err != nil {
 			return refuse(api.BadRequest, "name: "+err.Error())
 		}
+		at := store.RelayAddresses{Relay: body.Name, Hosts: body.Hosts, Ports: body.Ports}
+		if len(at.Ports) == 0 {
+			at.Ports = transport.DefaultPorts()
+		}
+		if err := checkAddresses(at.Hosts, at.Ports); err != nil || len(at.Hosts) == 0 {
+			return refuse(api.BadRequest, "hosts, ports: want those on which clients reach the relay: 1 to 8 names or IP addresses, at most 8 ports")
+		}
 		// Grants and certificates name a relay, so its name is never used again.
 		m, code, err = newMember(tx, store.Member{Kind: identity.KindRelay, ID: body.Name, Name: body.Name, Created: s.now().UTC()})
 		if errors.Is(err, store.ErrExists) {
 			return refuse(api.NameTaken, "another relay has this name")
 		} else if err != nil {
+			return err
+		}
+		if err := tx.Put(&at); err != nil {
 			return err
 		}
 		return tx.Append(s.record(actionRelayAdd, r.caller.peer.Name.String(), m.Identity(), nil, ""))

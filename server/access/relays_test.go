@@ -2,6 +2,7 @@ package access
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,11 +16,16 @@ import (
 	"hawser/transport/wire"
 )
 
+// relayRequest adds a relay that is where relayHello says.
+func relayRequest(name string) api.RelayRequest {
+	return api.RelayRequest{Name: name, Hosts: []string{"r1.example"}, Ports: []transport.Port{443}}
+}
+
 // addRelay makes a relay, enrolls it and connects it; the Runtime reads the pool.
 func (s *stage) addRelay(name string) *control {
 	s.t.Helper()
 	var added api.NewRelay
-	if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, &added); status != 201 {
+	if status := s.call(s.admin, "POST", "/api/v1/relays", relayRequest(name), &added); status != 201 {
 		s.t.Fatalf("add relay: %d", status)
 	}
 	who := newSomeone()
@@ -52,19 +58,19 @@ func TestRelayIsAddedOnceAndEnrollsByItsCode(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		for _, name := range []string{"", "R2", "r2.x", "-r", "r 2", strings.Repeat("r", 64)} {
-			if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, nil); status != 400 {
+			if status := s.call(s.admin, "POST", "/api/v1/relays", relayRequest(name), nil); status != 400 {
 				t.Errorf("%q: %d", name, status)
 			}
 		}
 		var added api.NewRelay
-		if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}, &added); status != 201 || added.Name != "r2" || time.Until(added.Expires) != codeLife {
+		if status := s.call(s.admin, "POST", "/api/v1/relays", relayRequest("r2"), &added); status != 201 || added.Name != "r2" || time.Until(added.Expires) != codeLife {
 			t.Errorf("%d %+v", status, added)
 		}
 		if got := s.actions(1); got[0] != "relay-add ok" {
 			t.Errorf("audit: %v", got)
 		}
 		for _, name := range []string{"r1", "r2"} {
-			if status := s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: name}, nil); status != 409 {
+			if status := s.call(s.admin, "POST", "/api/v1/relays", relayRequest(name), nil); status != 409 {
 				t.Errorf("%s again: %d", name, status)
 			}
 		}
@@ -80,6 +86,41 @@ func TestRelayIsAddedOnceAndEnrollsByItsCode(t *testing.T) {
 	})
 }
 
+// A relay that was stolen is where it was added for, whatever it says; its name and its ports too.
+func TestARelayIsWhereItWasAddedFor(t *testing.T) {
+	t.Attr("id", "T-address")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		defer s.end()
+		for what, at := range map[string]api.RelayRequest{
+			"nowhere": {}, "no hosts": {Ports: []transport.Port{443}}, "a port in the host": {Hosts: []string{"r2.example:443"}},
+			"no host": {Hosts: []string{"r2 example"}}, "port 0": {Hosts: []string{"r2.example"}, Ports: []transport.Port{0}},
+			"too many": {Hosts: slices.Repeat([]string{"r2.example"}, maxHosts+1)},
+		} {
+			at.Name = "r2"
+			if code := s.code(s.admin, "POST", "/api/v1/relays", at); code != api.BadRequest {
+				t.Errorf("%s: %q", what, code)
+			}
+		}
+		var added api.NewRelay
+		s.call(s.admin, "POST", "/api/v1/relays", relayRequest("r2"), &added)
+		who := newSomeone()
+		if err := s.enroll(added.Code, who); err != nil {
+			t.Fatal(err)
+		}
+		evil := relayHello("cd")
+		evil.Hosts, evil.Ports = []string{"192.168.50.1", "169.254.169.254", "plc.factory.internal"}, []transport.Port{502, 22, 8080}
+		c := s.control(who, evil)
+		defer c.Close()
+		var pool wire.Pool
+		s.runtime.read(wire.TypePool, &pool)
+		want := wire.Relay{Name: "r2", Hosts: []string{"r1.example"}, Ports: []transport.Port{443}}
+		if got := pool.Relays[len(pool.Relays)-1]; !reflect.DeepEqual(got, want) {
+			t.Errorf("the pool has %+v", got)
+		}
+	})
+}
+
 // Relays are everybody's: only the domain that came with the infrastructure adds them.
 func TestOnlyTheInfrastructuresDomainAddsRelays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -87,11 +128,11 @@ func TestOnlyTheInfrastructuresDomainAddsRelays(t *testing.T) {
 		defer s.end()
 		s.put(&store.Domain{Name: "other", Created: time.Now()})
 		for _, domain := range []string{"other", "nowhere"} {
-			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}); code != transport.Policy {
+			if code := s.code(s.newUser(domain, "eve"), "POST", "/api/v1/relays", relayRequest("r2")); code != transport.Policy {
 				t.Errorf("%s: %q", domain, code)
 			}
 		}
-		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}, nil); status != 201 {
+		if status := s.call(s.newUser("plant", "anna"), "POST", "/api/v1/relays", relayRequest("r2"), nil); status != 201 {
 			t.Errorf("a colleague: %d", status)
 		}
 	})
@@ -103,7 +144,11 @@ func TestPoolIsPushedWhenItChanges(t *testing.T) {
 		s := newStage(t)
 		defer s.end()
 		var added api.NewRelay
-		s.call(s.admin, "POST", "/api/v1/relays", api.RelayRequest{Name: "r2"}, &added)
+		s.call(s.admin, "POST", "/api/v1/relays", relayRequest("r2"), &added)
+		// As one that came with the infrastructure: that one goes where the configuration says.
+		if err := s.cfg.Store.Update(t.Context(), func(tx *store.Tx) error { return tx.Delete(&store.RelayAddresses{Relay: "r2"}) }); err != nil {
+			t.Fatal(err)
+		}
 		who := newSomeone()
 		s.enroll(added.Code, who)
 		frames := make(chan wire.Frame, 16)

@@ -99,7 +99,7 @@ func (s *stage) target(r route, who *someone, session string) (path string, body
 	case "POST /api/v1/sessions/{session}/move":
 		return path, api.MoveRequest{Epoch: 1, Reason: transport.LinkLost}
 	case "POST /api/v1/relays":
-		return path, api.RelayRequest{Name: "r" + newID()[:8]}
+		return path, relayRequest("r" + newID()[:8])
 	}
 	return path, struct{}{}
 }

@@ -86,6 +86,8 @@ func migrations() []migration {
 		"CREATE TABLE slots (lookup {text}, slot {int}, subject {text}, mac {text}, statements {text}, expires {int}, used {text}, used_at {int}, " +
 			sealed + "PRIMARY KEY (lookup, slot){end}",
 		"CREATE INDEX slots_used ON slots (lookup, used, slot)", // asked by each gateway of a batch that enrolls
+	}, {
+		"CREATE TABLE relay_addresses (relay {text}, hosts {text}, ports {text}, " + sealed + "PRIMARY KEY (relay){end}",
 	}}
 }
 

@@ -98,6 +98,13 @@ type (
 		Reset    []byte // as it was signed
 		At       time.Time
 	}
+	// RelayAddresses are where clients reach a relay, as was said when it was added. What it says of itself counts only
+	// without them.
+	RelayAddresses struct {
+		Relay string
+		Hosts []string
+		Ports []transport.Port
+	}
 	// RevokedKey is a key that nobody accepts any more.
 	RevokedKey struct {
 		SPKI identity.SPKI
@@ -209,7 +216,7 @@ func UserSubject(user string) string { return "user." + user }
 
 // tables are the tables of access §1 that rows live in.
 type tables struct {
-	domains, users, userKeys, devices, relays, codes, slots, statements, resets, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
+	domains, users, userKeys, devices, relays, codes, slots, statements, resets, addresses, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
 }
 
 var schema = newSchema()
@@ -228,6 +235,7 @@ func newSchema() tables {
 		slots:        newTable("slots", 2, func() Row { return new(Slot) }, "lookup", "slot", "subject", "mac", "statements", "expires", "used", "used_at"),
 		statements:   newTable("statements", 2, func() Row { return new(Statement) }, "domain", "id", "typ", "subject", "spki", "serial", "ends", "jws", "at"),
 		resets:       newTable("domain_resets", 1, func() Row { return new(DomainReset) }, "domain", "domain_key", "sequence", "body", "at"),
+		addresses:    newTable("relay_addresses", 1, func() Row { return new(RelayAddresses) }, "relay", "hosts", "ports"),
 		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
 		sessions:     newTable("sessions", 1, func() Row { return new(Session) }, "id", "epoch", "domain", "device", "user_name", "relay", "lost", "instance", "created", "ended", "reason"),
 		reports:      newTable("reports", 1, func() Row { return new(Reported) }, "id", "at"),
@@ -245,7 +253,7 @@ func newSchema() tables {
 
 // all lists the tables, the audit last.
 func (t *tables) all() []*table {
-	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.slots, t.statements, t.resets, t.revoked, t.sessions, t.reports, t.measurements,
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.slots, t.statements, t.resets, t.addresses, t.revoked, t.sessions, t.reports, t.measurements,
 		t.decisions, t.nodes, t.presence, t.audit}
 }
 
@@ -294,6 +302,11 @@ func (s *Statement) fields() []any {
 func (*DomainReset) table() *table { return schema.resets }
 func (r *DomainReset) fields() []any {
 	return []any{&r.Domain, &r.Key, &r.Sequence, &r.Reset, &r.At}
+}
+
+func (*RelayAddresses) table() *table { return schema.addresses }
+func (a *RelayAddresses) fields() []any {
+	return []any{&a.Relay, &a.Hosts, &a.Ports}
 }
 
 func (*RevokedKey) table() *table { return schema.revoked }

@@ -180,9 +180,12 @@ type NewSubject struct {
 	Expires time.Time    `json:"expires"` // of the code
 }
 
-// RelayRequest makes a relay: POST /relays (access §6).
+// RelayRequest makes a relay: POST /relays (access §6). Hosts and Ports are where clients reach it, whatever it says itself;
+// no ports: the default ones.
 type RelayRequest struct {
-	Name string `json:"name"`
+	Name  string           `json:"name"`
+	Hosts []string         `json:"hosts"`
+	Ports []transport.Port `json:"ports,omitempty"`
 }
 
 // User is USER of access §6.

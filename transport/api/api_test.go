@@ -26,7 +26,7 @@ func TestBodiesHaveTheMembersOfTheSpec(t *testing.T) {
 		{api.LoginAnswer{}, `{"chain":"","domain":"","user":"","hosts":null,"ports":null}`},
 		{api.RenewRequest{CSR: []byte{1}}, `{"csr":"AQ=="}`},
 		{api.RenewAnswer{Chain: "x"}, `{"chain":"x"}`},
-		{api.RelayRequest{Name: "n"}, `{"name":"n"}`},
+		{api.RelayRequest{Name: "n", Hosts: []string{"h"}}, `{"name":"n","hosts":["h"]}`},
 		{api.DeviceRequest{Code: api.NewCode{Lookup: "l", Hash: []byte{1}, MAC: []byte{2}, List: 3, Statements: []string{"d", "i"}}},
 			`{"code":{"lookup":"l","hash":"AQ==","mac":"Ag==","list":3,"statements":["d","i"]}}`},
 		{api.NewSubject{UID: uid, Name: "n", Expires: at},

@@ -90,7 +90,7 @@ func (c *cluster) addRelay() {
 	c.t.Helper()
 	c.relay = &relay{name: "rs1", host: "relay1", config: c.path("rs1/server.yaml")}
 	var added struct{ Code string }
-	c.manager(&added, "relay", "add", c.relay.name, "--json")
+	c.manager(&added, "relay", "add", c.relay.name, "--host", "ubiquityrs1.asem.it", "--json")
 	must(c.t, nil, c.relay.host, hawser("hawser-server"), "enroll", "--dir", c.path("rs1"), "--host", "ubiquityrs1.asem.it",
 		"--access", accessName, "--access", secondName, "--code", added.Code, "--root", c.root)
 	c.relay.run(c.t)

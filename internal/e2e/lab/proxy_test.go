@@ -165,7 +165,7 @@ func TestAgentGetsOutThroughAProxy(t *testing.T) {
 		env := "https_proxy=" + proxyURL(t, "http", "")
 		must(t, nil, "device", "env", env, hawser("hawser"), "--home", g.home, "device", "list")
 		var added struct{ Code string }
-		g.manager(&added, "relay", "add", "behind-a-proxy", "--json")
+		g.manager(&added, "relay", "add", "behind-a-proxy", "--host", "relay.example", "--json")
 		must(t, nil, "device", "env", env, hawser("hawser-server"), "enroll", "--dir", g.path("relay"), "--host", "relay.example",
 			"--access", accessName, "--code", added.Code, "--root", g.root)
 	})

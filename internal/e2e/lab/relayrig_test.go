@@ -37,8 +37,9 @@ func (p *pool) addRelay(n int) *relay {
 	r := &relay{name: fmt.Sprintf("rs%d", n), host: fmt.Sprintf("relay%d", n)}
 	r.config = p.path(r.name + "/server.yaml")
 	var added struct{ Code string }
-	p.manager(&added, "relay", "add", r.name, "--json")
-	must(p.t, nil, r.host, hawser("hawser-server"), "enroll", "--dir", p.path(r.name), "--host", fmt.Sprintf("ubiquityrs%d.asem.it", n),
+	reached := fmt.Sprintf("ubiquityrs%d.asem.it", n)
+	p.manager(&added, "relay", "add", r.name, "--host", reached, "--json")
+	must(p.t, nil, r.host, hawser("hawser-server"), "enroll", "--dir", p.path(r.name), "--host", reached,
 		"--access", accessName, "--code", added.Code, "--root", p.root)
 	return r
 }
