@@ -155,7 +155,7 @@ func (o Options) timeSources() []string {
 // and that only small hellos pass, is true for either.
 func (a *Agent) newDialer() *transport.Dialer {
 	return &transport.Dialer{Resolve: a.resolver.Resolve, Now: a.clock.Now, DialContext: a.idleOut,
-		Certificate: a.certificate, Proxies: a.config.Proxy.Source(transport.ServiceProxies),
+		Bounds: a.bounds, Certificate: a.certificate, Proxies: a.config.Proxy.Source(transport.ServiceProxies),
 		LastGood:  func(host string) []transport.Candidate { return a.store.lastGood(host, a.clock.Now()) },
 		OnlySmall: func() bool { return a.store.onlySmall(a.clock.Now()) },
 		Good:      func(c transport.Candidate) { a.store.good(c, a.clock.Now()) }, Trace: a.trace}
@@ -184,6 +184,7 @@ func (a *Agent) trace(t transport.Attempt) {
 		a.alive(time.Minute)
 	}
 	a.counts.attempt(t)
+	a.judged(t)
 	if t.Reason == "" {
 		a.log.Debug("way out open", "host", t.Host, "addr", t.Where(), "small", t.Small, "rtt", t.RTT, "took", t.Took)
 		return

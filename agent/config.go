@@ -33,7 +33,7 @@ type Config struct {
 	DNS     []netip.AddrPort
 	Time    []string
 	Allow   []Rule // nil: the default policy; empty: nothing is allowed
-	Private bool   // the infrastructure lives on private addresses
+	Private bool   // the infrastructure lives on private addresses (wire §8.3)
 	// OwnerOnly refuses the root's domain resets: the domain key changes by its own word alone (identity §12.2).
 	OwnerOnly bool
 	Proxy     transport.ProxySetting
@@ -118,11 +118,12 @@ func fileFor(c Config) ([]byte, error) {
 		proxy = c.Proxy.Words()
 	}
 	return yaml.Marshal(struct {
-		Access []string         `yaml:"access,flow"`
-		Ports  []transport.Port `yaml:"ports,flow"`
-		Root   string           `yaml:"root"`
-		Proxy  []string         `yaml:"proxy,flow,omitempty"`
-	}{c.Access, c.Ports, filepath.Join(c.Data, rootFile), proxy})
+		Access  []string         `yaml:"access,flow"`
+		Ports   []transport.Port `yaml:"ports,flow"`
+		Root    string           `yaml:"root"`
+		Private bool             `yaml:"private_infrastructure,omitempty"`
+		Proxy   []string         `yaml:"proxy,flow,omitempty"`
+	}{c.Access, c.Ports, filepath.Join(c.Data, rootFile), c.Private, proxy})
 }
 
 // Warning is what an owner should change in a configuration that works: one line, or empty. Windows has access lists in

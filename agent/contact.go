@@ -22,6 +22,7 @@ type FirstContact struct {
 	RootFile string
 	Pin      string   // SHA-256 of the root's public key, in hex
 	Proxy    []string // auto, none, or URLs without name and password
+	Private  bool     // the infrastructure has private addresses
 }
 
 // serversCode refuses a code that no Manager of the owner has made. The server knows everything of such a code, so that it
@@ -71,6 +72,10 @@ func (f FirstContact) Reach(cfg *Config) (pin identity.SPKI, err error) {
 	if err := f.proxy(cfg); err != nil {
 		return pin, err
 	}
+	if f.Private && !cfg.Private && cfg.File != "" {
+		return pin, fmt.Errorf("--private: enroll leaves %s as it is, and the agent reads that: put private_infrastructure: true into it", cfg.File)
+	}
+	cfg.Private = cfg.Private || f.Private
 	return f.trust(cfg)
 }
 

@@ -26,7 +26,7 @@ const maxSiteTimes = 2
 func Known(o Options) netcheck.Known {
 	c := o.Config
 	floor, _ := clock.Window(o.Build)
-	k := netcheck.Known{Hosts: c.Access, Ports: c.Ports, Roots: c.Roots, DNS: c.DNS, Time: c.Time, Private: c.Private,
+	k := netcheck.Known{Hosts: c.Access, Ports: c.Ports, Roots: c.Roots, DNS: c.DNS, Time: c.Time,
 		Dial: o.DialContext, Proxies: c.Proxy.Source(transport.ServiceProxies), Now: o.Board.Now, Floor: floor,
 		At: func(leaf *x509.Certificate) time.Time { // as in the prelude, or a wrong clock would make open ports look closed
 			if leaf.NotBefore.After(floor) {
@@ -34,6 +34,8 @@ func Known(o Options) netcheck.Known {
 			}
 			return floor
 		}}
+	around, _ := Around(o.Board) // else it is checked without
+	k.Bounds = c.Bounds(NewPolicy(c.Allow, around))
 	k.Relays = netcheck.RelaysIn(remembered(c.Data), c.Access, c.Ports)
 	if up, err := o.Board.Uplinks(); err == nil { // else it is checked without
 		for _, i := range up {

@@ -74,7 +74,7 @@ func (m *Manager) accountWith(h home, s state, good *goodAddrs) *Account {
 	a := &Account{m: m, home: h, state: s, good: good}
 	a.cert.Store(s.certificate())
 	proxy, _ := s.config.proxy() // checked when it was read
-	a.dialer = m.dialer(a.good, proxy)
+	a.dialer = m.dialer(a.good, proxy, s.config.bounds())
 	// A function: the certificate is renewed while the dialer lives.
 	a.dialer.Certificate = a.cert.Load
 	return a
@@ -89,9 +89,9 @@ func (a *Account) beside() *Account {
 }
 
 // dialer serves everything that a command dials, so what it learns at the Access Server helps with the relays.
-func (m *Manager) dialer(good *goodAddrs, proxy transport.ProxySetting) *transport.Dialer {
+func (m *Manager) dialer(good *goodAddrs, proxy transport.ProxySetting, bounds transport.Bounds) *transport.Dialer {
 	return &transport.Dialer{
-		Resolve: m.resolver(), Now: m.Now, DialContext: m.DialContext, Proxies: proxy.Source(transport.UserProxies),
+		Bounds: func() transport.Bounds { return bounds }, Resolve: m.resolver(bounds.Private), Now: m.Now, DialContext: m.DialContext, Proxies: proxy.Source(transport.UserProxies),
 		LastGood:  func(host string) []transport.Candidate { return good.of(host, m.now()) },
 		OnlySmall: func() bool { return good.onlySmall(m.now()) },
 		Good:      func(c transport.Candidate) { good.add(c, m.now()) },

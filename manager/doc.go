@@ -86,11 +86,11 @@ func (m *Manager) progress(text string) {
 
 // resolver makes a new one for each command, so that no old failure is remembered. A technician who has just plugged
 // the cable in tries again at once.
-func (m *Manager) resolver() func(context.Context, string) ([]netip.Addr, error) {
+func (m *Manager) resolver(private bool) func(context.Context, string) ([]netip.Addr, error) {
 	if m.Resolve != nil {
 		return m.Resolve
 	}
-	return (&probe.Resolver{Logger: m.log()}).Resolve
+	return (&probe.Resolver{Logger: m.log(), Private: private}).Resolve
 }
 
 func (m *Manager) listen(ctx context.Context, address string) (net.Listener, error) {

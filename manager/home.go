@@ -41,6 +41,10 @@ type config struct {
 	Domain string           `json:"domain"`
 	User   string           `json:"user"`
 	Good   []good           `json:"good,omitempty"` // newest first
+	// Own are the ports that the user gave, and Private his word that the infrastructure is: how far what a server tells is
+	// followed (wire §8.3).
+	Own     []transport.Port `json:"own_ports,omitempty"`
+	Private bool             `json:"private,omitempty"`
 	// Proxy is auto, none, or URLs, which may hold passwords: the file is private. Nil: auto.
 	Proxy []string `json:"proxy,omitempty"`
 
@@ -66,6 +70,11 @@ func (c config) proxy() (transport.ProxySetting, error) {
 	}
 	s, _, err := transport.ParseProxySetting(c.Proxy)
 	return s, err
+}
+
+// bounds are those of what is dialled. Only the first host was typed: a server has named the others.
+func (c config) bounds() transport.Bounds {
+	return transport.Bounds{Hosts: c.Hosts[:min(len(c.Hosts), 1)], Ports: c.Own, Private: c.Private}
 }
 
 // state is all that a home holds.

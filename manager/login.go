@@ -28,6 +28,10 @@ type Login struct {
 	RootFile, Pin string
 	// Proxy is auto, none, or URLs without name and password. Nil: that of the account that Home holds.
 	Proxy []string
+	// Ports are those on which the servers answer; none: the default ones, or that of Server. Private says that their
+	// addresses are private; nil: as the account that Home holds.
+	Ports   []uint
+	Private *bool
 }
 
 // Login makes a key, has it certified for a code, and stores the account in Home, replacing one that is there. A founder also
@@ -49,9 +53,16 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	had := config{Proxy: l.Proxy}
-	if l.Proxy == nil {
-		had, _ = h.readConfig() // of the account before; a bad one is replaced
+	had, _ := h.readConfig() // of the account before; a bad one is replaced
+	if l.Proxy != nil {
+		had.Proxy = l.Proxy
+	}
+	if l.Private != nil {
+		had.Private = *l.Private
+	}
+	had.Hosts, had.Own = target.Hosts, nil
+	if len(l.Ports) > 0 {
+		had.Own = target.Ports
 	}
 	proxy, err := had.proxy()
 	if err != nil {
@@ -62,7 +73,7 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 	found := &goodAddrs{}
 	var roots *identity.Roots
 	dial := func(ctx context.Context) (*transport.Conn, error) {
-		conn, err := m.dialer(found, proxy).Dial(ctx, target)
+		conn, err := m.dialer(found, proxy, had.bounds()).Dial(ctx, target)
 		if err == nil {
 			roots = conn.Roots
 		}
@@ -96,7 +107,7 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 		return Info{}, fail(transport.ReasonOf(err), op, err)
 	}
 	s.config.Good, _ = found.take()
-	s.config.Proxy = had.Proxy
+	s.config.Proxy, s.config.Private, s.config.Own = had.Proxy, had.Private, had.Own
 	if s, err = h.endLogin(s, learnt, m.now()); err != nil {
 		return Info{}, err
 	}
@@ -156,6 +167,11 @@ func (l Login) check() (host string, code loginCode, err error) {
 func (l Login) target(h home, host string) (t transport.Target, err error) {
 	t = transport.Target{Hosts: []string{host}, Ports: transport.DefaultPorts(), ALPN: transport.ALPNAPI,
 		Name: identity.Name{Kind: identity.KindAccess}}
+	if len(l.Ports) > 0 {
+		if t.Ports, err = Ports(l.Ports); err != nil {
+			return t, err
+		}
+	}
 	switch {
 	case l.Pin != "":
 		if t.Pin, err = identity.ParsePin(l.Pin); err != nil {

@@ -18,7 +18,7 @@ func (m *Manager) Known() (netcheck.Known, error) {
 	s, err := h.load()
 	switch {
 	case err == nil:
-		k.Hosts, k.Ports, k.Roots = s.config.Hosts, s.config.Ports, s.roots
+		k.Hosts, k.Ports, k.Roots, k.Bounds = s.config.Hosts, s.config.Ports, s.roots, s.config.bounds()
 		k.Relays = netcheck.RelaysIn(s.config.remembered(), k.Hosts, k.Ports)
 		proxy, _ := s.config.proxy() // checked when it was read
 		k.Proxies = proxy.Source(transport.UserProxies)

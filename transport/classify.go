@@ -205,7 +205,7 @@ func (e *DialError) Unwrap() error { return e.Cause }
 func (e *DialError) Error() string {
 	s := fmt.Sprintf("no way to %s", strings.Join(e.Hosts, ", "))
 	for _, a := range e.Attempts {
-		s += fmt.Sprintf("; %s: %s%s", a.Where(), a.Reason, a.proxyWords())
+		s += fmt.Sprintf("; %s: %s%s", a.Where(), a.Reason, a.words())
 	}
 	if len(e.Attempts) == 0 {
 		s += ": " + string(e.Why())
@@ -213,10 +213,12 @@ func (e *DialError) Error() string {
 	return s
 }
 
-// proxyWords is what a proxy wants or says: the reason alone does not tell whom to ask
+// words is what a proxy wants or says, and why an address is not dialled: the reason alone does not tell whom to ask
 // for what.
-func (a Attempt) proxyWords() string {
-	if a.Reason != ProxyAuth && a.Reason != ProxyRefused {
+func (a Attempt) words() string {
+	switch a.Reason {
+	case ProxyAuth, ProxyRefused, BadAddress:
+	default:
 		return ""
 	}
 	_, words, _ := strings.Cut(a.Detail, string(a.Reason)+": ")
@@ -228,7 +230,7 @@ func mostTelling(attempts []Attempt) int {
 	// First what proves that somebody answered and what he is, then what a proxy or portal wants, then what merely
 	// failed. One port that shows an interceptor explains a site better than three that time out.
 	order := []Reason{TLSIntercepted, WrongRoot, WrongKind, WrongName, BadCertificate, Expired, ClockWrong, WrongProtocol,
-		TLSRefused, ProxyAuth, CaptivePortal, PlainHTTP, NotTLS, ResetAfterHello, ProxyRefused, Reset, Refused, Timeout, Unreachable, DNS}
+		TLSRefused, ProxyAuth, CaptivePortal, PlainHTTP, NotTLS, ResetAfterHello, ProxyRefused, Reset, Refused, Timeout, BadAddress, Unreachable, DNS}
 	best, rank := -1, len(order)+1
 	for i, a := range attempts {
 		r := slices.Index(order, a.Reason)

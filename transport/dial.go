@@ -51,6 +51,8 @@ type Dialer struct {
 	// DialContext makes TCP connections; nil: SystemDial. One that does not end in
 	// SystemDial has no small segments.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+	// Bounds are asked at each attempt. Nil: none, for a program that dials nothing but its own configuration.
+	Bounds      func() Bounds
 	Certificate func() *tls.Certificate       // ours; nil: none
 	Proxies     func() Proxies                // asked at each search; nil: none
 	LastGood    func(host string) []Candidate // newest first; nil: none

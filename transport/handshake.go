@@ -89,8 +89,13 @@ func (d *Dialer) connect(ctx context.Context, t Target, a *Attempt, in attemptin
 }
 
 // reach makes the connection on which the hello is sent: a TCP connection to the
-// server, or through a proxy.
+// server, or through a proxy. Every connect of a Dialer is made here, so that none passes its bounds by.
 func (d *Dialer) reach(ctx context.Context, a *Attempt, in attempting) (net.Conn, error) {
+	if d.Bounds != nil {
+		if err := d.Bounds().Judge(a.Candidate); err != nil {
+			return nil, &connectError{err: err}
+		}
+	}
 	patience := time.Duration(in.patience)
 	if a.Proxy != "" {
 		return d.throughProxy(ctx, a, in.proxies, patience)

@@ -51,7 +51,7 @@ func answered(a Attempt) bool {
 		return false
 	}
 	switch a.Reason {
-	case ResetAfterHello, Reset, Refused, Timeout, Unreachable, DNS, ProxyRefused, ProxyAuth, Internal:
+	case ResetAfterHello, Reset, Refused, Timeout, Unreachable, DNS, BadAddress, ProxyRefused, ProxyAuth, Internal:
 		return false // Internal: something here, such as too many open files
 	}
 	return true

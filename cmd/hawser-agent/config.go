@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,14 +17,16 @@ import (
 
 // checked is the answer of config check.
 type checked struct {
-	OK      bool        `json:"ok"`
-	Config  string      `json:"config"`
-	Warning string      `json:"warning"`
-	Reach   agent.Reach `json:"reach"`
-	Targets []target    `json:"targets"`
+	OK      bool          `json:"ok"`
+	Config  string        `json:"config"`
+	Warning string        `json:"warning"`
+	Reach   agent.Reach   `json:"reach"`
+	Servers agent.Servers `json:"servers"`
+	Targets []target      `json:"targets"`
+	Told    []target      `json:"told"`
 }
 
-// target is one address of --to.
+// target is one address of --to or --server.
 type target struct {
 	Target  netip.AddrPort `json:"target"`
 	Allowed bool           `json:"allowed"`
@@ -36,7 +39,7 @@ func configCommand(p *places) *cobra.Command {
 		Use: "config", Short: "check the configuration", Args: cobra.NoArgs,
 	}
 	var json bool
-	var to []string
+	var to, servers []string
 	var user string
 	check := &cobra.Command{
 		Use: "check", Short: "read the configuration, say what sessions may reach now, and change nothing", Args: cobra.NoArgs,
@@ -55,20 +58,21 @@ func configCommand(p *places) *cobra.Command {
 			}
 			policy := agent.NewPolicy(cfg.Allow, around)
 			policy.User, policy.Now = user, time.Now() // the agent that runs may know the time better
-			got := checked{true, cfg.File, cfg.Warning(), policy.Reach(), []target{}}
-			for _, text := range to {
-				a, err := netip.ParseAddrPort(text)
-				if err != nil {
-					return answer.Usage("--to %q: want IP:PORT", text)
-				}
-				ok, why := policy.Judge(a)
-				got.Targets = append(got.Targets, target{a, ok, why})
+			got := checked{OK: true, Config: cfg.File, Warning: cfg.Warning(), Reach: policy.Reach()}
+			if got.Targets, err = judge("--to", to, policy.Judge); err != nil {
+				return err
+			}
+			got.Servers = cfg.Servers()
+			got.Told, err = judge("--server", servers, func(a netip.AddrPort) (bool, string) { return cfg.Dials(policy, a) })
+			if err != nil {
+				return err
 			}
 			return cli.Print(c, json, got, func(w io.Writer) error { return got.print(w, c.ErrOrStderr()) })
 		},
 	}
 	check.Flags().StringArrayVar(&to, "to", nil, "say whether sessions may reach `IP:PORT`, and why; may be repeated")
 	check.Flags().StringVar(&user, "user", "", "with --to: for the user with this `NAME`")
+	check.Flags().StringArrayVar(&servers, "server", nil, "say whether the agent dials `IP:PORT` when it is told that a server is there, and why; may be repeated")
 	cli.JSONFlag(check, &json)
 	c.AddCommand(check)
 	return c
@@ -79,10 +83,11 @@ func (c checked) print(stdout, stderr io.Writer) error {
 		fmt.Fprintf(stderr, "hawser-agent: %s\n", c.Warning)
 	}
 	fmt.Fprintf(stdout, "%s is good\n", c.Config)
-	if len(c.Targets) == 0 {
+	if len(c.Targets)+len(c.Told) == 0 {
 		printReach(stdout, c.Reach)
+		fmt.Fprintf(stdout, "servers   %s\n", c.Servers)
 	}
-	for _, t := range c.Targets {
+	for _, t := range slices.Concat(c.Targets, c.Told) {
 		word := "refused"
 		if t.Allowed {
 			word = "allowed"
@@ -90,4 +95,18 @@ func (c checked) print(stdout, stderr io.Writer) error {
 		fmt.Fprintf(stdout, "%-9s %s: %s\n", word, t.Target, t.Why)
 	}
 	return nil
+}
+
+// judge asks about each address of a flag.
+func judge(flag string, texts []string, of func(netip.AddrPort) (bool, string)) ([]target, error) {
+	list := []target{}
+	for _, text := range texts {
+		a, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, answer.Usage("%s %q: want IP:PORT", flag, text)
+		}
+		ok, why := of(a)
+		list = append(list, target{a, ok, why})
+	}
+	return list, nil
 }

@@ -68,10 +68,11 @@ func enrollCommand(p *places) *cobra.Command {
 	c.Flags().StringVar(&f.RootFile, "root", "", "root certificate `FILE`")
 	c.Flags().StringVar(&f.Pin, "pin", "", "`SHA256` of the root's public key, instead of --root")
 	c.Flags().StringArrayVar(&f.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; may be repeated; goes into the configuration (default auto)")
+	c.Flags().BoolVar(&f.Private, "private", false, "the servers have private addresses; goes into the configuration")
 	c.Flags().StringVar(&file, "file", "", "provisioning `FILE` of hawser device add --out, which nobody else may read and which is erased when it has worked; - is standard input")
 	cli.JSONFlag(c, &json)
 	c.MarkFlagsMutuallyExclusive("root", "pin")
-	for _, other := range []string{"access", "ports", "code", "code-file", "root", "pin", "proxy"} {
+	for _, other := range []string{"access", "ports", "code", "code-file", "root", "pin", "proxy", "private"} {
 		c.MarkFlagsMutuallyExclusive("file", other)
 	}
 	return c

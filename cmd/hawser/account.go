@@ -15,6 +15,7 @@ func (a *app) login() *cobra.Command {
 	var code cli.Code
 	var phrase passphrase
 	another := false
+	var private bool
 	cmd := &cobra.Command{
 		Use:   "login (SERVER (--root FILE | --pin SHA256) | --another)",
 		Short: "Log in with a code",
@@ -47,6 +48,9 @@ login --another is for a user who has logged in here, and has a second PC: it ma
 				return err
 			}
 			l.Server = args[0]
+			if cmd.Flags().Changed("private") {
+				l.Private = &private
+			}
 			m, err := a.manager()
 			if err != nil {
 				return err
@@ -66,6 +70,8 @@ login --another is for a user who has logged in here, and has a second PC: it ma
 	cmd.Flags().StringVar(&l.Domain, "domain", "default", "`NAME` of a founder's domain")
 	cmd.Flags().StringVar(&l.RootFile, "root", "", "file with the root certificate")
 	cmd.Flags().StringVar(&l.Pin, "pin", "", "SHA-256 of the root's public key, in hex")
+	cmd.Flags().UintSliceVar(&l.Ports, "ports", nil, "`PORTS` on which the servers answer (default 443,5935,80); kept for this account")
+	cmd.Flags().BoolVar(&private, "private", false, "the servers have private addresses; kept for this account")
 	cmd.Flags().StringArrayVar(&l.Proxy, "proxy", nil, "`auto`, none, or the URL of a proxy; kept for this account (default auto)")
 	for _, flag := range []string{"code", "user", "domain", "root", "pin", "proxy"} {
 		cmd.MarkFlagsMutuallyExclusive("another", flag)

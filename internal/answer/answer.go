@@ -117,6 +117,8 @@ func Advice(err error) string {
 		return "ask the network's IT to let the proxy connect to the server"
 	case transport.CaptivePortal:
 		return "log in to the network first, in a browser"
+	case transport.BadAddress:
+		return "name the server by its IP address, or declare that its addresses are private: private_infrastructure: true in agent.yaml, hawser login --private"
 	case transport.DNS:
 		return "check the server's name, or give its address"
 	default:

@@ -18,13 +18,13 @@ import (
 // All of it may be missing. One struct for both programs: an agent knows it from files of root, a technician's PC from
 // the account.
 type Known struct {
-	Hosts   []string
-	Relays  []string // of former sessions, see [RelaysIn]
-	Ports   []transport.Port
-	Roots   *identity.Roots
-	DNS     []netip.AddrPort
-	Time    []string // sources of time beside the servers, which tell it over TLS
-	Private bool     // the infrastructure has private addresses
+	Hosts  []string
+	Relays []string // of former sessions, see [RelaysIn]
+	Ports  []transport.Port
+	Roots  *identity.Roots
+	DNS    []netip.AddrPort
+	Time   []string         // sources of time beside the servers, which tell it over TLS
+	Bounds transport.Bounds // what of all that it is told the program dials
 
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) // how everything leaves the machine; nil: net.Dialer
 
@@ -52,15 +52,17 @@ type Reach struct {
 // Check is one of what is known, for Access Servers that speak alpn. Resolver and dialer are new and remember nothing:
 // a name that failed a minute ago is asked for again.
 func (k Known) Check(alpn string) *Check {
-	resolver := &probe.Resolver{Servers: k.DNS, Private: k.Private, Dial: k.Dial}
-	return &Check{
-		Hosts: k.Hosts, Relays: k.Relays, Remembered: true, Ports: k.Ports, TimeSources: k.Time, Floor: k.Floor, Uplinks: k.Uplinks,
+	resolver := &probe.Resolver{Servers: k.DNS, Private: k.Bounds.Private, Dial: k.Dial}
+	c := &Check{
+		Bounds: k.Bounds, Hosts: k.Hosts, Relays: k.Relays, Remembered: true, Ports: k.Ports, TimeSources: k.Time, Floor: k.Floor, Uplinks: k.Uplinks,
 		Resolver: resolver,
 		SNTP:     &probe.SNTP{Resolve: resolver.Resolve, Dial: k.Dial, Now: k.Now},
 		Dialer:   &transport.Dialer{Resolve: resolver.Resolve, DialContext: k.Dial, Now: k.Now, Proxies: k.Proxies},
 		Target: transport.Target{ALPN: alpn, Name: identity.Name{Kind: identity.KindAccess}, Roots: k.Roots, Anyone: k.Roots == nil,
 			At: k.At, ClockUnsure: k.At != nil},
 	}
+	c.Dialer.Bounds = func() transport.Bounds { return c.Bounds }
+	return c
 }
 
 // maxRemembered is how many relays of former sessions are checked. Each takes three ports and two addresses of the

@@ -47,6 +47,7 @@ type Check struct {
 	SNTP     *probe.SNTP       // nil: one that uses Resolver
 	Dialer   *transport.Dialer // nil: the real network
 
+	Bounds transport.Bounds // of the Dialer that Known.Check makes
 	// Target says what an Access Server must prove. Its Hosts and Ports are filled in. A relay must prove to be one to the
 	// same root. With Anyone, all servers need to prove nothing, and the report says to which root they lead.
 	Target transport.Target

@@ -120,7 +120,7 @@ func wayRow(a transport.Attempt, role Role, root identity.SPKI) WayRow {
 // clock measures zero. It decides whom to ask: before the connect the firewall, behind it whatever looks into TLS.
 func connected(a transport.Attempt) bool {
 	switch a.Reason {
-	case transport.Refused, transport.Unreachable:
+	case transport.Refused, transport.Unreachable, transport.BadAddress:
 		return false
 	case transport.Timeout, transport.Reset, transport.Internal:
 		return a.RTT > 0
@@ -245,7 +245,7 @@ func (w WayRow) result() []string {
 		return []string{rttText(w.RTT)}
 	case w.Issuer != "":
 		return []string{string(w.Reason) + " by " + w.Issuer}
-	case w.Proxy != "" && w.Detail != "":
+	case w.Detail != "" && (w.Proxy != "" || w.Reason == transport.BadAddress):
 		return []string{string(w.Reason), w.Detail}
 	}
 	return []string{string(w.Reason)}

@@ -52,14 +52,20 @@ func (s *Sheet) serverRules(n NameRow, of server) (rules []rule) {
 		r := rule{protocol: "TCP", host: n.Host, addrs: n.Addrs, port: uint16(port), purpose: purpose, need: need, refused: refused}
 		here := only(ways, func(w WayRow) bool { return w.Port == port && w.isDirect() })
 		r.measured = s.words().measuredWays(here, n)
-		// An interception is no closed port: it gets a sentence of its own, about an exemption.
-		r.missing = need == rNeeded && !open && len(here) > 0 && here[telling(here)].Reason != transport.TLSIntercepted
+		// An interception is no closed port: it gets a sentence of its own, about an exemption. What this machine does not
+		// dial no firewall has stopped.
+		r.missing = need == rNeeded && !open && len(here) > 0 && !asksNoFirewall(here[telling(here)].Reason)
 		rules = append(rules, r)
 		if need == rNeeded {
 			need = rAlternative
 		}
 	}
 	return rules
+}
+
+// asksNoFirewall reports whether no rule of a firewall would help.
+func asksNoFirewall(r transport.Reason) bool {
+	return r == transport.TLSIntercepted || r == transport.BadAddress
 }
 
 // proxyRules are those to the proxies that were tried. A gateway needs a rule to its proxy too, where a firewall stands

@@ -247,6 +247,9 @@ func (l *lexicon) brokenTCP(ways []WayRow) string {
 		return !slices.ContainsFunc(ways, func(w WayRow) bool { return w.Reason != reason })
 	}
 	switch {
+	case all(transport.BadAddress):
+		_, why, _ := strings.Cut(ways[0].Detail, ": ")
+		return l.say(vOutOfBounds, l.place(ways[0]), why)
 	case all(transport.Unreachable):
 		return l.say(vNoRoute, l.destinations(ways))
 	case all(transport.Refused):

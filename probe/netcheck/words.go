@@ -43,6 +43,7 @@ const (
 	vNoAnswer
 	vDNSFails
 	vNobodyAsked
+	vOutOfBounds
 	vNoRoute
 	vStopped
 	vShut

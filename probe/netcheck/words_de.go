@@ -24,6 +24,7 @@ var germanWords = lexicon{
 	vBadAddress:    "Das DNS am Standort gibt für %s eine unbrauchbare Adresse (%s): diesen Namen bitte nicht filtern.",
 	vNoAnswer:      "Kein DNS-Server antwortet auf %s (%s): bitte UDP und TCP 53 dorthin freigeben, oder einen anderen DNS-Server nennen.",
 	vDNSFails:      "Das DNS am Standort versagt bei %s (%s): bitte instand setzen, oder einen anderen DNS-Server nennen.",
+	vOutOfBounds:   "An %s wurde nichts gesendet (%s): den Server mit seiner IP-Adresse nennen, oder seine privaten Adressen erlauben (private_infrastructure: true, --private).",
 	vNobodyAsked:   "niemand wurde gefragt",
 	vNoRoute:       "Es gibt keine Route: %s. Kabel, Adresse und Standard-Gateway dieses Geräts prüfen.",
 	vStopped:       "Alle Ports werden abgewiesen (%s): läuft hawser-server dort? Eine Firewall verwirft meist still. Wenn er läuft, bitte ausgehend freigeben: %s.",

@@ -24,6 +24,7 @@ var englishWords = lexicon{
 	vBadAddress:    "The site's DNS gives a useless address for %s (%s): ask the site's IT not to filter this name.",
 	vNoAnswer:      "No DNS resolver answers for %s (%s): ask the site's IT to allow UDP and TCP 53 to them, or for another resolver.",
 	vDNSFails:      "The site's DNS fails for %s (%s): ask the site's IT to repair it, or for another resolver.",
+	vOutOfBounds:   "Nothing was sent to %s (%s): name the server by its IP address, or declare its private addresses (private_infrastructure: true, --private).",
 	vNobodyAsked:   "nobody was asked",
 	vNoRoute:       "There is no route to %s: check the cable, the address and the default gateway of this machine.",
 	vStopped:       "Every port is refused (%s): is hawser-server running there? A firewall mostly drops. If it runs, ask the site's IT to allow outgoing %s.",

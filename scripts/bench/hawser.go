@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -15,9 +16,10 @@ import (
 type infra struct {
 	*stage
 	ports  []string
-	root   string // file
-	code   string // with which the technician logs in
-	home   string // the technician's
+	behind []string // ports of the relay with a process of its own
+	root   string   // file
+	code   string   // with which the technician logs in
+	home   string   // the technician's
 	server *process
 	relay  *process // who carries sessions: the server, unless there is a relay of its own
 }
@@ -27,7 +29,7 @@ func (in *infra) config() string { return in.file("server/server.yaml") }
 
 // newInfra makes one and starts its server, which is Access Server and relay in one process.
 func (s *stage) newInfra(ctx context.Context) (*infra, error) {
-	in := &infra{stage: s, ports: ports(3), home: s.file("home")}
+	in := &infra{stage: s, ports: ports(3), behind: ports(3), home: s.file("home")}
 	var made struct {
 		RootFile string `json:"root_file"`
 		Code     string `json:"admin_code"`
@@ -61,13 +63,18 @@ func (s *stage) json(ctx context.Context, at site, answer any, program string, a
 	return err
 }
 
+// allPorts are those on which gateways and technicians dial what they are told of.
+func (in *infra) allPorts(between string) string {
+	return strings.Join(append(slices.Clone(in.ports), in.behind...), between)
+}
+
 // tech runs a command of the technician's.
 func (in *infra) tech(ctx context.Context, answer any, args ...string) error {
 	return in.json(ctx, atClient, answer, "hawser", append([]string{"--home", in.home}, args...)...)
 }
 
 func (in *infra) login(ctx context.Context) error {
-	return in.tech(ctx, nil, "login", net.JoinHostPort(in.host, in.ports[0]), "--code", in.code, "--root", in.root, "--no-passphrase")
+	return in.tech(ctx, nil, "login", net.JoinHostPort(in.host, in.ports[0]), "--private", "--ports", in.allPorts(","), "--code", in.code, "--root", in.root, "--no-passphrase")
 }
 
 // addUser makes another technician, and returns his home: one has 4 sessions at a gateway.
@@ -77,7 +84,7 @@ func (in *infra) addUser(ctx context.Context, name string) (home string, err err
 		return "", err
 	}
 	home = in.file(name + ".home")
-	_, err = in.call(ctx, atClient, "hawser", "--home", home, "login", net.JoinHostPort(in.host, in.ports[0]), "--code", added.Code, "--root", in.root)
+	_, err = in.call(ctx, atClient, "hawser", "--home", home, "login", net.JoinHostPort(in.host, in.ports[0]), "--private", "--ports", in.allPorts(","), "--code", added.Code, "--root", in.root)
 	return home, err
 }
 
@@ -98,7 +105,7 @@ func (in *infra) addGateway(ctx context.Context, name string) (*gateway, error) 
 		return nil, err
 	}
 	config, err := in.write(name+".yaml", fmt.Sprintf("access: [%s]\nports: [%s]\nroot: %s\ndata: %s\nallow: [\"127.0.0.0/8:*\"]\n"+
-		"time: {set_system_clock: never}\n", in.host, strings.Join(in.ports, ", "), in.root, g.data))
+		"private_infrastructure: true\ntime: {set_system_clock: never}\n", in.host, in.allPorts(", "), in.root, g.data))
 	if err != nil {
 		return nil, err
 	}
@@ -177,13 +184,12 @@ func (g *gateway) tunnel(ctx context.Context) (*tunnel, error) {
 // Server's.
 func (in *infra) addRelay(ctx context.Context) error {
 	var added struct{ Code string }
-	if err := in.tech(ctx, &added, "relay", "add", "relay2", "--json"); err != nil {
+	if err := in.tech(ctx, &added, "relay", "add", "relay2", "--host", in.host, "--ports", strings.Join(in.behind, ","), "--json"); err != nil {
 		return err
 	}
 	at := net.JoinHostPort(in.host, in.ports[0])
-	own := ports(3)
 	if _, err := in.call(ctx, atRelay, "hawser-server", "enroll", "--dir", in.file("relay2"), "--host", in.host,
-		"--ports", strings.Join(own, ","), "--access", at, "--code", added.Code, "--root", in.root); err != nil {
+		"--ports", strings.Join(in.behind, ","), "--access", at, "--code", added.Code, "--root", in.root); err != nil {
 		return err
 	}
 	p, err := in.spawn(atRelay, "hawser-server", "run", "--config", filepath.Join(in.file("relay2"), "server.yaml"))

@@ -14,7 +14,7 @@ func (d *demo) agentData() string   { return d.path("gateway", "data") }
 
 func (d *demo) enroll(ctx context.Context) (string, error) {
 	answer, err := d.call(ctx, "hawser-agent", "enroll", "--access", d.access(), "--code", d.device.Code, "--root", d.infra.RootFile,
-		"--data", d.agentData(), "--config", d.agentConfig(), "--json")
+		"--private", "--data", d.agentData(), "--config", d.agentConfig(), "--json")
 	if err != nil {
 		return "", err
 	}
@@ -26,7 +26,7 @@ func (d *demo) enroll(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the gateway became %s, and the technician added %s", e.UID, d.device.UID)
 	}
 	d.out.note(fmt.Sprintf("uid %s, certificate until %s", e.UID, e.NotAfter.UTC().Format(time.RFC3339)))
-	return "The gateway has a signed identity, under the UID that the technician was told.", nil
+	return "The gateway has a signed identity, under the UID that the technician was told. It is told as well that its servers have loopback addresses (--private): else a relay that was stolen could send it to the machines beside it.", nil
 }
 
 // writePolicy adds the owner's line to the configuration that enroll wrote.

@@ -52,6 +52,7 @@ type check struct {
 	file     string
 	profile  string
 	time     []string
+	private  bool
 	sheet    string
 	contact  string
 	language string
@@ -78,6 +79,7 @@ func New(p Program) *cobra.Command {
 	flags.StringVar(&f.pin, "pin", "", "`SHA256` of the root's public key, instead of --root")
 	flags.StringVar(&f.file, "file", "", "provisioning `FILE` of the gateway: names servers and root")
 	flags.StringVar(&f.profile, "profile", "", "test the ways to another infrastructure, of this `NAME`: combivis; needs no root and no configuration")
+	flags.BoolVar(&f.private, "private", false, "the servers have private addresses (default: as configured)")
 	flags.StringArrayVar(&f.time, "time", nil, "`HOST[:PORT]` to ask for the time (default: the configured ones)")
 	flags.StringVar(&f.sheet, "it-report", "", "write the sheet for the site's IT to `FILE`: HTML when it ends in .html, else text")
 	flags.StringVar(&f.contact, "contact", "", "`TEXT` for the sheet: who asks, and whom to call")
@@ -130,6 +132,7 @@ func (f *check) prepare(c *cobra.Command) (*netcheck.Check, error) {
 	if f.known.Floor.IsZero() {
 		f.known.Floor = f.program.Version.BuildTime()
 	}
+	f.known.Bounds.Private = f.known.Bounds.Private || f.private
 	n := f.known.Check(f.program.alpn())
 	if c.Flags().Changed("profile") {
 		return n, f.ofProfile(n)
@@ -156,7 +159,7 @@ func (f *check) ofProfile(n *netcheck.Check) error {
 	if !ok {
 		return fmt.Errorf("--profile: there is no %q: the only one is combivis", f.profile)
 	}
-	n.Profile, n.TimeSources = &p, p.Access
+	n.Profile, n.TimeSources, n.Bounds.Ports = &p, p.Access, p.Ports
 	if len(f.time) > 0 {
 		n.TimeSources = f.time
 	}
@@ -186,11 +189,13 @@ func (f *check) servers(n *netcheck.Check) error {
 		}
 	}
 	named := first(relays, f.given.Relays)
-	if len(named)+len(access)+len(f.given.Access) > 0 { // what is remembered may be of another infrastructure
+	typed := first(access, f.given.Access)
+	if len(named)+len(typed) > 0 { // what is remembered may be of another infrastructure
 		// Relays that are named decide about the verdict, those that are remembered do not.
 		n.Relays, n.Remembered = named, false
 	}
-	n.Hosts, n.Ports = first(access, f.given.Access, n.Hosts), first(ports, n.Ports)
+	n.Bounds.Hosts, n.Bounds.Ports = slices.Concat(first(typed, n.Bounds.Hosts), named), first(ports, n.Bounds.Ports)
+	n.Hosts, n.Ports = first(typed, n.Hosts), first(ports, n.Ports)
 	if len(n.Hosts) == 0 {
 		return errors.New("no Access Server is named: give --access HOST")
 	}
