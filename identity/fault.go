@@ -33,6 +33,7 @@ const (
 	FaultStale           Fault = "stale"             // older than what is known, or made by somebody who knew more
 	FaultInviteUsedTwice Fault = "invite-used-twice" // two keys came with one invite
 	FaultWrongDevice     Fault = "wrong-device"      // not the device that was asked for
+	FaultRefusedKey      Fault = "refused-key"       // the root has refused a key of the path
 )
 
 // Error is a refusal. Test its Fault, with [FaultOf]; the rest is for people.

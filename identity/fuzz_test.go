@@ -118,6 +118,22 @@ func FuzzVerifyFloorReset(f *testing.F) {
 	fuzzReset(f, "reset", func(b []byte, roots *Roots) (FloorReset, error) { return VerifyFloorReset(b, roots, someReset.UID) })
 }
 
+func FuzzVerifyRefusedKeys(f *testing.F) {
+	var roots *Roots
+	signed := map[string]bool{}
+	seeds(f, "refused", func(v vector) {
+		roots = v.roots(f)
+		f.Add(v.hex(f, "list"))
+		signed[string(v.hex(f, "list"))] = v.fields["expect"] == "success"
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := VerifyRefusedKeys(b, roots)
+		if !refused(t, err) && (!signed[string(b)] || len(got.Keys) == 0 || len(got.Keys) > MaxRefusedKeys) {
+			t.Errorf("took %v, which nobody signed", got)
+		}
+	})
+}
+
 // fuzzReset begins with the vectors of a kind of reset. Of what it makes of them nothing is good: nobody has signed it.
 func fuzzReset[R any](f *testing.F, kind string, verify func([]byte, *Roots) (R, error)) {
 	var roots *Roots

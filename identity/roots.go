@@ -4,13 +4,15 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"slices"
+	"sync/atomic"
 )
 
-// Roots are the pinned roots: 1 to 8 self-signed CAs (identity §5). They are never changed once made. A nil *Roots pins
-// nothing, so that no chain is verified by it. There may be several so that a new root can be introduced while the old
+// Roots are the pinned roots: 1 to 8 self-signed CAs (identity §5). They are never changed once made, but by what they have
+// signed themselves ([Roots.Refuse]), which may be called concurrently with everything else. A nil *Roots pins nothing, so that no chain is verified by it. There may be several so that a new root can be introduced while the old
 // one still counts.
 type Roots struct {
-	certs []*x509.Certificate
+	certs   []*x509.Certificate
+	refused atomic.Pointer[RefusedKeys] // that with the greatest sequence; nil: none
 }
 
 // NewRoots pins certificates. The faults are [FaultBadChain], [FaultWrongKey] and [FaultBadSignature].

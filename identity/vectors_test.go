@@ -145,6 +145,25 @@ func TestFloorResetVectors(t *testing.T) {
 	})
 }
 
+func TestRefusedKeysVectors(t *testing.T) {
+	t.Attr("id", "T-rotate")
+	eachVector(t, "refused", 8, func(t *testing.T, v vector) {
+		b := v.hex(t, "list")
+		got, err := VerifyRefusedKeys(b, v.roots(t))
+		var keys []string
+		for _, k := range got.Keys {
+			keys = append(keys, k.String())
+		}
+		if v.expect(t, err) && (fmt.Sprint(got.Sequence) != v.get(t, "sequence") || strings.Join(keys, " ") != v.get(t, "keys")) {
+			t.Errorf("got %v", got)
+		}
+		if sequence, list, ok := independentRefused(b, v.roots(t).Certificates()); ok != (err == nil) ||
+			ok && (sequence != got.Sequence || strings.Join(list, " ") != v.get(t, "keys")) {
+			t.Errorf("the second verifier says %v, %d %v", ok, sequence, list)
+		}
+	})
+}
+
 func TestAuditHeadVectors(t *testing.T) {
 	eachVector(t, "audit", 8, func(t *testing.T, v vector) {
 		got, err := VerifyAuditHead(v.hex(t, "head"), v.roots(t))

@@ -45,6 +45,7 @@ func TestUpdateVectors(t *testing.T) {
 	writeStated(t)
 	writeUnions(t)
 	writeReports(t)
+	writeRefusedKeys(t, s.infra)
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
@@ -203,6 +204,45 @@ func writeResets(tb testing.TB, in infra) {
 	write("context", append([]byte("H"), good[1:]...), FaultMalformed, someReset.UID, someReset)
 	write("uid", good, FaultWrongUID, UID{1}, someReset)
 	write("no-uid", good, FaultWrongUID, UID{}, someReset)
+}
+
+func writeRefusedKeys(tb testing.TB, in infra) {
+	write := func(name string, b []byte, expect Fault, r RefusedKeys) {
+		var keys []string
+		for _, k := range r.Keys {
+			keys = append(keys, k.String())
+		}
+		writeVector(tb, "refused-"+name, nil, expect, "roots", "roots.pem", "list", hex.EncodeToString(b),
+			"sequence", fmt.Sprint(r.Sequence), "keys", strings.Join(keys, " "))
+	}
+	good := must(someRefused.Sign(in.root))(tb)
+	one, most := RefusedKeys{Keys: []SPKI{{}}}, RefusedKeys{Sequence: 1<<64 - 1}
+	for i := range MaxRefusedKeys {
+		most.Keys = append(most.Keys, SPKI{byte(i), 31: 1})
+	}
+	signed := func(change func(b []byte) []byte) []byte {
+		return signRaw(tb, in.root, change(slices.Clone(good[:len(good)-64])))
+	}
+	flipped := slices.Clone(good)
+	flipped[40] ^= 1
+	write("good", good, "", someRefused)
+	write("one", must(one.Sign(in.root))(tb), "", one)
+	write("most", must(most.Sign(in.root))(tb), "", most)
+	write("flipped", flipped, FaultBadSignature, someRefused)
+	write("issuing-ca", must(someRefused.Sign(in.issuing))(tb), FaultBadSignature, someRefused)
+	write("other-root", must(someRefused.Sign(newInfra(tb, testNow).root))(tb), FaultBadSignature, someRefused)
+	write("truncated", good[:len(good)-1], FaultMalformed, someRefused)
+	write("longer", append(slices.Clone(good), 0), FaultMalformed, someRefused)
+	write("none", signed(func(b []byte) []byte { return b[:refusedHead] }), FaultMalformed, someRefused)
+	write("65", signed(func(b []byte) []byte {
+		for _, k := range append(most.Keys, SPKI{100}) {
+			b = append(b, k[:]...)
+		}
+		return slices.Delete(b, refusedHead, refusedHead+32*len(someRefused.Keys))
+	}), FaultMalformed, someRefused)
+	write("twice", signed(func(b []byte) []byte { return append(b, b[len(b)-32:]...) }), FaultMalformed, someRefused)
+	write("unsorted", signed(func(b []byte) []byte { return append(b, make([]byte, 32)...) }), FaultMalformed, someRefused)
+	write("context", signed(func(b []byte) []byte { b[21] = '2'; return b }), FaultMalformed, someRefused)
 }
 
 func writeAuditHeads(tb testing.TB, s auditor) {

@@ -25,7 +25,7 @@ func Verify(chain []*x509.Certificate, roots *Roots, now time.Time, want ...Kind
 }
 
 // VerifyIgnoringDates is Verify for renew alone, where the registry's knowledge of the key takes the place of the
-// dates: a gateway comes back by itself after years on a shelf (identity §5).
+// dates, and of a refused issuing key (identity §18): a gateway comes back by itself after years on a shelf (identity §5).
 func VerifyIgnoringDates(chain []*x509.Certificate, roots *Roots, want ...Kind) (Peer, error) {
 	return verify(chain, roots, nil, want)
 }
@@ -94,6 +94,9 @@ func verifyPath(chain []*x509.Certificate, roots *Roots, now *time.Time) error {
 	if now != nil {
 		if err := checkDates(path, *now); err != nil {
 			return err
+		}
+		if roots.Refuses(path) {
+			return refuseChain(FaultRefusedKey, "verify chain: the root has refused a key of it", leaf)
 		}
 	}
 	// Otherwise an issuing CA could appear as a device.

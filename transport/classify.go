@@ -150,6 +150,8 @@ func faultReason(fault *identity.Error, err error, clockUnsure bool) Reason {
 			return ClockWrong
 		}
 		return Expired
+	case identity.FaultRefusedKey:
+		return Expired // the date that its issuer wrote counts no more: whose it is renews it
 	case identity.FaultNotYetValid:
 		return ClockWrong
 	case identity.FaultWrongKind:
