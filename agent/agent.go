@@ -14,6 +14,7 @@ import (
 	"hawser/agent/clock"
 	"hawser/board"
 	"hawser/identity"
+	"hawser/internal/credential"
 	"hawser/internal/wait"
 	"hawser/probe"
 	"hawser/transport"
@@ -172,11 +173,21 @@ func (a *Agent) certificate() *tls.Certificate {
 // fields, and the identity may have been renewed or replaced since. Without an identity there is no UID that a floor
 // reset could be for.
 func (a *Agent) client(self *Self) *control.Client {
-	c := &control.Client{Dialer: a.dialer, Hosts: a.config.Access, Ports: a.config.Ports, Clock: a.clock}
+	c := &control.Client{Dialer: a.dialer, Hosts: a.config.Access, Ports: a.config.Ports, Clock: a.clock, Refused: a.keepRefused}
 	if self != nil {
 		c.Roots, c.UID, c.Reset = self.Roots, self.UID, a.clock.Reset
 	}
 	return c
+}
+
+// keepRefused stores what counts already (identity §18). A full flash must not keep a gateway offline: the next connection
+// brings the list again.
+func (a *Agent) keepRefused(raw []byte, list identity.RefusedKeys, roots *identity.Roots) {
+	err := credential.KeepRefused(a.store.dir, raw, list, roots)
+	a.log.Warn("the root has refused keys", "sequence", list.Sequence, "keys", len(list.Keys))
+	if a.status.trouble("store refused keys", err) {
+		a.log.Error("store refused keys", "err", err)
+	}
 }
 
 func (a *Agent) trace(t transport.Attempt) {

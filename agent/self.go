@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +25,7 @@ type Self struct {
 	SPKI  identity.SPKI
 	Roots *identity.Roots
 	Cert  tls.Certificate // chain and key; Leaf is set
+	chain []*x509.Certificate
 	// Label is the device's display name, and DomainKey the owner's key. Only Enroll sets them.
 	Label     string
 	DomainKey identity.SPKI
@@ -48,6 +50,9 @@ func readSelf(dir string) (*Self, error) {
 	// As private as the key: whoever can write it decides whom the gateway believes.
 	roots, err := credential.Load(filepath.Join(dir, rootFile), identity.ParseRoots)
 	if err != nil {
+		return nil, err
+	}
+	if err := credential.LoadRefused(dir, roots); err != nil {
 		return nil, err
 	}
 	key, err := readKey(dir)
@@ -86,7 +91,7 @@ func newSelf(chainPEM []byte, key crypto.Signer, roots *identity.Roots) (*Self, 
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
 	}
-	return &Self{Name: peer.Name, UID: uid, SPKI: peer.SPKI, Roots: roots, Cert: own.TLS()}, nil
+	return &Self{Name: peer.Name, UID: uid, SPKI: peer.SPKI, Roots: roots, Cert: own.TLS(), chain: chain}, nil
 }
 
 // saveIdentity stores roots and chain. The chain is last: without identity.pem the
@@ -144,7 +149,7 @@ func ShowIdentity(dir string) (IdentityInfo, error) {
 // cut, then the key. Missing files are no error. The caller makes sure that no agent
 // runs there. After an error it can be called again.
 func Reset(dir string) error {
-	for _, f := range []string{identityFile, claimFile, keyFile, rootFile, owner.SlotName + ".0", owner.SlotName + ".1",
+	for _, f := range []string{identityFile, claimFile, keyFile, rootFile, credential.RefusedFile, owner.SlotName + ".0", owner.SlotName + ".1",
 		stateSlots + ".0", stateSlots + ".1"} {
 		if err := os.Remove(filepath.Join(dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("reset identity: %w", err)

@@ -103,7 +103,7 @@ func (a *Agent) dial(ctx context.Context, up *attachment) (State, error) {
 		return StateDial, err
 	}
 	a.saveState()
-	if outdated(a.self.Load().Cert.Leaf, a.clock.Now()) {
+	if self := a.self.Load(); outdated(self.Cert.Leaf, a.clock.Now()) || self.Roots.Refuses(self.chain) {
 		if err := a.renew(ctx, conn); err != nil {
 			return next(StateDial, serverReason(err)), fmt.Errorf("renew identity: %w", err)
 		}
@@ -243,8 +243,9 @@ const (
 // and what follows it are allowed (wire §4).
 func (a *Agent) keepIdentity(ctx context.Context) {
 	for ctx.Err() == nil {
-		due := credential.RenewAt(a.self.Load().Cert.Leaf).Sub(a.clock.Now())
-		if due > 0 {
+		self := a.self.Load()
+		due := credential.RenewAt(self.Cert.Leaf).Sub(a.clock.Now())
+		if due > 0 && !self.Roots.Refuses(self.chain) {
 			// An hour at most, though the renewal is days away: the clock may be set meanwhile, and the store saves by
 			// this loop.
 			wait.Sleep(ctx, min(due, saveRest))

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -150,7 +151,16 @@ func (a *Account) once(ctx context.Context, op, method, path string, in, out any
 	if err := a.refresh(ctx); err != nil {
 		return err
 	}
-	return call(ctx, a.dial, op, method, path, in, out)
+	err := call(ctx, a.dial, op, method, path, in, out)
+	// By this account's own clock it is not over: the root has refused the key that issued it, and this account has not heard
+	// of it. Renewing tells, and is the cure.
+	if p, ok := errors.AsType[*problem](err); ok && p.code == transport.Expired {
+		if renewed := a.renew(ctx); renewed != nil {
+			return renewed
+		}
+		err = call(ctx, a.dial, op, method, path, in, out)
+	}
+	return err
 }
 
 // rootPin is the hash of the first pinned root, by which a gateway recognises the infrastructure. A pin fits into a

@@ -182,7 +182,11 @@ func (h home) readKey() (crypto.Signer, error) {
 // readRoots reads the pinned roots. They are no secret, but whoever could change them could stand in for the server: they
 // are guarded like the key.
 func (h home) readRoots() (*identity.Roots, error) {
-	return credential.Load(h.path(rootFile), identity.ParseRoots)
+	roots, err := credential.Load(h.path(rootFile), identity.ParseRoots)
+	if err == nil {
+		err = credential.LoadRefused(string(h), roots)
+	}
+	return roots, err
 }
 
 // readConfig is strict: an unknown key is a typing error of whoever has edited the file.

@@ -20,18 +20,23 @@ func renewalDue(leaf *x509.Certificate, now time.Time) bool {
 	return leaf.NotAfter.Sub(now) < life/3
 }
 
+// renews reports whether a certificate of this account has to be renewed before anything else is asked for.
+func (a *Account) renews() bool {
+	return renewalDue(a.state.Chain[0], a.m.now()) || a.state.roots.Refuses(a.state.Chain)
+}
+
 // refresh renews the user's certificate when that is due (access §3), or takes over what another process has renewed.
 // Two processes at the same time both get a certificate for the same key; the later file stays. A failed renewal
 // matters only when the old certificate has expired. The disk is looked at first, since each renewal is a transaction
 // and an audit record at the server.
 func (a *Account) refresh(ctx context.Context) error {
-	if !renewalDue(a.state.Chain[0], a.m.now()) {
+	if !a.renews() {
 		return nil
 	}
 	if err := a.reload(); err != nil {
 		return err
 	}
-	if !renewalDue(a.state.Chain[0], a.m.now()) {
+	if !a.renews() {
 		return nil
 	}
 	err := a.renew(ctx)
@@ -71,6 +76,13 @@ func (a *Account) renew(ctx context.Context) error {
 		return err
 	}
 	s := a.state
+	// First: the new chain must not be under a key that the root has refused.
+	if list, err := identity.VerifyRefusedKeys(answer.RefusedKeys, s.roots); err == nil && s.roots.Refuse(list) {
+		a.m.log().Warn("the root has refused keys", "sequence", list.Sequence, "keys", len(list.Keys))
+		if err := credential.KeepRefused(string(a.home), answer.RefusedKeys, list, s.roots); err != nil {
+			return asUsage(err)
+		}
+	}
 	s.Chain, err = userChain(answer.Chain, s.roots, s.Key, identity.UserName(s.config.Domain, s.config.User), a.m.now())
 	if err != nil {
 		// A clock that is a day off takes the new certificate for one that is over, and a code would not help.

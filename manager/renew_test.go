@@ -1,6 +1,8 @@
 package manager
 
 import (
+	"crypto/tls"
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -8,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"hawser/identity"
+	"hawser/identity/identitytest"
 	"hawser/transport"
 	"hawser/transport/api"
 )
@@ -148,6 +152,51 @@ func TestGoodAddressesAreKept(t *testing.T) {
 		got := again.good.of(relayAddr.String(), time.Now())
 		if len(got) != 1 || !got[0].Small || !again.good.onlySmall(time.Now()) || again.good.onlySmall(time.Now().Add(24*time.Hour)) {
 			t.Errorf("that only the small form passes was not kept for a day: %+v", got)
+		}
+	})
+}
+
+// The key that issued this user's certificate was stolen: the server says that it is over, and the renewal tells why, brings a
+// chain of the new key, and is remembered. Who has the stolen key is a stranger from then on.
+func TestARefusedIssuingKeyIsLeftBehind(t *testing.T) {
+	t.Attr("id", "T-rotate")
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		fresh := f.pki.Issuing // of the server, as it is after the rotation
+		stolen := must(f.pki.Root.NewIssuing(identitytest.NewKey(), time.Now()))
+		f.pki.Issuing = stolen
+		a := f.loggedIn(f.manager())
+		f.pki.Issuing = fresh
+		list := must(identity.RefusedKeys{Keys: []identity.SPKI{identity.CertSPKI(stolen.Cert)}, Sequence: 1}.Sign(f.pki.Root))
+		devices := f.api()["GET /devices"]
+		f.answer("GET /devices", func(w http.ResponseWriter, r *http.Request) {
+			chain := r.Context().Value(connKey{}).(*tls.Conn).ConnectionState().PeerCertificates
+			if identity.CertSPKI(chain[1]) == identity.CertSPKI(stolen.Cert) {
+				problemAnswer(401, "expired", "client certificate")(w, r)
+				return
+			}
+			devices(w, r)
+		})
+		f.answer("POST /renew", func(w http.ResponseWriter, r *http.Request) {
+			var in api.RenewRequest
+			json.NewDecoder(r.Body).Decode(&in)
+			jsonAnswer(api.RenewAnswer{Chain: f.certify(in.CSR), RefusedKeys: list})(w, r)
+		})
+		if _, err := a.Devices(t.Context()); err != nil || f.called("POST /renew") != 1 {
+			t.Fatalf("%v, %d renewals", err, f.called("POST /renew"))
+		}
+		again := must(a.m.Open())
+		defer again.Close()
+		if _, err := again.Devices(t.Context()); err != nil || f.called("POST /renew") != 1 {
+			t.Errorf("opened again: %v, %d renewals", err, f.called("POST /renew"))
+		}
+		if n, ok := again.state.roots.RefusedSequence(); !ok || n != 1 {
+			t.Errorf("kept %d, %v", n, ok)
+		}
+		f.pki.Issuing = stolen
+		impostor := f.pki.Chain(identitytest.NewKey().Public(), identity.AccessName("a1"), -time.Hour, time.Hour)
+		if _, err := identity.Verify(impostor, again.state.roots, time.Now()); identity.FaultOf(err) != identity.FaultRefusedKey {
+			t.Errorf("the thief's server: %v", err)
 		}
 	})
 }

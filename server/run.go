@@ -176,9 +176,19 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 	if err := durable.OpenDir(c.Dir); err != nil {
 		return err
 	}
+	rotated, err := takeRotated(c.Dir)
+	if err != nil {
+		return fmt.Errorf("take rotated keys: %w", err)
+	}
 	keys, err := loadAccessKeys(c.Dir, c.Name, r.roots, r.Now())
 	if err != nil {
 		return err
+	}
+	if rotated {
+		if err := r.enterRotated(ctx, c, keys.issuing.Chain[0]); err != nil {
+			return err
+		}
+		r.Logger.Info("the keys that were rotated are in use", "state", identity.CertSPKI(keys.issuing.Chain[0]))
 	}
 	shared := false // of a store that was handed over, nobody else knows
 	if r.Store == nil {
@@ -198,7 +208,8 @@ func (r *running) openAccess(ctx context.Context, c AccessConfig) error {
 		Roots: r.roots, Issuing: authority(keys.issuing),
 		TimeKey: keys.time.Key, TimeCert: keys.time.Chain[0],
 		FloorResets: filepath.Join(c.Dir, resetsDir), DomainResets: filepath.Join(c.Dir, domainResetsDir),
-		ClockSet: c.ClockSet, Heartbeat: c.Heartbeat, Descriptors: descriptors(), Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
+		RefusedKeys: filepath.Join(c.Dir, refusedDir),
+		ClockSet:    c.ClockSet, Heartbeat: c.Heartbeat, Descriptors: descriptors(), Store: r.Store, Shared: shared, Now: r.Now, Logger: r.Logger,
 		Metrics: r.metrics,
 	}
 	config.Grant.Key, config.Grant.Cert = keys.grant.Key, keys.grant.Chain[0]

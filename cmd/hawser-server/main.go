@@ -30,6 +30,6 @@ func thisVersion() version.Info { return version.Of("hawser-server", linked) }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{Use: "hawser-server", Short: "Access Server and Relay Server of a Hawser infrastructure"}
-	root.AddCommand(initCommand(), enrollCommand(), runCommand(), checkCommand(), backupCommand(), restoreCommand(), storeCommand(), domainCommand(), floorResetCommand(), cli.VersionCommand(thisVersion()))
+	root.AddCommand(initCommand(), enrollCommand(), runCommand(), checkCommand(), backupCommand(), restoreCommand(), storeCommand(), domainCommand(), floorResetCommand(), rotateCommand(), cli.VersionCommand(thisVersion()))
 	return root
 }

@@ -155,6 +155,14 @@ func changeDir(path string, change func() error) error {
 	return errors.Join(syncDir(d), d.Close())
 }
 
+// Rename moves a file or directory to another place on the same file system. When it returns, the move is on the medium; when
+// the power goes before, it is in one of the two places.
+func Rename(from, to string) error {
+	return changeDir(filepath.Dir(from), func() error {
+		return changeDir(filepath.Dir(to), func() error { return os.Rename(from, to) })
+	})
+}
+
 // OpenDir makes path ready for private files: it creates what is missing with mode 0700, and refuses with ErrExposed a
 // directory that group or others may enter, or that belongs to another person. On Windows, where every user may look into
 // a new directory of %ProgramData%, it instead closes the directory to all but its owner, Administrators and SYSTEM, and

@@ -212,6 +212,9 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 		return s.reportFrom(ctx, l, f)
 	// By the same link: a connection of its own each day would cost the gateway a handshake.
 	case wire.TypeTimeAgain:
+		if raw := s.refusedNow(); raw != nil { // a link may stay up for months
+			l.send(message{wire.TypeRefusedKeys, raw})
+		}
 		answer, err := s.signTime(f, leaf)
 		if err != nil {
 			return err

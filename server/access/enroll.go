@@ -214,7 +214,7 @@ const renewTime = time.Minute
 // again could else push the audit records of all others out, and keep the database busy.
 func (s *Server) justCertified(m store.Member) bool {
 	chain, err := identity.ParseChain([]byte(m.Chain))
-	if err != nil || len(chain) == 0 {
+	if err != nil || len(chain) == 0 || s.cfg.Roots.Refuses(chain) { // it is what the member wants to leave behind
 		return false
 	}
 	age := s.now().Sub(chain[0].NotBefore.Add(backdate))

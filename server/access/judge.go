@@ -71,7 +71,7 @@ func judgeMember(m store.Member, spki identity.SPKI) transport.Reason {
 	return ""
 }
 
-// judgeUser decides the same about a user. For loginLife after its login a key may renew; a certificate from the last
+// judgeUser decides the same about a user. A key may renew while it was seen within seenLife; a certificate from the last
 // renewal stays valid to its end.
 func judgeUser(u store.User, k *store.UserKey, renewing bool, now time.Time) transport.Reason {
 	switch {
@@ -79,10 +79,18 @@ func judgeUser(u store.User, k *store.UserKey, renewing bool, now time.Time) tra
 		return transport.Revoked
 	case k == nil:
 		return api.NotLoggedIn
-	case renewing && now.Sub(k.Login) > loginLife:
+	case renewing && now.Sub(seen(*k)) > seenLife:
 		return api.NotLoggedIn
 	}
 	return ""
+}
+
+// seen is when a key was certified last: a Manager that is used renews at two thirds of the certificate's life.
+func seen(k store.UserKey) time.Time {
+	if at := k.NotAfter.Add(-userLife); at.After(k.Login) {
+		return at
+	}
+	return k.Login
 }
 
 // maxUserKeys is on how many machines a user can be logged in at the same time.
@@ -96,7 +104,7 @@ func keysBeside(keys []store.UserKey, key store.UserKey, now time.Time) (gone []
 	for _, k := range keys {
 		switch {
 		case k.SPKI == key.SPKI:
-		case now.Sub(k.Login) > loginLife && now.After(k.NotAfter):
+		case now.Sub(seen(k)) > seenLife && now.After(k.NotAfter):
 			gone = append(gone, k)
 		default:
 			stay = append(stay, k)

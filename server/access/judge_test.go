@@ -102,9 +102,11 @@ func TestJudgeUser(t *testing.T) {
 	}{
 		{"another key", store.User{}, nil, false, api.NotLoggedIn},
 		{"known", store.User{}, key(0), false, ""},
-		{"known, long ago, certificate still valid", store.User{}, key(loginLife + 1), false, ""},
-		{"renews", store.User{}, key(loginLife), true, ""},
-		{"renews too late", store.User{}, key(loginLife + 1), true, api.NotLoggedIn},
+		{"known, long ago, certificate still valid", store.User{}, key(seenLife + 1), false, ""},
+		{"renews", store.User{}, key(seenLife), true, ""},
+		{"renews what was renewed lately, a year after its login", store.User{}, &store.UserKey{Login: now.AddDate(-1, 0, 0), NotAfter: now.Add(userLife - seenLife)}, true, ""},
+		{"renews what was renewed long ago", store.User{}, &store.UserKey{Login: now.AddDate(-1, 0, 0), NotAfter: now.Add(userLife - seenLife - 1)}, true, api.NotLoggedIn},
+		{"renews too late", store.User{}, key(seenLife + 1), true, api.NotLoggedIn},
 		{"revoked", store.User{Revoked: now}, key(0), false, transport.Revoked},
 	}
 	for _, c := range cases {
@@ -133,9 +135,9 @@ func TestUserKeysAreBounded(t *testing.T) {
 	if len(keys) != maxUserKeys || keys[15].SPKI != (identity.SPKI{10}) {
 		t.Errorf("%d keys, last %v", len(keys), keys[len(keys)-1].SPKI)
 	}
-	later := now.Add(loginLife + 24*time.Hour)
+	later := now.Add(seenLife + 48*time.Hour)
 	if login(store.UserKey{SPKI: identity.SPKI{99}, Login: later, NotAfter: later}, later); len(keys) != 1 {
-		t.Errorf("%d keys after a month", len(keys))
+		t.Errorf("%d keys after a quarter of a year", len(keys))
 	}
 }
 

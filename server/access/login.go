@@ -204,5 +204,5 @@ func (s *Server) postRenew(r request) (int, any, error) {
 		return s.appendOf(tx, peer.Name, s.record(actionUserRenew, peer.Name.String(), peer.Name, nil, ""), flapRecords)
 	})
 	s.counted.gave("user-renew", err)
-	return http.StatusOK, api.RenewAnswer{Chain: chain}, err
+	return http.StatusOK, api.RenewAnswer{Chain: chain, RefusedKeys: s.refusedNow()}, err
 }

@@ -95,6 +95,11 @@ func (s *Server) serve(ctx context.Context, conn *tls.Conn, place *gate.Place, n
 			return err
 		}
 	}
+	if raw := s.refusedNow(); raw != nil {
+		if err := wire.Write(conn, wire.TypeRefusedKeys, raw); err != nil {
+			return err
+		}
+	}
 	answer, err := s.signTime(f, leaf)
 	if err != nil {
 		return err

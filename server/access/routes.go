@@ -196,6 +196,7 @@ func (s *Server) verifyCaller(who who, chain []*x509.Certificate) (peer identity
 	if len(chain) == 0 {
 		return peer, refuse(api.NotLoggedIn, "no client certificate")
 	}
+	s.refusedNow()
 	switch {
 	case who == key:
 		peer, err = identity.VerifyIgnoringDates(chain, s.cfg.Roots, identity.KindUser)

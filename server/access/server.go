@@ -34,12 +34,12 @@ const (
 	repeatTime       = 24 * time.Hour // the same code and key are answered again
 	memberLife       = 30 * 24 * time.Hour
 	userLife         = 12 * time.Hour
-	loginLife        = 30 * 24 * time.Hour // after it a user logs in with a new code
+	seenLife         = 90 * 24 * time.Hour // a user who was not seen for so long logs in with a new code
 	backdate         = time.Hour           // for verifiers whose clock is a little behind
 	serverLife       = 30*24*time.Hour - backdate
 )
 
-// Config is what an Access Server is made of. Everything except FloorResets, DomainResets, ClockSet, Heartbeat,
+// Config is what an Access Server is made of. Everything except FloorResets, DomainResets, RefusedKeys, ClockSet, Heartbeat,
 // Descriptors, Shared, Bus, Now, Logger and Metrics must be set.
 type Config struct {
 	Name     identity.Name // of kind access
@@ -55,6 +55,8 @@ type Config struct {
 	FloorResets string
 	// DomainResets is a directory with the domain resets to apply (access §11), or empty. It need not exist either.
 	DomainResets string
+	// RefusedKeys is a directory with lists of refused keys (access §12), or empty. It need not exist either.
+	RefusedKeys string
 	// ClockSet is when an operator has corrected a wrong clock: later times that are in the store at the start are
 	// ignored when the clock is judged. Zero: none is ignored.
 	ClockSet time.Time
@@ -90,6 +92,7 @@ type Server struct {
 	sessions   sessions
 	measured   measurements
 	flaps      flaps
+	refused    refusedKeys
 	dueChanged wait.Bell     // something is due earlier than maintain knows
 	sequence   atomic.Uint64 // of signed times
 	badResets  gate.Throttle

@@ -80,6 +80,7 @@ func (h home) forgetCode() error {
 type own struct {
 	name        identity.Name
 	certificate tls.Certificate
+	chain       []*x509.Certificate
 	renewAt     time.Time
 }
 
@@ -93,12 +94,15 @@ func newOwn(c credential.Credential, roots *identity.Roots, name string) (*own, 
 	if name != "" && name != peer.Name.ID {
 		return nil, refuse(transport.WrongName, fmt.Sprintf("verify identity: it is relay %s's, the configuration says %s", peer.Name.ID, name))
 	}
-	return &own{name: peer.Name, certificate: c.TLS(), renewAt: credential.RenewAt(c.Chain[0])}, nil
+	return &own{name: peer.Name, certificate: c.TLS(), chain: c.Chain, renewAt: credential.RenewAt(c.Chain[0])}, nil
 }
 
 // load reads the identity from the directory. It is no error if there is none yet.
 func (s *Server) load() error {
 	if err := durable.OpenDir(string(s.home)); err != nil {
+		return err
+	}
+	if err := credential.LoadRefused(string(s.home), s.config.Roots); err != nil {
 		return err
 	}
 	stored, err := s.home.identity()

@@ -60,7 +60,7 @@ func (s *Server) keepIdentity(ctx context.Context) error {
 // untilRenewal is the time until the identity has to be renewed.
 func (s *Server) untilRenewal() time.Duration {
 	own := s.own.Load()
-	if own == nil {
+	if own == nil || s.config.Roots.Refuses(own.chain) {
 		return 0
 	}
 	return own.renewAt.Sub(s.config.Now())
@@ -109,6 +109,13 @@ func (s *Server) keepRegistered(ctx context.Context) {
 // register says hello and serves one control connection until it ends.
 func (s *Server) register(ctx context.Context) error {
 	conn, err := s.client.Connect(ctx)
+	if err == nil && s.config.Roots.Refuses(s.own.Load().chain) {
+		// The server has just said so. Its answer to a hello would be the same.
+		conn.Close()
+		if err = s.renew(ctx); err == nil {
+			conn, err = s.client.Connect(ctx)
+		}
+	}
 	if err != nil {
 		return err
 	}

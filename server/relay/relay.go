@@ -16,6 +16,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"hawser/identity"
+	"hawser/internal/credential"
 	"hawser/server/count"
 	"hawser/server/gate"
 	"hawser/transport"
@@ -112,6 +113,12 @@ func New(c Config) (*Server, error) {
 		return cert
 	}
 	s.client = c.client()
+	s.client.Refused = func(raw []byte, list identity.RefusedKeys, roots *identity.Roots) {
+		s.log.Warn("the root has refused keys", "sequence", list.Sequence, "keys", len(list.Keys))
+		if err := credential.KeepRefused(c.Dir, raw, list, roots); err != nil { // it counts, and comes again
+			s.log.Error("refused keys are not kept", "err", err)
+		}
+	}
 	s.exportState(set)
 	return s, nil
 }

@@ -34,6 +34,7 @@ type Server struct {
 	Now  func() time.Time // its clock
 
 	Reset       []byte        // a floor reset before the signed time; nil: none
+	Refused     []byte        // a list of refused keys before it; nil: none
 	RefuseTime  *wire.Refusal // instead of the signed time
 	RefuseHello *wire.Refusal // instead of Welcome
 	Welcome     wire.Welcome
@@ -204,10 +205,13 @@ func (s *Server) read(c net.Conn) (wire.Frame, error) {
 
 func (s *Server) tellTime(c net.Conn, ask wire.Frame) bool {
 	s.mu.Lock()
-	refusal, reset := s.RefuseTime, s.Reset
+	refusal, reset, refused := s.RefuseTime, s.Reset, s.Refused
 	s.mu.Unlock()
 	if reset != nil && ask.Type == wire.TypeTimeRequest {
 		wire.Write(c, wire.TypeFloorReset, reset)
+	}
+	if refused != nil {
+		wire.Write(c, wire.TypeRefusedKeys, refused)
 	}
 	if refusal != nil {
 		wire.Refuse(c, refusal)

@@ -74,7 +74,8 @@ type RenewRequest struct {
 
 // RenewAnswer is the new certificate.
 type RenewAnswer struct {
-	Chain string `json:"chain"` // PEM
+	Chain       string `json:"chain"`                  // PEM
+	RefusedKeys []byte `json:"refused_keys,omitempty"` // as the root has signed them (identity §18)
 }
 
 // NewCode is an owner's code as the server gets it (identity §13): nothing of it opens the invitation, or makes another one.

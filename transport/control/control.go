@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"hawser/identity"
@@ -60,6 +61,9 @@ type Client struct {
 	// Reset takes a floor reset that a pinned root has signed for UID (time §6.4).
 	// An error refuses it. Nil: resets are neither taken nor asked for.
 	Reset func(identity.FloorReset) error
+	// Refused stores a list of refused keys (identity §18) that counts already, for these roots and whoever shares them. Nil:
+	// it is forgotten with them.
+	Refused func(raw []byte, list identity.RefusedKeys, roots *identity.Roots)
 }
 
 // Conn is a connection to an Access Server whose certificate was verified at the time
@@ -167,15 +171,31 @@ func (c *Client) prelude(conn *transport.Conn) (identity.SignedTime, time.Durati
 	if err := wire.Write(conn, wire.TypeTimeRequest, q.request[:]); err != nil {
 		return identity.SignedTime{}, 0, err
 	}
-	f, err := wire.Expect(conn, wire.TypeTime, wire.TypeFloorReset)
-	if err == nil && f.Type == wire.TypeFloorReset {
-		_ = c.takeReset(f) // one that is not taken changes nothing
-		f, err = wire.Expect(conn, wire.TypeTime)
+	before := []wire.Type{wire.TypeFloorReset, wire.TypeRefusedKeys} // each at most once
+	for {
+		f, err := wire.Expect(conn, append(before, wire.TypeTime)...)
+		if err != nil {
+			return identity.SignedTime{}, 0, err
+		}
+		switch f.Type {
+		case wire.TypeTime:
+			return q.judge(conn, f) // by what was refused until now
+		case wire.TypeFloorReset:
+			_ = c.takeReset(f) // one that is not taken changes nothing
+		case wire.TypeRefusedKeys:
+			c.takeRefused(conn, f)
+		}
+		before = slices.DeleteFunc(before, func(t wire.Type) bool { return t == f.Type })
 	}
-	if err != nil {
-		return identity.SignedTime{}, 0, err
+}
+
+// takeRefused lets a list of refused keys count at once. One that no pinned root has signed, or that is not newer, changes
+// nothing: whoever sends it could as well have sent none.
+func (c *Client) takeRefused(conn *transport.Conn, f wire.Frame) {
+	list, err := identity.VerifyRefusedKeys(f.Payload, conn.Roots)
+	if err == nil && conn.Roots.Refuse(list) && c.Refused != nil {
+		c.Refused(f.Payload, list, conn.Roots)
 	}
-	return q.judge(conn, f)
 }
 
 // timeRequest is a time-request that waits for its answer. It keeps when it was sent, by the monotonic clock: the wall

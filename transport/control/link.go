@@ -284,6 +284,9 @@ func (l *Link) handle(h Handler, f wire.Frame) error {
 		return nil
 	case wire.TypeOffer:
 		return l.answer(h, f)
+	case wire.TypeRefusedKeys:
+		l.conn.client.takeRefused(l.conn.Conn, f) // before the signed time, which may be by one of them
+		return nil
 	case wire.TypeTime:
 		t, rtt, err := l.pending.judge(l.conn.Conn, f)
 		if err == nil {

@@ -32,6 +32,7 @@ const (
 	TypeTimeRequest  Type = 0x01
 	TypeTime         Type = 0x02
 	TypeFloorReset   Type = 0x03
+	TypeRefusedKeys  Type = 0x04
 	TypeEnroll       Type = 0x10
 	TypeRenew        Type = 0x11
 	TypeIdentity     Type = 0x12
@@ -77,7 +78,7 @@ func limit(t Type) (bytes int, ok bool) {
 		return 0, true
 	case TypeEcho:
 		return 1 * KiB, true
-	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeReport, TypeReportAck, TypeRefuse:
+	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeReport, TypeReportAck, TypeRefuse, TypeRefusedKeys:
 		return 4 * KiB, true
 	case TypeJoin:
 		return 8 * KiB, true

@@ -107,7 +107,7 @@ func TestWriteRefusesWhatNobodyWouldRead(t *testing.T) {
 			t.Errorf("%s of %d bytes: %v", r.name, r.limit, err)
 		}
 	}
-	if err := Write(io.Discard, 0x04, nil); err == nil {
+	if err := Write(io.Discard, 0x05, nil); err == nil {
 		t.Error("a type that nobody has was written")
 	}
 	if err := WriteJSON(io.Discard, TypeJoin, func() {}); err == nil {

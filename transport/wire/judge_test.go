@@ -20,7 +20,7 @@ type judge map[byte]rule
 
 func newJudge() judge {
 	return judge{
-		0x01: {"time-request", 48}, 0x02: {"time", 4096}, 0x03: {"floor-reset", 118},
+		0x01: {"time-request", 48}, 0x02: {"time", 4096}, 0x03: {"floor-reset", 118}, 0x04: {"refused-keys", 4096},
 		0x10: {"enroll", 16384}, 0x11: {"renew", 16384}, 0x12: {"identity", 65536},
 		0x20: {"hello", 16384}, 0x21: {"welcome", 65536}, 0x22: {"pool", 65536}, 0x23: {"offer", 16384},
 		0x24: {"offer-ack", 4096}, 0x25: {"end-session", 4096}, 0x26: {"ping", 4}, 0x27: {"pong", 0},
