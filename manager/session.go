@@ -199,6 +199,9 @@ func (a *Account) join(ctx context.Context, device string, offer wire.Offer) (*l
 	if err != nil {
 		return nil, err
 	}
+	if err := a.askAgain(ctx); err != nil {
+		return nil, err
+	}
 	a.m.progress("joining at relay " + offer.Relay.Name)
 	list, _ := a.state.owner.Serials()
 	last := shown{a.state.Chain[0], a.state.owner.Chain()}

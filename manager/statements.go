@@ -157,6 +157,23 @@ func nameOf(key identity.KeyStatement) identity.Name {
 	return identity.DeviceName(key.Domain, key.UID)
 }
 
+// soonOver is how long what is stated of this user has to last if it is to be shown as it is: longer than most sessions.
+const soonOver = 24 * time.Hour
+
+// askAgain asks for what is stated of this user when what is known here is over, or soon: somebody may have confirmed his
+// key, or renewed him, while this PC was off.
+func (a *Account) askAgain(ctx context.Context) error {
+	self, err := a.state.self()
+	if err != nil {
+		return err
+	}
+	if _, err := a.verifier().Judge(a.state.owner.Chain(), self, a.statementTime().Add(soonOver)); err == nil {
+		return nil
+	}
+	_, err = a.read(ctx)
+	return err
+}
+
 // judge tells what the owner says of the device of an offer, before a byte goes to it. Lists that this end lacks are asked
 // for first.
 func (a *Account) judge(ctx context.Context, device string, o wire.Offer) (identity.Verdict, error) {
