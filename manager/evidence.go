@@ -259,8 +259,9 @@ func (a *Account) FollowAudit(ctx context.Context, q AuditQuery, show func([]Aud
 		return unlessEnded(ctx, err)
 	}
 	backoff := wait.Backoff{First: followEvery, Longest: time.Minute}
-	for failures, rest := 0, followEvery; wait.Sleep(ctx, rest); rest = followEvery {
+	for failures, rest := 0, followEvery; wait.Sleep(ctx, rest); {
 		list, err := f.fresh(ctx, nil)
+		rest = followEvery
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -127,6 +127,7 @@ func samples() []Row {
 		&Slot{Lookup: "abc", Slot: 2, Subject: uid.String(), MAC: Hash{6}, Statements: []string{"a.b.c"}, Expires: now, Used: identity.SPKI{2}, UsedAt: now},
 		&DomainReset{Domain: "plant", Sequence: 5, Reset: []byte{1, 2}, At: now},
 		&Statement{Domain: "plant", ID: Hash{3}, Typ: "hawser-key", Subject: DeviceSubject(uid), SPKI: identity.SPKI{4}, Serial: 5, Ends: now, JWS: "a.b.c", At: now},
+		&RelayAddresses{Relay: "r1", Hosts: []string{"h"}, Ports: []transport.Port{443}},
 		&RevokedKey{SPKI: identity.SPKI{1}, Name: "hawser://x", When: now},
 		&Session{ID: "s1", Epoch: 3, Domain: "plant", Device: uid, User: "admin", Relay: "r1", Lost: "r2", Instance: "i", Created: now, Ended: now, Reason: transport.Reason("ended")},
 		&Reported{ID: Hash{5}, At: now},

@@ -37,10 +37,10 @@ func TestBodiesHaveTheMembersOfTheSpec(t *testing.T) {
 		{api.NewRelay{Name: "n", Code: "c", Expires: at}, `{"name":"n","code":"c","expires":"2026-11-29T08:00:00Z"}`},
 		{api.Device{UID: uid, State: api.StatePending, Created: at, Hints: map[string]string{}},
 			`{"uid":"000102030405060708090a0b0c0d0e0f","name":"","folder":"","domain":"","state":"pending","online":false,"address":"",` +
-				`"created":"2026-11-29T08:00:00Z","spki_sha256":"","hints":{}}`},
+				`"created":"2026-11-29T08:00:00Z","spki_sha256":"","hints":{},"lookup":""}`},
 		{api.Device{Since: at, Created: at, NotAfter: at},
 			`{"uid":"","name":"","folder":"","domain":"","state":"","online":false,"address":"","since":"2026-11-29T08:00:00Z",` +
-				`"created":"2026-11-29T08:00:00Z","not_after":"2026-11-29T08:00:00Z","spki_sha256":"","hints":null}`},
+				`"created":"2026-11-29T08:00:00Z","not_after":"2026-11-29T08:00:00Z","spki_sha256":"","hints":null,"lookup":""}`},
 		{api.Devices{Devices: []api.Device{}}, `{"devices":[],"next":""}`},
 		{api.Relays{Relays: []wire.Relay{{Name: "r"}}, Next: "r"}, `{"relays":[{"name":"r","hosts":null,"ports":null}],"next":"r"}`},
 		{api.SessionRequest{Device: "d", SessionVersion: 2}, `{"device":"d","session_version":2}`},
