@@ -1,14 +1,10 @@
 package identity
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"time"
 )
 
@@ -31,58 +27,25 @@ type AuditHead struct {
 
 // Sign encodes h, but not its Node, and signs it with the grant key that cert certifies.
 func (h AuditHead) Sign(key crypto.Signer, cert *x509.Certificate) ([]byte, error) {
-	pub, ok := key.Public().(ed25519.PublicKey)
-	if !ok || !pub.Equal(cert.PublicKey) {
-		return nil, refuse(FaultWrongKey, "sign audit head: not the certified Ed25519 key")
-	}
-	ns, inRange := nanoseconds(h.Time)
-	switch {
-	case len(cert.Raw) > maxServerKeyBytes:
-		return nil, refuse(FaultMalformed, "sign audit head: certificate too long")
-	case h.Seq < 1:
-		return nil, refuse(FaultMalformed, "sign audit head: no record")
-	case !inRange:
-		return nil, errors.New("sign audit head: outside 1970 to 2262")
+	const op = "sign audit head"
+	if h.Seq < 1 {
+		return nil, refuse(FaultMalformed, op+": no record")
 	}
 	b := binary.BigEndian.AppendUint64([]byte(auditContext), uint64(h.Seq))
-	b = append(b, h.Hash[:]...)
-	b = binary.BigEndian.AppendUint64(b, ns)
-	signature, err := key.Sign(rand.Reader, b, crypto.Hash(0)) // Ed25519 hashes by itself
-	if err != nil {
-		return nil, fmt.Errorf("sign audit head: %w", err)
-	}
-	return append(append(b, signature...), cert.Raw...), nil
+	return signByGrant(op, append(b, h.Hash[:]...), h.Time, key, cert)
 }
 
-// VerifyAuditHead reads an audit head that the grant key of some Access Server under roots has signed. The key is verified
-// at the time of the signature: a head is evidence of what was, also when the key has ended since. The error is an
+// VerifyAuditHead reads an audit head that the grant key of some Access Server under roots has signed. The error is an
 // [*Error].
 func VerifyAuditHead(b []byte, roots *Roots) (AuditHead, error) {
-	if len(b) <= auditFixedBytes || len(b) > auditFixedBytes+maxServerKeyBytes || !bytes.HasPrefix(b, []byte(auditContext)) {
-		return AuditHead{}, refuse(FaultMalformed, "verify audit head: wrong length or context")
-	}
-	cert, err := x509.ParseCertificate(b[auditFixedBytes:])
-	if err != nil {
-		return AuditHead{}, refuse(FaultMalformed, "verify audit head: not an X.509 certificate")
-	}
-	pub, ok := cert.PublicKey.(ed25519.PublicKey)
-	if !ok {
-		return AuditHead{}, refuse(FaultWrongKey, "verify audit head: not an Ed25519 key")
-	}
-	if !ed25519.Verify(pub, b[:auditMessageBytes], b[auditMessageBytes:auditFixedBytes]) {
-		return AuditHead{}, refuse(FaultBadSignature, "verify audit head: wrong signature")
-	}
-	rest := b[len(auditContext):]
-	h := AuditHead{Seq: int64(binary.BigEndian.Uint64(rest)), Hash: [32]byte(rest[8:40])}
-	ns := int64(binary.BigEndian.Uint64(rest[40:]))
-	if h.Seq < 1 || ns < 0 {
-		return AuditHead{}, refuse(FaultMalformed, "verify audit head: no record, or before 1970")
-	}
-	h.Time = time.Unix(0, ns).UTC()
-	name, err := VerifyGrantKey(cert, roots, h.Time)
+	const op = "verify audit head"
+	fields, at, node, err := verifyByGrant(op, b, auditContext, auditMessageBytes, roots)
 	if err != nil {
 		return AuditHead{}, err
 	}
-	h.Node = name.ID
+	h := AuditHead{Node: node, Seq: int64(binary.BigEndian.Uint64(fields)), Hash: [32]byte(fields[8:]), Time: at}
+	if h.Seq < 1 {
+		return AuditHead{}, refuse(FaultMalformed, op+": no record")
+	}
 	return h, nil
 }

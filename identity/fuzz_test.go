@@ -165,6 +165,22 @@ func FuzzVerifySignedTime(f *testing.F) {
 	})
 }
 
+func FuzzVerifyJoinState(f *testing.F) {
+	var roots *Roots
+	signed := map[string]bool{}
+	seeds(f, "join", func(v vector) {
+		roots = v.roots(f)
+		f.Add(v.hex(f, "state"))
+		signed[string(v.hex(f, "state"))] = v.fields["expect"] == "success"
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := VerifyJoinState(b, roots)
+		if !refused(t, err) && !signed[string(b)] {
+			t.Errorf("took %v, which nobody signed", got)
+		}
+	})
+}
+
 func FuzzVerifyAuditHead(f *testing.F) {
 	var roots *Roots
 	signed := map[string]bool{}

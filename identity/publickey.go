@@ -70,12 +70,17 @@ func (k *PublicKey) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// ed25519 returns the raw key, if it is one of that kind.
-func (k PublicKey) ed25519() (ed25519.PublicKey, bool) {
+// Public returns the key as the standard library has it; nil for no key.
+func (k PublicKey) Public() crypto.PublicKey {
 	pub, err := x509.ParsePKIXPublicKey([]byte(k.der))
 	if err != nil {
-		return nil, false
+		return nil
 	}
-	raw, ok := pub.(ed25519.PublicKey)
+	return pub
+}
+
+// ed25519 returns the raw key, if it is one of that kind.
+func (k PublicKey) ed25519() (ed25519.PublicKey, bool) {
+	raw, ok := k.Public().(ed25519.PublicKey)
 	return raw, ok
 }

@@ -46,6 +46,7 @@ func TestUpdateVectors(t *testing.T) {
 	writeUnions(t)
 	writeReports(t)
 	writeRefusedKeys(t, s.infra)
+	writeJoinStates(t, auditor{s.infra, grantKey, must(s.root.CertifyGrantKey(AccessName("a"), grantKey.Public(), testNow))(t)})
 }
 
 func writeFile(tb testing.TB, name string, b []byte) {
@@ -243,6 +244,25 @@ func writeRefusedKeys(tb testing.TB, in infra) {
 	write("twice", signed(func(b []byte) []byte { return append(b, b[len(b)-32:]...) }), FaultMalformed, someRefused)
 	write("unsorted", signed(func(b []byte) []byte { return append(b, make([]byte, 32)...) }), FaultMalformed, someRefused)
 	write("context", signed(func(b []byte) []byte { b[21] = '2'; return b }), FaultMalformed, someRefused)
+}
+
+func writeJoinStates(tb testing.TB, s auditor) {
+	good := must(someJoin.Sign(s.key, s.cert))(tb)
+	write := func(name string, b []byte, expect Fault) {
+		writeVector(tb, "join-"+name, nil, expect, "roots", "roots.pem", "state", hex.EncodeToString(b), "node", someJoin.Node,
+			"uid", someJoin.UID.String(), "spki", someJoin.SPKI.String(), "counter", fmt.Sprint(someJoin.Counter),
+			"random", hex.EncodeToString(someJoin.Random[:]), "time", someJoin.Time.Format(time.RFC3339Nano))
+	}
+	flipped := slices.Clone(good)
+	flipped[80] ^= 1
+	strange := newAuditor(tb)
+	write("good", good, "")
+	write("flipped", flipped, FaultBadSignature)
+	write("truncated", good[:len(good)-1], FaultMalformed)
+	write("other-root", must(someJoin.Sign(strange.key, strange.cert))(tb), FaultWrongRoot)
+	// By another program, from the specification.
+	writeVector(tb, "words-one", nil, "", "uid", someJoin.UID.String(), "spki", someJoin.SPKI.String(), "words", "tizij haboj munaz luhig")
+	writeVector(tb, "words-other-device", nil, "", "uid", UID{2}.String(), "spki", someJoin.SPKI.String(), "words", "judiz dakil kibok sapop")
 }
 
 func writeAuditHeads(tb testing.TB, s auditor) {
