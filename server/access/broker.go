@@ -169,7 +169,12 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 		return wire.Offer{}, err
 	}
 	if runtime == nil {
-		return wire.Offer{}, s.refuseSession(ctx, user, device, transport.Offline, "no control connection")
+		return wire.Offer{}, s.refuseSessionFor(ctx, user, device, s.store.View(ctx, func(tx *store.Tx) error {
+			if err := notCloned(tx, m.ID); err != nil {
+				return err
+			}
+			return refuse(transport.Offline, "no control connection")
+		}))
 	}
 	if !runtime.speaks() {
 		return wire.Offer{}, s.refuseSession(ctx, user, device, transport.Unsupported, "update hawser-agent of "+m.Name)
@@ -193,6 +198,9 @@ func (s *Server) openSession(ctx context.Context, user identity.Peer, m store.Me
 		}
 		if !now.Revoked.IsZero() {
 			return refuse(transport.NoDevice, "revoked")
+		}
+		if err := notCloned(tx, m.ID); err != nil {
+			return err
 		}
 		return errors.Join(tx.Insert(&r), storeDecision(tx, user.Name.ID, d),
 			s.publishSession(tx, &sessionChange{Record: r, Agreed: r.Epoch}))

@@ -279,6 +279,7 @@ const (
 	changeSession  = "session"  // a session: sessionChange in JSON
 	changeAttached = "attached" // a device or relay that was attached, changed or detached: its name URI
 	changeNode     = "node"     // a node that came or leaves
+	changeCloned   = "cloned"   // a device of which there are two, or whose owner has chosen one of them: its name URI
 
 	changeStatements = "statements" // what an owner has stated: statementsChange in JSON
 )
@@ -381,6 +382,12 @@ func (s *Server) apply(ctx context.Context, change store.Change) error {
 		if name.Kind == identity.KindRelay {
 			s.cluster.state.raise(&s.cluster.state.nodesDue)
 		}
+	case changeCloned:
+		name, err := identity.ParseName(change.Subject)
+		if err == nil {
+			err = s.applyCloned(ctx, name)
+		}
+		return err
 	case changeStatements:
 		return s.applyStatements(ctx, change.Subject)
 	case changeNode:

@@ -19,7 +19,7 @@ import (
 // control serves a control connection from its hello to its end (access §4). The audit record of the end is written
 // after the link is gone, and says why.
 func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, leaf identity.SPKI) error {
-	l, before, stated, err := s.admit(ctx, conn, hello)
+	l, a, err := s.admit(ctx, conn, hello)
 	if err != nil {
 		return err
 	}
@@ -28,11 +28,18 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	var ending sync.WaitGroup
 	// So a process that stops has written what it began.
 	defer ending.Wait()
-	if peer.Name.Kind == identity.KindDevice {
-		ending.Go(func() { s.greet(ctx, l, stated) })
+	switch {
+	case peer.Name.Kind != identity.KindDevice:
+	case a.suspect:
+		ending.Go(func() { s.convict(ctx, l) })
+	default:
+		if !a.cloned && a.join != joinSettled {
+			ending.Go(func() { s.settle(ctx, l) })
+		}
+		ending.Go(func() { s.greet(ctx, l, a.stated) })
 	}
 	ending.Go(func() {
-		for _, r := range before {
+		for _, r := range a.before {
 			s.sessions.load(r)
 			s.finishSession(ctx, r.ID, peer.Name.String(), transport.LinkLost)
 		}
@@ -46,46 +53,41 @@ func (s *Server) control(ctx context.Context, conn *tls.Conn, hello wire.Hello, 
 	return nil // the link has told its peer why
 }
 
-// admit attaches who has said hello, and returns the sessions of an earlier process of a device, and what is stated of
-// it. From cheap to dear: certificate, hello, place, database. Whoever fails early has cost little.
-func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l *link, before []store.Session, stated []store.Statement, err error) {
+// arrival is what the store says of who has said hello.
+type arrival struct {
+	before  []store.Session   // of an earlier process of a device
+	stated  []store.Statement // of a device
+	join    joinVerdict
+	cloned  bool // two machines use this key: the connection is held
+	suspect bool // this may be the second one
+}
+
+// admit attaches who has said hello. From cheap to dear: certificate, hello, place, database. Whoever fails early has cost
+// little.
+func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l *link, a arrival, err error) {
 	peer, err := s.authenticate(conn)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, a, err
 	}
 	if err := checkHello(hello, peer.Name.Kind); err != nil {
-		return nil, nil, nil, err
+		return nil, a, err
 	}
 	if peer.Name.Kind == identity.KindDevice {
 		// After the certificate was verified: strangers must not take the places of devices that come back.
 		attached, err := s.admission.enter(s.cluster.state.unwritten(), time.Now())
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, a, err
 		}
 		defer attached()
 	}
-	m := store.Member{Kind: peer.Name.Kind, ID: peer.Name.ID}
-	err = s.store.View(ctx, func(tx *store.Tx) error {
-		err := s.readMember(tx, &m, peer)
-		if err == nil && m.Kind == identity.KindRelay {
-			err = s.place(tx, m.ID, &hello)
-		}
-		if err != nil || m.Kind != identity.KindDevice {
-			return err
-		}
-		// While they cannot be read, control connections are accepted all the same (access §1.5).
-		if stated, err = tx.StatementsOf(m.Domain, subjectOf(peer.Name)); errors.Is(err, store.ErrDamaged) {
-			err = nil
-		}
-		return err
-	})
-	if err != nil {
-		return nil, nil, nil, err
+	if err = s.store.View(ctx, func(tx *store.Tx) error { return s.lookUp(tx, peer, &hello, &a) }); err != nil {
+		return nil, a, err
 	}
-	if peer.Name.Kind == identity.KindDevice {
-		stated = s.keepKey(ctx, peer, hello.Key, stated)
-		if before, err = s.sessionsBefore(ctx, peer.Name, hello.Instance); err != nil {
-			return nil, nil, nil, err
+	apart := a.cloned || a.suspect
+	if peer.Name.Kind == identity.KindDevice && !apart {
+		a.stated = s.keepKey(ctx, peer, hello.Key, a.stated)
+		if a.before, err = s.sessionsBefore(ctx, peer.Name, hello.Instance); err != nil {
+			return nil, a, err
 		}
 	}
 	// From here on the link sets its own deadlines, by the pings that the client promises.
@@ -100,14 +102,50 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 		HeartbeatS: int(s.cfg.Heartbeat / time.Second),
 		RenewAfter: halfLife(peer.Leaf.NotBefore, peer.Leaf.NotAfter),
 		Reports:    true,
+		Cloned:     a.cloned,
 	}
 	// Before it is attached: from then on it may be replaced, and its end must not stand before its beginning.
 	s.auditPresence(actionOnline, l, nil, "version "+hello.Version)
+	if apart {
+		s.presence.hold(l, welcome)
+		s.log.Info("online apart", "uid", peer.Name.ID, "addr", l.from, "cloned", a.cloned)
+		return l, a, nil
+	}
 	s.presence.attach(l, welcome, s.now())
 	s.cluster.markDirty(peer.Name)
 	s.counted.attached.Inc(string(peer.Name.Kind))
 	s.log.Info("online", "uid", peer.Name.ID, "addr", l.from)
-	return l, before, stated, nil
+	return l, a, nil
+}
+
+// lookUp reads what the store has of who has said hello, and refuses whom the registry does not know.
+func (s *Server) lookUp(tx *store.Tx, peer identity.Peer, hello *wire.Hello, a *arrival) error {
+	*a = arrival{}
+	m := store.Member{Kind: peer.Name.Kind, ID: peer.Name.ID}
+	refusal := s.readMember(tx, &m, peer)
+	if m.Kind == identity.KindRelay && refusal == nil {
+		return s.place(tx, m.ID, hello)
+	}
+	if m.Kind != identity.KindDevice {
+		return refusal
+	}
+	j, err := readJoin(tx, m.ID)
+	if err != nil {
+		return errors.Join(refusal, err)
+	}
+	// Its owner may have chosen since: the machine with the key before gets the certificate for its fresh one.
+	a.cloned = !j.Cloned.IsZero() && j.SPKI == peer.SPKI
+	if refusal != nil && (!a.cloned || transport.ReasonOf(refusal) != transport.WrongKey) {
+		return refusal
+	}
+	j = joinOf(j, peer)
+	a.join = judgeJoin(j, s.shown(j, peer, hello.JoinState), hello.Instance, s.now())
+	a.suspect = !a.cloned && a.join == joinCloned
+	// While they cannot be read, control connections are accepted all the same (access §1.5).
+	if a.stated, err = tx.StatementsOf(m.Domain, subjectOf(peer.Name)); errors.Is(err, store.ErrDamaged) {
+		err = nil
+	}
+	return err
 }
 
 // authenticate returns the device or relay behind a connection, whose certificate is valid now. Whether the registry has
@@ -205,7 +243,19 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 		}
 		return s.sessionEnded(ctx, l.peer.Name, m)
 	case wire.TypeMeasurements:
+		if l.apart {
+			return nil // whose they are is not known
+		}
 		return s.measurementsFrom(ctx, l, f)
+	case wire.TypeJoinStateAck:
+		var m wire.JoinStateAck
+		if err := f.Decode(&m); err != nil {
+			return err
+		}
+		s.joinAnswered(ctx, l, m)
+		return nil
+	case wire.TypeFreshKey:
+		return s.freshKeyFrom(ctx, l, f)
 	case wire.TypeLoad:
 		return s.loadFrom(l, f)
 	case wire.TypeReport:
@@ -220,6 +270,9 @@ func (s *Server) handle(ctx context.Context, l *link, f wire.Frame, leaf identit
 			return err
 		}
 		l.send(message{wire.TypeTime, answer})
+		if l.peer.Name.Kind == identity.KindDevice && !l.apart && l.joinDue(time.Now()) {
+			s.changeJoin(ctx, l)
+		}
 		return nil
 	}
 	return unexpected(f)

@@ -202,6 +202,7 @@ func TestTimeAgainOnControlConnection(t *testing.T) {
 		device := w.addDevice(w.login(), "press 1")
 		c := w.control(device, hello("01"))
 		defer c.Close()
+		c.read(wire.TypeJoinState, nil)
 		nonce := [32]byte{1, 2, 3}
 		request := wire.NewTimeRequest(nonce, device.id.UID)
 		wire.Write(c, wire.TypeTimeAgain, request[:])
@@ -382,6 +383,7 @@ func TestFramesOfOneLinkAreTakenSlowly(t *testing.T) {
 				defer w.stop()
 				c := w.control(w.addDevice(w.login(), "press 1"), hello("01"))
 				defer c.Close()
+				c.read(wire.TypeJoinState, nil)
 				time.Sleep(time.Minute) // what was sent before counts no more
 				began := time.Now()
 				for range tt.n {

@@ -31,7 +31,7 @@ func newCounters(set *metrics.Set) *counters {
 		refused:        count.NewFamily(set, "hawser_access_refusals_total", "reason", string(transport.BadCode), string(transport.Revoked)),
 		given:          count.NewFamily(set, "hawser_certificates_total", "purpose"),
 		attached:       count.NewFamily(set, "hawser_control_connections_total", "kind"),
-		detached:       count.NewFamily(set, "hawser_control_ends_total", "reason", string(transport.Replaced)),
+		detached:       count.NewFamily(set, "hawser_control_ends_total", "reason", string(transport.Replaced), string(transport.Cloned)),
 		api:            count.Times(set, "hawser_api_request_duration_seconds"),
 		apiRefused:     count.NewFamily(set, "hawser_api_refusals_total", "reason"),
 		opened:         set.NewCounter("hawser_sessions_opened_total"),

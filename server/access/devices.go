@@ -15,7 +15,7 @@ import (
 )
 
 // view makes DEVICE of access §6 from a device's row and, if it is online, its control connection.
-func view(m store.Member, a *onlineMember) api.Device {
+func view(m store.Member, a *onlineMember, j store.Join) api.Device {
 	v := api.Device{
 		UID: m.UID(), Name: m.Name, Folder: m.Folder, Domain: m.Domain, State: api.StatePending, Created: m.Created,
 		NotAfter: m.NotAfter, SPKI: m.SPKI, Hints: m.Hints, Lookup: m.Code,
@@ -34,13 +34,36 @@ func view(m store.Member, a *onlineMember) api.Device {
 	if v.Hints == nil {
 		v.Hints = map[string]string{}
 	}
+	if m.Revoked.IsZero() {
+		v.Cloned = cloneOf(j)
+	}
 	return v
+}
+
+// cloneOf is what DEVICE says of a device of which there are two; nil for one of which there are not.
+func cloneOf(j store.Join) *api.Clone {
+	if j.Cloned.IsZero() {
+		return nil
+	}
+	c := &api.Clone{Since: j.Cloned, Accepted: j.Accepted, Keys: []api.FreshKey{}}
+	for _, k := range j.Fresh {
+		c.Keys = append(c.Keys, api.FreshKey(k))
+	}
+	return c
 }
 
 // viewNow asks who is online after the row was read: DEVICE says what is now, and not what was when the request came.
 func (s *Server) viewNow(ctx context.Context, m store.Member) (api.Device, error) {
 	a, err := s.locate(ctx, m.Identity())
-	return view(m, a), err
+	if err != nil {
+		return api.Device{}, err
+	}
+	var j store.Join
+	err = s.store.View(ctx, func(tx *store.Tx) (err error) {
+		j, err = readJoin(tx, m.ID)
+		return err
+	})
+	return view(m, a, j), err
 }
 
 // findDevice reads a device by UID, name, or folder and name. One of another domain, or that the caller does not see,
@@ -111,14 +134,30 @@ func (s *Server) getDevices(r request) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	cloned, err := s.clonedOf(r.Context(), r.caller.domain())
+	if err != nil {
+		return 0, nil, err
+	}
 	for _, m := range list {
-		page.Devices = append(page.Devices, view(m, online[m.Identity()]))
+		page.Devices = append(page.Devices, view(m, online[m.Identity()], cloned[m.ID]))
 	}
 	if more {
 		last := list[len(list)-1]
 		page.Next = cursorOf(store.DevicePlace{Name: last.Name, ID: last.ID})
 	}
 	return http.StatusOK, page, nil
+}
+
+// clonedOf are the devices of a domain of which there are two.
+func (s *Server) clonedOf(ctx context.Context, domain string) (map[string]store.Join, error) {
+	cloned := make(map[string]store.Join)
+	return cloned, s.store.View(ctx, func(tx *store.Tx) error {
+		list, err := tx.Cloned(domain)
+		for _, j := range list {
+			cloned[j.ID] = j
+		}
+		return err
+	})
 }
 
 // devicesSeen reads as many devices as fill a page of those that the caller sees. more: there may be more behind it. A full

@@ -20,7 +20,7 @@ import (
 // does not use up the processor and the database of all others (access §4).
 const (
 	frameCost   = 100 * time.Millisecond // 10 frames a second
-	measureCost = time.Second            // of one with measurements or a report, which look into the store
+	measureCost = time.Second            // of one that looks into the store: measurements, a report, a fresh key
 	frameBurst  = 10 * time.Second       // 100 frames, or 10 with measurements
 )
 
@@ -30,7 +30,7 @@ type frameRate struct{ paid time.Time }
 // take counts one frame, and returns for how long the next one waits. It is pure.
 func (r *frameRate) take(t wire.Type, now time.Time) time.Duration {
 	cost := frameCost
-	if t == wire.TypeMeasurements || t == wire.TypeReport {
+	if t == wire.TypeMeasurements || t == wire.TypeReport || t == wire.TypeFreshKey {
 		cost = measureCost
 	}
 	if r.paid.Before(now) {
@@ -68,6 +68,8 @@ type link struct {
 	writer sync.WaitGroup // the goroutine that writes
 	ending chan struct{}  // closed when it begins to end
 	done   chan struct{}  // closed when it has ended
+	alive  chan struct{}  // closed at the first pong
+	apart  bool           // it gets no offers: its key is, or may be, used by two machines
 
 	queue   sync.Mutex // guards the next three; comes after mu
 	out     []message
@@ -81,6 +83,9 @@ type link struct {
 	asked    time.Time           // when it was last asked to measure
 	told     map[store.Hash]bool // lists that it was sent
 	toldKey  identity.SPKI       // of the domain key that it was led to; zero: that of its hello
+	handed   int64               // counter of the join-state that it was given and has not answered; 0: none
+	changed  time.Time           // when another join-state was due last
+	fresh    identity.SPKI       // that it has shown
 }
 
 // noKeepAlive: the pings of wire §4.6 find a dead link, for a tenth of what TCP's own keepalive costs the gateway.
@@ -96,8 +101,8 @@ func noKeepAlive(conn *tls.Conn) {
 
 func newLink(conn *tls.Conn, peer identity.Peer, hello wire.Hello, now time.Time) *link {
 	return &link{
-		conn: conn, peer: peer, hello: hello, hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(), began: time.Now(),
-		ending: make(chan struct{}), done: make(chan struct{}), acks: make(map[string]chan orderReply),
+		conn: conn, peer: peer, hello: hello, changed: time.Now(), hints: cleanHints(hello.Hints), from: remote(conn), since: now.UTC(), began: time.Now(),
+		ending: make(chan struct{}), done: make(chan struct{}), alive: make(chan struct{}), acks: make(map[string]chan orderReply),
 	}
 }
 
@@ -162,6 +167,7 @@ func (l *link) run(heartbeat time.Duration, handle func(wire.Frame) error) error
 func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) error {
 	next := heartbeat
 	var rate frameRate
+	pongs := 0
 	for {
 		l.conn.SetReadDeadline(time.Now().Add(next + wire.Grace(next)))
 		f, err := wire.Read(l.conn)
@@ -176,6 +182,9 @@ func (l *link) read(heartbeat time.Duration, handle func(wire.Frame) error) erro
 			}
 			l.send(message{wire.TypePong, nil})
 		case wire.TypePong:
+			if pongs++; pongs == 1 {
+				close(l.alive)
+			}
 		default:
 			if err := handle(f); err != nil {
 				return err
@@ -313,6 +322,48 @@ func cleanReason(r transport.Reason) transport.Reason {
 		return transport.Protocol
 	}
 	return r
+}
+
+// handOut sends a join-state, unless it is nil.
+func (l *link) handOut(m *wire.JoinState) {
+	if m == nil {
+		return
+	}
+	l.mu.Lock()
+	l.handed = int64(m.Counter)
+	l.mu.Unlock()
+	l.send(encode(wire.TypeJoinState, *m))
+}
+
+// joinDue reports whether another join-state may be due, which costs a look into the store: once in joinLife.
+func (l *link) joinDue(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.changed) < joinLife {
+		return false
+	}
+	l.changed = now
+	return true
+}
+
+// answered returns the counter of the join-state that waited for an answer, once.
+func (l *link) answered() (handed int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	handed, l.handed = l.handed, 0
+	return handed
+}
+
+func (l *link) showed(fresh identity.SPKI) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fresh = fresh
+}
+
+func (l *link) freshKey() identity.SPKI {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fresh
 }
 
 // currentLoad returns the last load that the relay has sent.

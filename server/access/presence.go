@@ -23,8 +23,10 @@ type presence struct {
 	others  []*onlineMember // relays of other nodes
 	pushed  []byte          // the pool that every link was sent last
 	revoked map[identity.SPKI]time.Time
-	relayed bool          // a relay has been online
-	waiting chan struct{} // closed when relayed is set; nil: nobody waits
+	cloned  map[identity.SPKI]time.Time // keys that two machines use, since when: nobody may go on with them
+	held    map[identity.Name][]*link   // connections with them, which get no offers; the oldest first
+	relayed bool                        // a relay has been online
+	waiting chan struct{}               // closed when relayed is set; nil: nobody waits
 }
 
 // attach makes l the link of its identity and ends an older one: the newest wins (wire §4.3), because a gateway that
@@ -37,6 +39,10 @@ func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 		l.closeWith(&wire.Refusal{Reason: transport.Revoked})
 		return
 	}
+	if _, no := p.cloned[l.peer.SPKI]; no {
+		l.closeWith(clonedRefusal())
+		return
+	}
 	if p.links == nil {
 		p.links = make(map[identity.Name]*link)
 	}
@@ -46,7 +52,7 @@ func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 	p.links[l.peer.Name] = l
 	welcome.Pool = p.poolLocked()
 	l.send(encode(wire.TypeWelcome, welcome))
-	if len(p.revoked) > 0 {
+	if len(p.revoked)+len(p.cloned) > 0 {
 		l.send(encode(wire.TypeRevoked, p.revokedLocked(now)))
 	}
 	p.pushPoolLocked(l)
@@ -56,11 +62,68 @@ func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 func (p *presence) detach(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if held := p.held[l.peer.Name]; slices.Contains(held, l) {
+		p.held[l.peer.Name] = slices.DeleteFunc(held, func(other *link) bool { return other == l })
+		if len(held) == 1 {
+			delete(p.held, l.peer.Name)
+		}
+		return
+	}
 	if p.links[l.peer.Name] != l {
 		return
 	}
 	delete(p.links, l.peer.Name)
 	p.pushPoolLocked(nil)
+}
+
+// maxHeld is how many connections of one cloned device there are, of which each may be another machine's.
+const maxHeld = 16
+
+// hold keeps a connection apart that gets no offers: of a key that two machines use, or may be using. It replaces none (wire
+// §4.11), but of too many the oldest goes.
+func (p *presence) hold(l *link, welcome wire.Welcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.apart = true
+	if _, no := p.revoked[l.peer.SPKI]; no {
+		l.closeWith(&wire.Refusal{Reason: transport.Revoked})
+		return
+	}
+	if p.held == nil {
+		p.held = make(map[identity.Name][]*link)
+	}
+	p.held[l.peer.Name] = append(p.held[l.peer.Name], l)
+	if held := p.held[l.peer.Name]; len(held) > maxHeld {
+		held[0].closeWith(&wire.Refusal{Reason: transport.Busy, RetryAfter: awayRetry})
+	}
+	l.send(encode(wire.TypeWelcome, welcome))
+}
+
+// heldOf returns the connections of a device that get no offers.
+func (p *presence) heldOf(name identity.Name) []*link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.held[name])
+}
+
+// suspend ends the links with keys that two machines use, and tells all others to go on with none of them.
+func (p *presence) suspend(keys map[identity.SPKI]time.Time, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := len(p.cloned)
+	if p.cloned == nil {
+		p.cloned = make(map[identity.SPKI]time.Time)
+	}
+	maps.Copy(p.cloned, keys)
+	if len(p.cloned) == before {
+		return
+	}
+	for _, l := range p.links {
+		if _, no := p.cloned[l.peer.SPKI]; no {
+			l.closeWith(clonedRefusal())
+		}
+	}
+	p.pushLocked(encode(wire.TypeRevoked, p.revokedLocked(now)), nil)
 }
 
 // find returns the link of an identity to this node, or nil.
@@ -219,7 +282,11 @@ func (p *presence) revokeAll(keys map[identity.SPKI]time.Time, now time.Time) {
 	if len(p.revoked) == before {
 		return
 	}
-	for _, l := range p.links {
+	all := slices.Collect(maps.Values(p.links))
+	for _, held := range p.held {
+		all = append(all, held...)
+	}
+	for _, l := range all {
 		if _, no := p.revoked[l.peer.SPKI]; no {
 			l.closeWith(&wire.Refusal{Reason: transport.Revoked})
 		}
@@ -243,14 +310,19 @@ const (
 
 // revokedLocked returns the list to push: the newest keys, if there are too many.
 func (p *presence) revokedLocked(now time.Time) wire.Revoked {
-	keys := []identity.SPKI{}
-	for k, at := range p.revoked {
-		if now.Sub(at) <= revokedFor {
+	keys, all := []identity.SPKI{}, maps.Clone(p.cloned)
+	if all == nil {
+		all = make(map[identity.SPKI]time.Time)
+	}
+	maps.Copy(all, p.revoked)
+	for k, at := range all {
+		_, cloned := p.cloned[k]
+		if cloned || now.Sub(at) <= revokedFor {
 			keys = append(keys, k)
 		}
 	}
 	slices.SortFunc(keys, func(a, b identity.SPKI) int {
-		if c := p.revoked[b].Compare(p.revoked[a]); c != 0 {
+		if c := all[b].Compare(all[a]); c != 0 {
 			return c
 		}
 		return bytes.Compare(a[:], b[:])

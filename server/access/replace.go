@@ -59,6 +59,15 @@ func (s *Server) replaceKey(tx *store.Tx, m store.Member, spki identity.SPKI, no
 		return nil, nil
 	}
 	before := map[identity.SPKI]time.Time{m.SPKI: now}
+	// A new key begins with no join-state, and settles who of two is the device.
+	if j, err := readJoin(tx, m.ID); err != nil {
+		return nil, err
+	} else if j.ID != "" {
+		before[j.SPKI] = now
+		if err := tx.Delete(&j); err != nil {
+			return nil, err
+		}
+	}
 	return before, s.refuseKeys(tx, m.Identity(), before)
 }
 
@@ -69,5 +78,5 @@ func (s *Server) replaced(ctx context.Context, m store.Member, before map[identi
 	}
 	s.presence.revokeAll(before, s.now())
 	s.hint()
-	return s.endSessionsOf(ctx, m.UID(), actor)
+	return s.endSessionsOf(ctx, m.UID(), actor, transport.Revoked)
 }

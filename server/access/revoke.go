@@ -58,7 +58,7 @@ func (s *Server) revoke(ctx context.Context, user identity.Peer, uid string, sta
 	// now.
 	s.presence.revokeAll(keys, now)
 	s.hint()
-	return m, s.endSessionsOf(ctx, m.UID(), user.Name.String())
+	return m, s.endSessionsOf(ctx, m.UID(), user.Name.String(), transport.Revoked)
 }
 
 // keepWith keeps statements, if there are any, in the transaction of enter.
@@ -88,6 +88,15 @@ func (s *Server) revokeMember(tx *store.Tx, user identity.Peer, uid string, atta
 	if attached != nil {
 		keys[attached.spki] = now
 	}
+	// Of a cloned one whose owner has chosen, the key before is not in its row any more.
+	if j, err := readJoin(tx, uid); err != nil {
+		return m, nil, err
+	} else if j.ID != "" {
+		keys[j.SPKI] = now
+		if err := tx.Delete(&j); err != nil {
+			return m, nil, err
+		}
+	}
 	if err := s.refuseKeys(tx, m.Identity(), keys); err != nil {
 		return m, nil, err
 	}
@@ -115,9 +124,9 @@ func (s *Server) refuseKeys(tx *store.Tx, of identity.Name, keys map[identity.SP
 }
 
 // endSessionsOf ends the sessions of a device.
-func (s *Server) endSessionsOf(ctx context.Context, device identity.UID, actor string) error {
+func (s *Server) endSessionsOf(ctx context.Context, device identity.UID, actor string, why transport.Reason) error {
 	for _, id := range s.sessionsOf(ctx, device) {
-		if err := s.endSession(ctx, id, actor, transport.Revoked); err != nil {
+		if err := s.endSession(ctx, id, actor, why); err != nil {
 			return err
 		}
 	}

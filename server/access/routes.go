@@ -60,6 +60,7 @@ func routes() []route {
 		{http.MethodGet, "/api/v1/claims/{lookup}", admin, (*Server).getClaim},
 		{http.MethodGet, "/api/v1/devices/{device}", viewer, (*Server).getDevice},
 		{http.MethodPost, "/api/v1/devices/{device}/code", admin, (*Server).postDeviceCode},
+		{http.MethodPost, "/api/v1/devices/{device}/accept", admin, (*Server).postDeviceAccept},
 		{http.MethodPost, "/api/v1/devices/{device}/revoke", admin, (*Server).postRevoke},
 		{http.MethodGet, "/api/v1/sessions", operator, (*Server).getSessions},
 		{http.MethodPost, "/api/v1/sessions", operator, (*Server).postSessions},

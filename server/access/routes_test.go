@@ -94,6 +94,11 @@ func (s *stage) target(r route, who *someone, session string) (path string, body
 	case "POST /api/v1/devices/{device}/code":
 		_, code := s.newCode(o.Device(s.device.id.UID, "press 1"))
 		return path, api.DeviceRequest{Code: code}
+	case "POST /api/v1/devices/{device}/accept":
+		fresh, now := newSomeone(), time.Now()
+		key := must(identity.NewPublicKey(fresh.Key.Public()))
+		s.put(&store.Join{ID: s.device.id.UID.String(), Domain: "plant", SPKI: s.device.spki(), Cloned: now, Fresh: []store.FreshKey{{Key: key, Since: now, At: now}}})
+		return path, s.acceptance(s.device.id.UID, "press 1", fresh, s.device)
 	case "POST /api/v1/sessions":
 		return path, api.SessionRequest{Device: s.device.id.UID.String(), SessionVersion: wire.SessionVersion}
 	case "POST /api/v1/sessions/{session}/move":

@@ -243,16 +243,24 @@ func (s *Server) orLost(refusal error) error {
 }
 
 func (s *Server) loadRevoked(ctx context.Context) error {
-	keys := make(map[identity.SPKI]time.Time)
+	keys, cloned := make(map[identity.SPKI]time.Time), make(map[identity.SPKI]time.Time)
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		list, err := tx.Revoked()
 		for _, k := range list {
 			keys[k.SPKI] = k.When
 		}
+		if err != nil {
+			return err
+		}
+		twice, err := tx.Cloned("")
+		for _, j := range twice {
+			cloned[j.SPKI] = j.Cloned
+		}
 		return err
 	})
 	if err == nil {
 		s.presence.revokeAll(keys, s.now())
+		s.presence.suspend(cloned, s.now())
 	}
 	return err
 }

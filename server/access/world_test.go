@@ -182,10 +182,13 @@ func (c *control) write(t wire.Type, v any) {
 	}
 }
 
-// read wants a frame of type t.
+// read wants a frame of type t. Join-states are passed by, which come when they come, unless one is wanted.
 func (c *control) read(t wire.Type, into any) {
 	c.t.Helper()
-	f, err := wire.Expect(c, t)
+	f, err := wire.Expect(c, t, wire.TypeJoinState)
+	for err == nil && f.Type != t {
+		f, err = wire.Expect(c, t, wire.TypeJoinState)
+	}
 	if err == nil && into != nil {
 		err = f.Decode(into)
 	}

@@ -32,9 +32,9 @@ func dumped(version int) []dumpTable {
 		checkpoints,
 		{"accepted", []string{"tbl", "place", "finding", "at"}, "ttti"},
 	}
+	since := map[*table]int{schema.resets: 3, schema.reports: 5, schema.slots: 6, schema.addresses: 7, schema.joins: 8}
 	for _, tab := range schema.all() {
-		later := tab == schema.resets && version < 3 || tab == schema.reports && version < 5 || tab == schema.slots && version < 6
-		if tab == schema.presence || later {
+		if tab == schema.presence || version < since[tab] {
 			continue
 		}
 		d := dumpTable{Name: tab.name, Columns: append(tab.columns[:len(tab.columns):len(tab.columns)], "seal")}

@@ -107,6 +107,15 @@ func (t *Tx) Revoked() ([]RevokedKey, error) {
 	return rows(t, RevokedKey{}, "", nil, func(*RevokedKey, error) {})
 }
 
+// Cloned returns what is known of the devices of a domain, or of all with an empty one, of which there are two. A bad row is
+// as good as none (access §1.5).
+func (t *Tx) Cloned(domain string) ([]Join, error) {
+	if domain == "" {
+		return rows(t, Join{}, " WHERE cloned<>0", nil, nil)
+	}
+	return rows(t, Join{}, " WHERE domain=? AND cloned<>0", []any{domain}, nil)
+}
+
 // OpenSessions returns the sessions that have not ended and can be read. A bad row shuts out its session (access §1.5).
 func (t *Tx) OpenSessions() ([]Session, error) {
 	return rows(t, Session{}, " WHERE ended=0 ORDER BY created, id", nil, nil)

@@ -146,6 +146,7 @@ func pages(records int) []page {
 		{"devices/UID", list(DeviceFilter{Query: "UID"})},
 		{"devices/nothing", list(DeviceFilter{Query: "nothing"})},
 		{"devices/by name", func(tx *Tx) error { _, err := tx.DeviceByName(plant, "press 0000077"); return err }},
+		{"devices/cloned", func(tx *Tx) error { _, err := tx.Cloned(plant); return err }},
 		{"audit/newest", audit(AuditFilter{})},
 		{"audit/of a node", audit(AuditFilter{Node: "a1"})},
 		{"audit/of domain", audit(AuditFilter{Domains: []string{plant}})},

@@ -88,6 +88,10 @@ func migrations() []migration {
 		"CREATE INDEX slots_used ON slots (lookup, used, slot)", // asked by each gateway of a batch that enrolls
 	}, {
 		"CREATE TABLE relay_addresses (relay {text}, hosts {text}, ports {text}, " + sealed + "PRIMARY KEY (relay){end}",
+	}, {
+		"CREATE TABLE joins (id {text}, domain {text}, spki {text}, counter {int}, state {text}, next_counter {int}, next_state {text}, instances {text}, " +
+			"changed {int}, cloned {int}, accepted {text}, fresh {text}, " + sealed + "PRIMARY KEY (id){end}",
+		"CREATE INDEX joins_cloned ON joins (domain) WHERE cloned<>0", // asked for each page of devices; there are few
 	}}
 }
 

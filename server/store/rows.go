@@ -129,6 +129,29 @@ type (
 		ID Hash
 		At time.Time
 	}
+	// Join is what is known of the join-states of a device (identity §18), with this key. State and Next are hashes of them.
+	Join struct {
+		ID, Domain  string // as those of the device
+		SPKI        identity.SPKI
+		Counter     int64 // of the newest that the device is known to have; 0: of none
+		State       Hash
+		NextCounter int64 // of the one that was handed out last; 0: none waits
+		Next        Hash
+		Instances   []string  // processes that were there, the newest first
+		Changed     time.Time // when the last one was handed out
+		Cloned      time.Time // since when two machines have been using this key; zero: one does
+		// Accepted is the key that the owner has chosen since; zero: he has not.
+		Accepted identity.SPKI
+		Fresh    []FreshKey
+	}
+	// FreshKey is a key that a machine with a cloned identity has made.
+	FreshKey struct {
+		Key      identity.PublicKey `json:"key"`
+		Address  string             `json:"address"` // host and port
+		Instance string             `json:"instance"`
+		Since    time.Time          `json:"since"` // it was shown first
+		At       time.Time          `json:"at"`    // and last
+	}
 	// Measured is what one end knows of the relays; Key says which end, Relays is JSON.
 	Measured struct {
 		Key    string
@@ -216,7 +239,7 @@ func UserSubject(user string) string { return "user." + user }
 
 // tables are the tables of access §1 that rows live in.
 type tables struct {
-	domains, users, userKeys, devices, relays, codes, slots, statements, resets, addresses, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
+	domains, users, userKeys, devices, relays, codes, slots, statements, resets, addresses, joins, revoked, sessions, reports, measurements, decisions, nodes, presence, audit *table
 }
 
 var schema = newSchema()
@@ -226,16 +249,18 @@ var schema = newSchema()
 func newSchema() tables {
 	member := []string{"id", "domain", "name", "created", "code", "code_hash", "code_expires", "spki", "chain", "enrolled", "not_after", "hints", "revoked", "folder"}
 	t := tables{
-		domains:      newTable("domains", 1, func() Row { return new(Domain) }, "name", "created", "infrastructure", "domain_key"),
-		users:        newTable("users", 2, func() Row { return new(User) }, "domain", "name", "created", "revoked"),
-		userKeys:     newTable("user_keys", 3, func() Row { return new(UserKey) }, "domain", "user_name", "spki", "login", "not_after"),
-		devices:      newTable("devices", 1, func() Row { return &Member{Kind: identity.KindDevice} }, member...),
-		relays:       newTable("relays", 1, func() Row { return &Member{Kind: identity.KindRelay} }, member...),
-		codes:        newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at", "mac", "list", "statements"),
-		slots:        newTable("slots", 2, func() Row { return new(Slot) }, "lookup", "slot", "subject", "mac", "statements", "expires", "used", "used_at"),
-		statements:   newTable("statements", 2, func() Row { return new(Statement) }, "domain", "id", "typ", "subject", "spki", "serial", "ends", "jws", "at"),
-		resets:       newTable("domain_resets", 1, func() Row { return new(DomainReset) }, "domain", "domain_key", "sequence", "body", "at"),
-		addresses:    newTable("relay_addresses", 1, func() Row { return new(RelayAddresses) }, "relay", "hosts", "ports"),
+		domains:    newTable("domains", 1, func() Row { return new(Domain) }, "name", "created", "infrastructure", "domain_key"),
+		users:      newTable("users", 2, func() Row { return new(User) }, "domain", "name", "created", "revoked"),
+		userKeys:   newTable("user_keys", 3, func() Row { return new(UserKey) }, "domain", "user_name", "spki", "login", "not_after"),
+		devices:    newTable("devices", 1, func() Row { return &Member{Kind: identity.KindDevice} }, member...),
+		relays:     newTable("relays", 1, func() Row { return &Member{Kind: identity.KindRelay} }, member...),
+		codes:      newTable("codes", 1, func() Row { return new(Code) }, "lookup", "kind", "domain", "subject", "hash", "expires", "used", "used_at", "mac", "list", "statements"),
+		slots:      newTable("slots", 2, func() Row { return new(Slot) }, "lookup", "slot", "subject", "mac", "statements", "expires", "used", "used_at"),
+		statements: newTable("statements", 2, func() Row { return new(Statement) }, "domain", "id", "typ", "subject", "spki", "serial", "ends", "jws", "at"),
+		resets:     newTable("domain_resets", 1, func() Row { return new(DomainReset) }, "domain", "domain_key", "sequence", "body", "at"),
+		addresses:  newTable("relay_addresses", 1, func() Row { return new(RelayAddresses) }, "relay", "hosts", "ports"),
+		joins: newTable("joins", 1, func() Row { return new(Join) }, "id", "domain", "spki", "counter", "state", "next_counter", "next_state", "instances",
+			"changed", "cloned", "accepted", "fresh"),
 		revoked:      newTable("revoked", 1, func() Row { return new(RevokedKey) }, "spki", "name", "at"),
 		sessions:     newTable("sessions", 1, func() Row { return new(Session) }, "id", "epoch", "domain", "device", "user_name", "relay", "lost", "instance", "created", "ended", "reason"),
 		reports:      newTable("reports", 1, func() Row { return new(Reported) }, "id", "at"),
@@ -253,7 +278,7 @@ func newSchema() tables {
 
 // all lists the tables, the audit last.
 func (t *tables) all() []*table {
-	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.slots, t.statements, t.resets, t.addresses, t.revoked, t.sessions, t.reports, t.measurements,
+	return []*table{t.domains, t.users, t.userKeys, t.devices, t.relays, t.codes, t.slots, t.statements, t.resets, t.addresses, t.joins, t.revoked, t.sessions, t.reports, t.measurements,
 		t.decisions, t.nodes, t.presence, t.audit}
 }
 
@@ -307,6 +332,11 @@ func (r *DomainReset) fields() []any {
 func (*RelayAddresses) table() *table { return schema.addresses }
 func (a *RelayAddresses) fields() []any {
 	return []any{&a.Relay, &a.Hosts, &a.Ports}
+}
+
+func (*Join) table() *table { return schema.joins }
+func (j *Join) fields() []any {
+	return []any{&j.ID, &j.Domain, &j.SPKI, &j.Counter, &j.State, &j.NextCounter, &j.Next, &j.Instances, &j.Changed, &j.Cloned, &j.Accepted, &j.Fresh}
 }
 
 func (*RevokedKey) table() *table { return schema.revoked }

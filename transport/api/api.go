@@ -242,6 +242,30 @@ type Device struct {
 	SPKI     identity.SPKI     `json:"spki_sha256"`
 	Hints    map[string]string `json:"hints"`  // what it says of its hardware; never null
 	Lookup   string            `json:"lookup"` // lookup id of its newest code, which a batch shares
+	Cloned   *Clone            `json:"cloned,omitempty"`
+}
+
+// Clone is a device of which there are two, or were: somebody has copied its key (wire §4.11).
+type Clone struct {
+	Since    time.Time     `json:"since"`
+	Accepted identity.SPKI `json:"accepted,omitzero"` // the fresh key that the owner has chosen; its machine has not come yet
+	Keys     []FreshKey    `json:"keys"`              // never null
+}
+
+// FreshKey is a key that one of the machines has made.
+type FreshKey struct {
+	Key      identity.PublicKey `json:"key"`
+	Address  string             `json:"address"`
+	Instance string             `json:"instance"` // of its process
+	Since    time.Time          `json:"since"`    // it was shown first
+	At       time.Time          `json:"at"`       // and last
+}
+
+// AcceptRequest chooses one of the machines of a cloned device: POST /devices/{device}/accept. The statements state its fresh
+// key, and list what was stated before.
+type AcceptRequest struct {
+	SPKI       identity.SPKI `json:"spki_sha256"`
+	Statements []string      `json:"statements"`
 }
 
 // DeviceState is where a device is in its life.

@@ -35,6 +35,8 @@ type Handler struct {
 	Statements func(wire.Statements)
 	Reported   func(wire.ReportAck)
 	Measure    func() // the Access Server wants fresh measurements
+	JoinState  func(wire.JoinState)
+	Identity   func(wire.Identity) // for the fresh key
 	// Survived is told each idle time after which the server was heard again (wire
 	// §4.6.1). It may call Pace.
 	Survived func(idle time.Duration)
@@ -277,6 +279,12 @@ func (l *Link) handle(h Handler, f wire.Frame) error {
 		return pass(f, h.Statements)
 	case wire.TypeReportAck:
 		return pass(f, h.Reported)
+	case wire.TypeJoinState:
+		return pass(f, h.JoinState)
+	case wire.TypeIdentity:
+		if l.Welcome.Cloned {
+			return pass(f, h.Identity)
+		}
 	case wire.TypeMeasure:
 		if h.Measure != nil {
 			h.Measure()
@@ -359,6 +367,14 @@ func (l *Link) Report(jws string) error {
 	l.noteSent()
 	return l.write(wire.TypeReport, []byte(jws))
 }
+
+// JoinStateAck answers a join-state.
+func (l *Link) JoinStateAck(m wire.JoinStateAck) error {
+	return l.writeJSON(wire.TypeJoinStateAck, m)
+}
+
+// FreshKey shows the Access Server a fresh key, because the welcome says cloned.
+func (l *Link) FreshKey(m wire.FreshKey) error { return l.writeJSON(wire.TypeFreshKey, m) }
 
 // Load tells the Access Server how much a relay carries.
 func (l *Link) Load(m wire.Load) error { return l.writeJSON(wire.TypeLoad, m) }

@@ -55,6 +55,9 @@ const (
 	TypePaired       Type = 0x41
 	TypeData         Type = 0x42
 	TypeSwitch       Type = 0x43
+	TypeJoinState    Type = 0x63
+	TypeJoinStateAck Type = 0x64
+	TypeFreshKey     Type = 0x65
 	TypeReport       Type = 0x66
 	TypeReportAck    Type = 0x67
 	TypeRefuse       Type = 0x7f
@@ -78,11 +81,11 @@ func limit(t Type) (bytes int, ok bool) {
 		return 0, true
 	case TypeEcho:
 		return 1 * KiB, true
-	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeReport, TypeReportAck, TypeRefuse, TypeRefusedKeys:
+	case TypeTime, TypeOfferAck, TypeEndSession, TypeLoad, TypeJoinState, TypeJoinStateAck, TypeReport, TypeReportAck, TypeRefuse, TypeRefusedKeys:
 		return 4 * KiB, true
 	case TypeJoin:
 		return 8 * KiB, true
-	case TypeEnroll, TypeRenew, TypeHello, TypeOffer, TypeMeasurements:
+	case TypeEnroll, TypeRenew, TypeHello, TypeOffer, TypeMeasurements, TypeFreshKey:
 		return 16 * KiB, true
 	case TypeData:
 		return DataBytes, true

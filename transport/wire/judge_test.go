@@ -27,6 +27,7 @@ func newJudge() judge {
 		0x28: {"revoked", 65536}, 0x29: {"time-again", 48},
 		0x2a: {"measurements", 16384}, 0x2b: {"load", 4096}, 0x2c: {"measure", 0}, 0x2e: {"statements", 98304}, 0x30: {"echo", 1024},
 		0x40: {"join", 8192}, 0x41: {"paired", 0}, 0x42: {"data", 16380}, 0x43: {"switch", 0},
+		0x63: {"join-state", 4096}, 0x64: {"join-state-ack", 4096}, 0x65: {"fresh-key", 16384},
 		0x66: {"session-report", 4096}, 0x67: {"session-report-ack", 4096},
 		0x7f: {"refuse", 4096},
 	}

@@ -118,6 +118,8 @@ type (
 		Key    string `json:"key,omitempty"`
 		// DomainKey is the hash of the domain key that it has pinned.
 		DomainKey identity.SPKI `json:"domain_key,omitzero"`
+		// JoinState is the last one that a Runtime has stored for its key (wire §4.11).
+		JoinState []byte `json:"join_state,omitempty"`
 	}
 	// Welcome answers Hello (wire §4.3).
 	Welcome struct {
@@ -125,6 +127,21 @@ type (
 		Pool       Pool      `json:"pool"`
 		RenewAfter time.Time `json:"renew_after"`
 		Reports    bool      `json:"reports,omitempty"` // the server takes session reports
+		// Cloned says that two machines use the Runtime's key: it gets no offers, and shows a fresh key (wire §4.11).
+		Cloned bool `json:"cloned,omitempty"`
+	}
+	// JoinState is what the Runtime stores, and shows in its next hello (wire §4.11). It does not look inside.
+	JoinState struct {
+		Counter uint64 `json:"counter"`
+		State   []byte `json:"state"`
+	}
+	// JoinStateAck answers JoinState.
+	JoinStateAck struct {
+		Counter uint64 `json:"counter"` // of the one that is stored now; 0: it could not be stored
+	}
+	// FreshKey shows a key that the Runtime has made because of Welcome.Cloned.
+	FreshKey struct {
+		CSR []byte `json:"csr"` // DER
 	}
 	// Pool lists the relays that are registered now (wire §4.4).
 	Pool struct {

@@ -45,6 +45,12 @@ func message(t Type) any {
 		return new(ReportAck)
 	case TypeJoin:
 		return new(Join)
+	case TypeJoinState:
+		return new(JoinState)
+	case TypeJoinStateAck:
+		return new(JoinStateAck)
+	case TypeFreshKey:
+		return new(FreshKey)
 	case TypeRefuse:
 		return new(refuse)
 	}
