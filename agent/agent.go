@@ -72,6 +72,7 @@ type Agent struct {
 	store    *store
 	owners   owners
 	release  release
+	joins    joinRate             // used by one link at a time
 	news     chan wire.Statements // statements of the server that are to be taken
 	clock    *clock.Clock
 	resolver *probe.Resolver

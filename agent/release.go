@@ -54,7 +54,7 @@ func (a *Agent) untilReleased(ctx context.Context) (watched context.Context, sto
 func (a *Agent) forgetOwner() (State, error) {
 	a.sessions.endAll(&wire.Refusal{Reason: transport.NotStated, Text: byOwner + "the gateway was released"})
 	a.sessions.wait() // a session may write what it has learnt of the owner
-	for _, f := range []string{identityFile, keyFile, owner.SlotName + ".0", owner.SlotName + ".1"} {
+	for _, f := range []string{acceptedFile, identityFile, freshFile, keyFile, owner.SlotName + ".0", owner.SlotName + ".1"} {
 		if err := os.Remove(filepath.Join(a.store.dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return StateDial, fmt.Errorf("forget the owner: %w", err)
 		}

@@ -111,6 +111,8 @@ type IdentityInfo struct {
 	NotBefore time.Time `json:"not_before"`
 	NotAfter  time.Time `json:"not_after"`
 	Enrolled  bool      `json:"enrolled"`
+	// Fresh is the key that the gateway has made because another machine uses its identity.
+	Fresh *FreshKey `json:"fresh_key,omitempty"`
 	// Owner is null, and OwnerError says why, when nobody can be let in.
 	Owner      *OwnerStatus `json:"owner"`
 	OwnerError string       `json:"owner_error,omitempty"`
@@ -135,6 +137,9 @@ func ShowIdentity(dir string) (IdentityInfo, error) {
 	leaf := self.Cert.Leaf
 	info := IdentityInfo{UID: self.UID.String(), Domain: self.Name.Domain, SPKI: self.SPKI.String(),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(), Enrolled: true}
+	if info.Fresh, err = showFresh(dir, self.UID); err != nil {
+		return IdentityInfo{}, fmt.Errorf("show identity in %s: %w", dir, err)
+	}
 	known, err := openOwner(dir, self)
 	if err != nil {
 		info.OwnerError = err.Error()
@@ -149,7 +154,7 @@ func ShowIdentity(dir string) (IdentityInfo, error) {
 // cut, then the key. Missing files are no error. The caller makes sure that no agent
 // runs there. After an error it can be called again.
 func Reset(dir string) error {
-	for _, f := range []string{identityFile, claimFile, keyFile, rootFile, credential.RefusedFile, owner.SlotName + ".0", owner.SlotName + ".1",
+	for _, f := range []string{acceptedFile, identityFile, claimFile, freshFile, keyFile, rootFile, credential.RefusedFile, owner.SlotName + ".0", owner.SlotName + ".1",
 		stateSlots + ".0", stateSlots + ".1"} {
 		if err := os.Remove(filepath.Join(dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("reset identity: %w", err)

@@ -77,7 +77,7 @@ func (s Signal) Light() Light {
 
 // signalOf decides which signal is shown. It is pure. A running session comes first, because sessions outlive the
 // control connection. The rest is ordered by what somebody in front of the box can do about it.
-func signalOf(s State, now clock.State, sessions int, locked bool) Signal {
+func signalOf(s State, now clock.State, sessions int, locked, cloned bool) Signal {
 	switch {
 	case s == StateStopped:
 		return SignalStopped
@@ -89,7 +89,7 @@ func signalOf(s State, now clock.State, sessions int, locked bool) Signal {
 		return SignalEnrolling
 	case s == StateDial:
 		return SignalDialling
-	case s == StateQuarantined:
+	case s == StateQuarantined || cloned:
 		return SignalRefused
 	case locked:
 		return SignalLocked
@@ -114,7 +114,7 @@ func parseLED(s string) (string, error) {
 // is wrong for a moment rings told again.
 func (a *Agent) signal() (now Signal, sessions int) {
 	sessions, locked := a.sessions.load()
-	return signalOf(a.status.now(), a.clock.Status().State, sessions, locked), sessions
+	return signalOf(a.status.now(), a.clock.Status().State, sessions, locked, a.status.freshKey() != nil), sessions
 }
 
 // showSignal shows the signal on the LEDs until ctx ends; then it turns them off. It waits for a ring and does not

@@ -37,9 +37,16 @@ func TestSignalOf(t *testing.T) {
 		{StateQuarantined, clock.Authentic, 0, true, SignalRefused},
 		{StateStopped, clock.Authentic, 1, false, SignalStopped},
 	} {
-		if got := signalOf(tt.state, tt.clock, tt.sessions, tt.locked); got != tt.want {
+		if got := signalOf(tt.state, tt.clock, tt.sessions, tt.locked, false); got != tt.want {
 			t.Errorf("%+v: %s", tt, got)
 		}
+	}
+}
+
+// Whoever stands in front of a gateway that was cloned has to see that something is wrong, though it is attached.
+func TestAClonedGatewayLooksRefused(t *testing.T) {
+	if got := signalOf(StateAttached, clock.Authentic, 0, true, true); got != SignalRefused {
+		t.Errorf("it shows %s", got)
 	}
 }
 

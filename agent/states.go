@@ -22,6 +22,9 @@ import (
 // boot loads the stored identity. A damaged identity is an error that is tried again: a file system may be mounted
 // late.
 func (a *Agent) boot(context.Context) (State, error) {
+	if err := a.store.finishAccepted(); err != nil {
+		return StateBoot, err
+	}
 	self, err := a.store.self()
 	if errors.Is(err, ErrNotEnrolled) {
 		a.self.Store(nil)
@@ -92,6 +95,9 @@ func (a *Agent) dial(ctx context.Context, up *attachment) (State, error) {
 	if a.release.said.Load() {
 		return a.forgetOwner()
 	}
+	if a.store.isAccepted() {
+		return StateBoot, nil // which finishes that
+	}
 	ctx, stop := a.untilLinkUp(ctx)
 	defer stop()
 	client := a.client(a.self.Load())
@@ -132,6 +138,7 @@ func (a *Agent) hello() wire.Hello {
 			h.Key = chain[1]
 		}
 	}
+	h.JoinState = a.store.joinState(a.self.Load().SPKI)
 	return h
 }
 
@@ -175,19 +182,26 @@ func (a *Agent) attached(ctx context.Context, up attachment) (State, error) {
 	defer care.Wait()
 	ctx, stop := a.untilReleased(ctx) // it goes on in StateDial, when nothing renews the identity any more
 	defer stop()
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
 	caring, cancel := context.WithCancel(ctx)
 	defer cancel()
+	handler := a.handler(survived)
+	a.careForKey(caring, &care, link, &handler, leave)
 	care.Go(func() { a.keepIdentity(caring) })
 	care.Go(func() { a.keepMeasuring(caring, link) })
 	care.Go(func() { a.keepReporting(caring, link) })
 	care.Go(func() { a.eachLinkUp(caring, link.Probe) })
-	err := link.Run(ctx, a.handler(survived))
+	err := link.Run(ctx, handler)
 	// Kept only; it counts when the next search finds a way soon (idleLinks.found).
 	if cutOff(err) {
 		a.idle.lost(addr, link.Lost())
 	}
 	if a.release.said.Load() {
 		return StateDial, nil
+	}
+	if serverReason(err) == transport.Cloned {
+		a.sessions.endAll(&wire.Refusal{Reason: transport.Cloned, Text: byInfra + "two machines use the identity of this gateway"})
 	}
 	return next(StateAttached, serverReason(err)), err
 }

@@ -37,6 +37,7 @@ type Status struct {
 	Reach    Reach           `json:"reach"`                // what sessions may reach now
 	Claim    string          `json:"claim_code,omitempty"` // by which somebody can claim the gateway; empty: nobody can
 	Owner    *OwnerStatus    `json:"owner"`                // null: none is known, and nobody is let in
+	Fresh    *FreshKey       `json:"fresh_key,omitempty"`  // another machine uses this identity, and nobody is let in
 	Troubles []string        `json:"troubles"`             // what does not work, and stops nothing
 }
 
@@ -63,7 +64,8 @@ type statusBoard struct {
 	access *AccessStatus
 	err    string
 	pace   pace
-	code   string // by which the gateway can be claimed
+	code   string    // by which the gateway can be claimed
+	fresh  *FreshKey // nil: no other machine uses this identity, as far as the server has said
 	// What explains or protects and does not work: the socket, the LEDs, a watchdog. It is told and never stops what
 	// connects.
 	troubles map[string]string
@@ -92,6 +94,20 @@ func (b *statusBoard) claim(code string) {
 	if b.code = code; code == "" {
 		delete(b.troubles, "claim")
 	}
+}
+
+// cloned notes that another machine uses the identity of this gateway, which has made a fresh key, or does not (nil).
+func (b *statusBoard) cloned(fresh *FreshKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fresh = fresh
+	b.told.Ring()
+}
+
+func (b *statusBoard) freshKey() *FreshKey {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.fresh
 }
 
 // pace is how an idle link pings: of the newest one.
@@ -179,7 +195,7 @@ func (a *Agent) Status() Status {
 	b := &a.status
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	st.State, st.Access, st.Error, st.Claim = b.state, b.access, b.err, b.code
+	st.State, st.Access, st.Error, st.Claim, st.Fresh = b.state, b.access, b.err, b.code, b.fresh
 	st.Since = a.clock.Now().Add(-time.Since(b.since)).UTC().Truncate(time.Second)
 	return st
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"hawser/identity"
 	"hawser/internal/durable"
 	"hawser/transport"
 )
@@ -54,6 +55,13 @@ type saved struct {
 	Reset  uint64                    `json:"reset,omitzero"`  // sequence of the last floor reset
 	Good   map[string][]goodAddr     `json:"good,omitempty"`  // newest first
 	Idle   map[netip.AddrPort]learnt `json:"idle,omitempty"`  // of servers, at most maxGoodHosts
+	Join   storedJoin                `json:"join,omitzero"`
+}
+
+// storedJoin is the join-state of a key (wire §4.11): another key has none.
+type storedJoin struct {
+	SPKI  identity.SPKI `json:"spki"`
+	State []byte        `json:"state"`
 }
 
 // goodAddr is a candidate that worked. Slots of older versions have the address alone,
@@ -233,6 +241,31 @@ func (s *store) Reset(floor time.Time, sequence uint64) error {
 		s.saved = before
 	}
 	return err
+}
+
+// joinState returns the join-state that was stored last for a key; nil: none was.
+func (s *store) joinState(key identity.SPKI) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.saved.Join.SPKI != key {
+		return nil
+	}
+	return s.saved.Join.State
+}
+
+// saveJoin stores a join-state in both slots: with one of them gone bad, what is left must not look like a copy that somebody
+// has made before (docs/spec/identity.md §18). It is stored when the first is written, which is what an error is about.
+func (s *store) saveJoin(key identity.SPKI, state []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.saved.Join
+	s.saved.Join = storedJoin{key, state}
+	if err := s.writeLocked(); err != nil {
+		s.saved.Join = before
+		return err
+	}
+	_ = s.writeLocked()
+	return nil
 }
 
 // save writes the values to a slot: at the first call in a run, then once a day, or

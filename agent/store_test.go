@@ -192,7 +192,7 @@ func TestShowIdentity(t *testing.T) {
 	dir, s := enrolledDir(t, pki)
 	self := must(s.self())(t)
 	info := must(ShowIdentity(dir))(t)
-	want := IdentityInfo{testUID.String(), "plant", self.SPKI.String(), self.Cert.Leaf.NotBefore, self.Cert.Leaf.NotAfter, true, info.Owner, "", ""}
+	want := IdentityInfo{testUID.String(), "plant", self.SPKI.String(), self.Cert.Leaf.NotBefore, self.Cert.Leaf.NotAfter, true, nil, info.Owner, "", ""}
 	if info != want || info.Owner == nil || info.Owner.Name != "gateway 7" || info.Owner.Fault != "" || info.Owner.Device.IsZero() || !info.Owner.Until.IsZero() {
 		t.Errorf("got %+v, want %+v", info, want)
 	}

@@ -191,6 +191,9 @@ func printIdentity(w io.Writer, i agent.IdentityInfo, asJSON bool) error {
 	}
 	fmt.Fprintf(w, "uid          %s\ndomain       %s\nspki sha256  %s\nvalid        %s to %s\n", i.UID, i.Domain, i.SPKI,
 		i.NotBefore.Format(time.RFC3339), i.NotAfter.Format(time.RFC3339))
+	if i.Fresh != nil {
+		fmt.Fprintf(w, "fresh key    %s\n             another machine uses this identity: these are the words for hawser device accept\n", i.Fresh.Words)
+	}
 	_, err := fmt.Fprintf(w, "owner        %s\n", ownerText(i.Owner, i.OwnerError))
 	return err
 }
