@@ -26,6 +26,8 @@ const (
 type StatedDevice struct {
 	api.Device
 	Key KeyState `json:"key"`
+	// Machines are those of a device that is there twice; StatedDevice alone lists them.
+	Machines []Machine `json:"machines,omitempty"`
 }
 
 // StatedDevices lists the devices of a folder and of all below it, or all with an empty one, and marks their keys by the
@@ -52,7 +54,8 @@ func (a *Account) StatedDevice(ctx context.Context, typed string) (StatedDevice,
 	if err != nil {
 		return StatedDevice{}, err
 	}
-	return marked[0], nil
+	marked[0].Machines, err = machinesOf(d)
+	return marked[0], err
 }
 
 func (a *Account) mark(ctx context.Context, devices []api.Device) ([]StatedDevice, error) {

@@ -196,7 +196,24 @@ func compared(h identity.SPKI) string {
 func WriteDevices(w io.Writer, devices []StatedDevice) error {
 	rows := [][]string{{"NAME", "FOLDER", "UID", "STATE", "KEY", "ONLINE", "SINCE", "ADDRESS"}}
 	for _, d := range devices {
-		rows = append(rows, []string{d.Name, d.Folder, d.UID.String(), string(d.State), string(d.Key), yesNo(d.Online), stamp(d.Since), d.Address})
+		rows = append(rows, []string{d.Name, d.Folder, d.UID.String(), stateOf(d.Device), string(d.Key), yesNo(d.Online), stamp(d.Since), d.Address})
+	}
+	return writeTable(w, rows)
+}
+
+// stateOf is the state of a device as people look for it: that it is there twice comes before the rest.
+func stateOf(d api.Device) string {
+	if d.Cloned != nil {
+		return "cloned"
+	}
+	return string(d.State)
+}
+
+// WriteMachines writes a table of the machines that use the identity of one device.
+func WriteMachines(w io.Writer, machines []Machine) error {
+	rows := [][]string{{"WORDS", "ADDRESS", "PROCESS", "SINCE", "SEEN"}}
+	for _, m := range machines {
+		rows = append(rows, []string{m.Words, m.Address, cut(m.Instance, 8), stamp(m.Since), stamp(m.At)})
 	}
 	return writeTable(w, rows)
 }
@@ -204,14 +221,21 @@ func WriteDevices(w io.Writer, devices []StatedDevice) error {
 // WriteDevice writes all that is known of a device.
 func WriteDevice(w io.Writer, d StatedDevice) error {
 	fields := [][2]string{
-		{"name", d.Name}, {"folder", d.Folder}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", string(d.State)}, {"online", yesNo(d.Online)},
+		{"name", d.Name}, {"folder", d.Folder}, {"uid", d.UID.String()}, {"domain", d.Domain}, {"state", stateOf(d.Device)}, {"online", yesNo(d.Online)},
 		{"since", stamp(d.Since)}, {"address", d.Address}, {"created", stamp(d.Created)}, {"key", spki(d.SPKI)},
 		{"stated", string(d.Key)}, {"valid until", stamp(d.NotAfter)}, {"by the code", d.Lookup},
 	}
 	for _, k := range slices.Sorted(maps.Keys(d.Hints)) {
 		fields = append(fields, [2]string{"hint " + k, d.Hints[k]})
 	}
-	return writeFields(w, fields)
+	if c := d.Cloned; c != nil {
+		fields = append(fields, [2]string{"cloned since", stamp(c.Since)}, [2]string{"accepted", spki(c.Accepted)})
+	}
+	err := writeFields(w, fields)
+	if err == nil && len(d.Machines) > 0 {
+		err = WriteMachines(w, d.Machines)
+	}
+	return err
 }
 
 // writeTable separates columns by two spaces; an empty field is a dash, so that scripts can count columns. By hand and

@@ -55,7 +55,8 @@ func harmless(t *testing.T, what, s string) {
 func TestNothingHostileReachesTheTerminal(t *testing.T) {
 	a := &Account{state: state{roots: identitytest.New(time.Now()).Roots}}
 	for _, s := range hostile() {
-		d := StatedDevice{api.Device{Name: s, Folder: s, Domain: s, State: api.DeviceState(s), Address: s, Hints: map[string]string{s: s}}, KeyState(s)}
+		d := StatedDevice{api.Device{Name: s, Folder: s, Domain: s, State: api.DeviceState(s), Address: s, Hints: map[string]string{s: s}, Cloned: &api.Clone{}}, KeyState(s),
+			[]Machine{{Words: s, Address: s, Instance: s}}}
 		n := NewDevice{Name: s, Code: s}
 		a.state.config.Hosts = []string{s}
 		r := api.Record{Node: s, Actor: s, Action: s, Object: s, Result: s, Detail: s, Prev: s, Hash: s}
@@ -160,7 +161,7 @@ func TestGolden(t *testing.T) {
 	uid := must(identity.ParseUID(strings.Repeat("0123456789abcdef", 2)))
 	spki := must(identity.ParseSPKI(strings.Repeat("0123456789abcdef", 4)))
 	full := StatedDevice{api.Device{UID: uid, Name: "press 4", Folder: "north/hall", Domain: "default", State: "enrolled", Online: true, Address: "203.0.113.9",
-		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}, KeyConfirmed}
+		Since: when, Created: when.Add(-time.Hour), NotAfter: when.AddDate(0, 1, 0), SPKI: spki, Hints: map[string]string{"os": "linux", "arch": "arm"}}, KeyConfirmed, nil}
 	pending := StatedDevice{Device: api.Device{UID: uid, Name: "压力机", Domain: "default", State: "pending", Created: when, Hints: map[string]string{}}}
 	info := Info{Domain: "default", User: "admin", SPKI: spki, NotAfter: when, Home: "/home/t/.config/hawser"}
 	added := NewDevice{UID: uid, Name: "press 4", Code: "0123-4567", Expires: when}

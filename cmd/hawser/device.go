@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"hawser/internal/answer"
 	"hawser/manager"
@@ -20,7 +24,7 @@ func (a *app) device() *cobra.Command {
 		Short: "Manage the gateways of the domain",
 	}
 	cmd.AddCommand(a.deviceAdd(), a.deviceClaim(), a.deviceList(), a.deviceCode(),
-		a.deviceConfirm(), a.deviceShow(), a.deviceRevoke(),
+		a.deviceConfirm(), a.deviceAccept(), a.deviceShow(), a.deviceRevoke(),
 		a.statedDevice("release DEVICE", "Let a device go: its gateway forgets who it is, and waits for a code", 1,
 			func(account *manager.Account, ctx context.Context, args []string) (api.Device, error) {
 				return account.ReleaseDevice(ctx, args[0])
@@ -204,4 +208,56 @@ func (a *app) deviceShow() *cobra.Command {
 			})
 		},
 	}
+}
+
+// deviceAccept asks which machine it is.
+func (a *app) deviceAccept() *cobra.Command {
+	var phrase passphrase
+	words := ""
+	cmd := &cobra.Command{
+		Use:   "accept DEVICE",
+		Short: "Say which of two machines with one identity is the device",
+		Long: `Say which of two machines with one identity is the device.
+
+Somebody has copied the key of a gateway, or its disk was written back from an old image: device list says cloned, and nobody
+is let in. Each of the machines has made a fresh key. Have somebody at the gateway read its four words, which
+hawser-agent identity show prints there, and give them here: that key is the device's from then on, and all others get nothing
+any more. What else is shown of the machines is the server's word.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				d, err := account.AcceptDevice(cmd.Context(), args[0], func(machines []manager.Machine) (string, error) {
+					if words != "" {
+						return words, nil
+					}
+					return a.askedWords(cmd, machines)
+				})
+				if err != nil {
+					return err
+				}
+				return a.print(cmd, d, func() error { return manager.WriteDevice(cmd.OutOrStdout(), manager.StatedDevice{Device: d}) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&words, "fingerprint", "", "the four `WORDS` that the gateway shows (default: ask)")
+	phrase.flags(cmd, false)
+	return cmd
+}
+
+// askedWords are those of a person at a terminal.
+func (a *app) askedWords(cmd *cobra.Command, machines []manager.Machine) (string, error) {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return "", answer.Usage(`device accept: nobody is asked without a terminal: give --fingerprint "WORDS" of the gateway`)
+	}
+	a.terminal.show("")
+	if err := manager.WriteMachines(cmd.ErrOrStderr(), machines); err != nil {
+		return "", err
+	}
+	fmt.Fprint(cmd.ErrOrStderr(), "Words that hawser-agent identity show prints at the gateway: ")
+	line, _ := bufio.NewReader(in).ReadString('\n')
+	if strings.TrimSpace(line) == "" {
+		return "", answer.Usage("device accept: nothing is changed")
+	}
+	return line, nil
 }
