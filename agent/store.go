@@ -254,7 +254,7 @@ func (s *store) joinState(key identity.SPKI) []byte {
 }
 
 // saveJoin stores a join-state in both slots: with one of them gone bad, what is left must not look like a copy that somebody
-// has made before (docs/spec/identity.md §18). It is stored when the first is written, which is what an error is about.
+// has made before (docs/spec/identity.md §19). It is stored when the first is written, which is what an error is about.
 func (s *store) saveJoin(key identity.SPKI, state []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

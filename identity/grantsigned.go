@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// What an Access Server signs with its grant key to be shown later (identity §14, §18): a message that begins with a context
+// What an Access Server signs with its grant key to be shown later (identity §14, §19): a message that begins with a context
 // and ends with the time of the signature, the signature, and the key's certificate.
 
 // signByGrant signs a message, to which it adds the time: nanoseconds, 1970 to 2262.

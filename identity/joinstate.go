@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The layout of identity §18.1: context, UID, SPKI, counter, random, time; signature; certificate.
+// The layout of identity §19.1: context, UID, SPKI, counter, random, time; signature; certificate.
 const (
 	joinContext      = "hawser join state v1\x00"
 	joinMessageBytes = len(joinContext) + 16 + 32 + 8 + 16 + 8
@@ -20,7 +20,7 @@ const (
 	MaxJoinStateBytes = joinMessageBytes + ed25519.SignatureSize + maxServerKeyBytes
 )
 
-// JoinState is what an Access Server gives a device to show the next time (identity §18.1). A copy of the device's key and
+// JoinState is what an Access Server gives a device to show the next time (identity §19.1). A copy of the device's key and
 // state that is used beside it shows one that the server has replaced.
 type JoinState struct {
 	Node    string // the server's label; its grant key's certificate says it
@@ -58,11 +58,11 @@ func VerifyJoinState(b []byte, roots *Roots) (JoinState, error) {
 	return j, nil
 }
 
-// wordRounds makes each try to find a key with the same words dear (identity §18.2).
+// wordRounds makes each try to find a key with the same words dear (identity §19.2).
 const wordRounds = 1 << 15
 
 // Words are four words for a key of a device, by which a person tells it from another one: 64 bits of a slow hash, each word
-// 16 of them (identity §18.2).
+// 16 of them (identity §19.2).
 func Words(uid UID, key SPKI) (string, error) {
 	sum, err := pbkdf2.Key(sha256.New, string(key[:]), append([]byte("hawser key words v1\x00"), uid[:]...), wordRounds, 8)
 	if err != nil {

@@ -40,7 +40,7 @@ const (
 	joinCloned                     // two machines use its key, if this one is alive
 )
 
-// judgeJoin decides about a device by the join-state that it shows, and the process that it is (identity §18.3). It is pure.
+// judgeJoin decides about a device by the join-state that it shows, and the process that it is (identity §19.3). It is pure.
 // One machine is never taken for two: what it shows is never older than what it is known to have stored, whatever was lost on
 // the way, and a process does not come back after another one has been there.
 func judgeJoin(j store.Join, shown shownJoin, instance string, now time.Time) joinVerdict {

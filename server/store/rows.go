@@ -129,7 +129,7 @@ type (
 		ID Hash
 		At time.Time
 	}
-	// Join is what is known of the join-states of a device (identity §18), with this key. State and Next are hashes of them.
+	// Join is what is known of the join-states of a device (identity §19), with this key. State and Next are hashes of them.
 	Join struct {
 		ID, Domain  string // as those of the device
 		SPKI        identity.SPKI
