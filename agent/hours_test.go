@@ -209,7 +209,7 @@ func TestAStreamEndsWithItsHours(t *testing.T) {
 		if reach := p.Status().Reach; len(reach.Limited) != 2 || reach.Limited[0].Open || reach.Limited[1].Until.Day() != 3 {
 			t.Errorf("%+v", reach)
 		}
-		if n := len(p.sessions.closing.open); n != 1 {
+		if n := p.sessions.closing.count(); n != 1 {
 			t.Errorf("%d streams are looked at", n)
 		}
 		// The owner's list says that it is Monday.
@@ -220,10 +220,17 @@ func TestAStreamEndsWithItsHours(t *testing.T) {
 		if _, err := second.Read(make([]byte, 1)); transport.ReasonOf(err) != transport.Policy || time.Since(begin) > lookEvery+time.Second {
 			t.Errorf("%v, after %v", err, time.Since(begin))
 		}
-		if n := len(p.sessions.closing.open); n != 0 {
+		if n := p.sessions.closing.count(); n != 0 {
 			t.Errorf("%d streams are looked at", n)
 		}
 		s.Close()
 	})
 	t.Attr("cases", "2")
+}
+
+// count is how many streams are looked at.
+func (c *closing) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
 }
