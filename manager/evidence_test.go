@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,12 +26,22 @@ import (
 
 // book is the audit of a server of which a test writes each record.
 type book struct {
-	f     *fake
+	f *fake
+
+	mu    sync.Mutex // guards links
 	links []api.AuditLink
+}
+
+func (b *book) written() []api.AuditLink {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.links)
 }
 
 // add writes a record; a nil one is another domain's.
 func (b *book) add(r *api.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	last := api.AuditLink{}
 	if n := len(b.links); n > 0 {
 		last = b.links[n-1]
@@ -60,7 +72,8 @@ func (b *book) report(key crypto.Signer, part uint64) {
 
 // head is signed by the server's own key.
 func (b *book) head() api.AuditHead {
-	last := b.links[len(b.links)-1]
+	links := b.written()
+	last := links[len(links)-1]
 	h := identity.AuditHead{Seq: last.Seq, Hash: [32]byte(must(hex.DecodeString(last.Hash))), Time: time.Now()}
 	return api.AuditHead{Node: "a1", Seq: last.Seq, Hash: last.Hash, Proof: must(h.Sign(b.f.pki.Grant.Key, b.f.pki.Grant.Cert))}
 }
@@ -72,14 +85,14 @@ func (b *book) serve() {
 		jsonAnswer(api.AuditHeads{Heads: []api.AuditHead{b.head()}})(w, r)
 	})
 	b.f.answer("GET /audit/chain", func(w http.ResponseWriter, r *http.Request) {
-		s.links = b.links
+		s.links = b.written()
 		s.piece(w, r)
 	})
 	b.f.answer("GET /statements", jsonAnswer(api.Statements{Statements: b.f.chain}))
 	b.f.answer("GET /audit", func(w http.ResponseWriter, r *http.Request) {
 		since, _ := time.Parse(time.RFC3339, r.URL.Query().Get(api.ParamSince))
 		page := api.Records{Statements: b.f.chain}
-		for _, l := range b.links {
+		for _, l := range b.written() {
 			if l.Record != nil && !l.Record.Time.Before(since) {
 				page.Records = append(page.Records, *l.Record)
 			}
