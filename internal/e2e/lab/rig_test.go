@@ -3,12 +3,16 @@
 package lab
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"hawser/internal/durable"
 )
 
 // accessName is the name under which clients look for the infrastructure of a rig. It leads to access1.
@@ -124,11 +128,28 @@ func (g *gateway) enroll() {
 	}
 }
 
-// forget removes what the agent remembers of former times: it has its identity, and nothing else.
+// forget removes what the agent remembers of former times: it has its identity, and its join-state, without which its server
+// would take it for a copy (wire §4.11).
 func (g *gateway) forget() {
 	g.t.Helper()
-	for _, slot := range []string{"state.0", "state.1"} {
-		if err := os.RemoveAll(filepath.Join(g.data, slot)); err != nil {
+	slots, err := durable.OpenSlots(g.data, "state")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	b, err := slots.Load()
+	if err != nil || b == nil {
+		return // it remembers nothing
+	}
+	var known map[string]json.RawMessage
+	if err := json.Unmarshal(b, &known); err != nil {
+		g.t.Fatal(err)
+	}
+	maps.DeleteFunc(known, func(name string, _ json.RawMessage) bool { return name != "join" })
+	if b, err = json.Marshal(known); err != nil {
+		g.t.Fatal(err)
+	}
+	for range 2 { // both slots
+		if err := slots.Save(b); err != nil {
 			g.t.Fatal(err)
 		}
 	}
