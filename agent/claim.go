@@ -53,7 +53,12 @@ func (s *store) claimCode() (identity.OwnerCode, error) {
 
 // dropClaim removes the code: it was used, or cannot be.
 func (s *store) dropClaim() error {
-	if err := os.Remove(filepath.Join(s.dir, claimFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(s.dir, claimFile)
+	// A medium that can only be read also refuses to remove what is not there.
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the code for a claim: %w", err)
 	}
 	return nil

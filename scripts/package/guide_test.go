@@ -77,13 +77,15 @@ func value(t *testing.T, answer, key string) string {
 func TestGuidesDoWhatTheySay(t *testing.T) {
 	t.Attr("id", "I1-guides")
 	run(t, exec.Command("ip", "link", "set", "lo", "up"))
+	// No program dials this machine because a name leads there (wire §8.3): the server has an address as on the internet.
+	run(t, exec.Command("ip", "address", "add", "203.0.113.10/32", "dev", "lo"))
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0o644); err != nil { // CAP_NET_BIND_SERVICE of the unit
 		t.Fatal(err)
 	}
 	d := newDebian(t)
 	d.install(deb(t, "packages", "hawser-agent"), deb(t, "packages", "hawser-server"), deb(t, "packages", "hawser"))
 	put(t, d.path("usr/local/bin/systemctl"), systemctlStub, 0o755)
-	put(t, d.path("etc/hosts"), "127.0.0.1 localhost hawser.example.com\n", 0o644)
+	put(t, d.path("etc/hosts"), "127.0.0.1 localhost\n203.0.113.10 hawser.example.com\n", 0o644)
 	for _, dir := range []string{"media/stick-1", "media/stick-2", "media/stick-3", "var/backups"} {
 		if err := os.MkdirAll(d.path(dir), 0o755); err != nil {
 			t.Fatal(err)
