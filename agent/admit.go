@@ -224,7 +224,7 @@ func (s *sessions) attend(ctx context.Context, r *running, live *session.Session
 
 // rest is how long the verdict about a session that runs can be left as it is.
 func (s *sessions) rest(r *running) time.Duration {
-	now := identity.StatementTime(s.agent.statementTime(), r.owner.Lists(), time.Time{}, time.Time{})
+	now := r.owner.Lists().Now(s.agent.statementTime())
 	s.mu.Lock()
 	until := r.verdict.Until
 	s.mu.Unlock()

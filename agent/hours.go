@@ -287,7 +287,7 @@ func (a *Agent) keepHours(ctx context.Context) {
 func (a *Agent) ruleTime() time.Time {
 	now := a.statementTime()
 	if known, err := a.owners.of(a.self.Load()); err == nil {
-		now = identity.StatementTime(now, known.Lists(), time.Time{}, time.Time{})
+		now = known.Lists().Now(now)
 	}
 	return now
 }

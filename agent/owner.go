@@ -193,7 +193,7 @@ func ownerStatus(known *owner.Owner, self *Self, now time.Time) *OwnerStatus {
 	}
 	// Without its pins, which are about others.
 	v := identity.Verifier{Pinned: known.Pinned(), Lists: known.Lists()}
-	verdict, err := v.Judge(known.Chain(), self.peer(), identity.StatementTime(now, known.Lists(), time.Time{}, time.Time{}))
+	verdict, err := v.Judge(known.Chain(), self.peer(), known.Lists().Now(now))
 	st.Until, st.Fault = verdict.Until, string(identity.FaultOf(err))
 	return st
 }

@@ -162,14 +162,19 @@ func (l *Lists) full(devices bool) bool {
 	}))
 }
 
+// Now is the time by which statements are judged, of who asks no time servers: the later of clock and E (identity §16.4).
+func (l *Lists) Now(clock time.Time) time.Time {
+	if e := l.Time(); e.After(clock) {
+		return e
+	}
+	return clock
+}
+
 // StatementTime is the now of identity §16.4: the latest of clock, E, and what a majority of time servers says if
 // that is more than 24 h after the last signed time. Zero times are none. Too late a time refuses; too early a one lets in
 // whose statement has ended.
 func StatementTime(clock time.Time, lists *Lists, majority, signed time.Time) time.Time {
-	now := clock
-	if e := lists.Time(); e.After(now) {
-		now = e
-	}
+	now := lists.Now(clock)
 	if majority.Sub(signed) > 24*time.Hour && majority.After(now) {
 		now = majority
 	}

@@ -107,8 +107,8 @@ func (a *Account) earlier(pool statements, key identity.PublicKey) *earlier {
 	since := e.v // who was struck since then is not stated again either
 	since.Lists = a.state.owner.Lists()
 	e.live = func(s identity.Signed) bool {
-		return errors.Join(e.v.Keep(s, pool, identity.StatementTime(now, e.v.Lists, now, now)),
-			since.Keep(s, pool, identity.StatementTime(now, since.Lists, now, now))) == nil
+		return errors.Join(e.v.Keep(s, pool, e.v.Lists.Now(now)),
+			since.Keep(s, pool, since.Lists.Now(now))) == nil
 	}
 	e.subjects = pool.subjects(e.live)
 	return e
@@ -133,7 +133,7 @@ func (e *earlier) adopted(subject identity.Subject) Adopted {
 			add(s)
 		}
 	}
-	now := identity.StatementTime(e.account.m.now(), e.v.Lists, e.account.m.now(), e.account.m.now())
+	now := e.v.Lists.Now(e.account.m.now())
 	for _, s := range e.pool {
 		key, ok := s.Statement.(identity.KeyStatement)
 		if !ok || key.Subject != subject || key.Serial != 0 {

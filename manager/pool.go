@@ -17,7 +17,7 @@ func (a *Account) verifier() identity.Verifier {
 
 // statementTime is the time by which statements are judged now.
 func (a *Account) statementTime() time.Time {
-	return identity.StatementTime(a.m.now(), a.state.owner.Lists(), time.Time{}, time.Time{})
+	return a.state.owner.Lists().Now(a.m.now())
 }
 
 // genuine tells whether somebody who may has signed a statement, and no list strikes it or him, though it may have ended

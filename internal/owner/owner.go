@@ -225,7 +225,7 @@ func (o *Owner) Judge(chain []string, peer identity.Peer, device uint64, now tim
 	err := o.update(func(k known) (known, bool) {
 		v := k.verifier()
 		v.Device = device
-		verdict, refusal = v.Judge(chain, peer, identity.StatementTime(now, k.lists, time.Time{}, time.Time{}))
+		verdict, refusal = v.Judge(chain, peer, k.lists.Now(now))
 		learnt := verdict.Pins != k.pins && (refusal == nil || identity.FaultOf(refusal) == identity.FaultInviteUsedTwice)
 		if learnt {
 			k.pins = verdict.Pins
@@ -250,7 +250,7 @@ func (o *Owner) Take(statements []string, now time.Time) (listed bool, err error
 	pool := parse(statements)
 	err = o.update(func(before known) (known, bool) {
 		k := before.withChanges(pool) // before everything else, which it may sign
-		now := identity.StatementTime(now, k.lists, time.Time{}, time.Time{})
+		now := k.lists.Now(now)
 		own := parse(k.own) // whoever brings a statement need not bring again who has signed the one before
 		admins := k.admins(slices.Concat(pool, own))
 		for _, s := range pool {

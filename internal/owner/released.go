@@ -16,7 +16,7 @@ func (o *Owner) Released(statements []string, now time.Time) bool {
 	k := o.now()
 	v := k.verifier()
 	_, v.Device = o.Serials()
-	now = identity.StatementTime(now, k.lists, time.Time{}, time.Time{})
+	now = k.lists.Now(now)
 	var pool []identity.Signed
 	for _, jws := range statements {
 		if s, err := identity.ParseStatement(jws); err == nil {

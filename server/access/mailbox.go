@@ -38,7 +38,7 @@ func (s *Server) judgeFirst(ctx context.Context, domain string, texts []string, 
 			case identity.DomainStatement:
 				v.Key, err = identity.Successor(one, v.Domain, v.Key)
 			case identity.ListStatement:
-				v.Lists, err = v.Lists.Add(one, pool, v.Pinned, identity.Holder{}, statementTime(*v, s.now()))
+				v.Lists, err = v.Lists.Add(one, pool, v.Pinned, identity.Holder{}, v.Lists.Now(s.now()))
 			}
 			return err
 		})
@@ -83,7 +83,7 @@ func (s *Server) judge(tx *store.Tx, o *owner, texts []string, may func(identity
 			}
 		}
 		if _, change := one.Statement.(identity.DomainStatement); !change {
-			if err := v.Keep(one, pool, statementTime(v, s.now())); err != nil {
+			if err := v.Keep(one, pool, v.Lists.Now(s.now())); err != nil {
 				return refuseStatement(i, err)
 			}
 		}
@@ -92,11 +92,6 @@ func (s *Server) judge(tx *store.Tx, o *owner, texts []string, may func(identity
 		}
 	}
 	return nil
-}
-
-// statementTime is the time by which v judges (identity §16.4).
-func statementTime(v identity.Verifier, clock time.Time) time.Time {
-	return identity.StatementTime(clock, v.Lists, time.Time{}, time.Time{})
 }
 
 // keepOne writes one statement, which was judged. v gets what a list adds.
@@ -109,7 +104,7 @@ func (s *Server) keepOne(tx *store.Tx, v *identity.Verifier, row *store.Statemen
 		if time.Unix(is.Iat, 0).After(s.now().Add(maxAhead)) {
 			return refuse(transport.ClockWrong, "the list is from the future: set the clock of that computer")
 		}
-		return keepList(tx, v, row, one, pool, statementTime(*v, s.now()))
+		return keepList(tx, v, row, one, pool, v.Lists.Now(s.now()))
 	}
 	of, err := tx.StatementsOf(row.Domain, row.Subject)
 	if err == nil {
@@ -121,7 +116,7 @@ func (s *Server) keepOne(tx *store.Tx, v *identity.Verifier, row *store.Statemen
 	if device, ok := one.Statement.(identity.DeviceStatement); ok {
 		newer := func(other identity.Signed) bool { // a thief's who is struck is none
 			d, ok := other.Statement.(identity.DeviceStatement)
-			return ok && d.Serial > device.Serial && v.Keep(other, pool, statementTime(*v, s.now())) == nil
+			return ok && d.Serial > device.Serial && v.Keep(other, pool, v.Lists.Now(s.now())) == nil
 		}
 		if slices.ContainsFunc(parseAll(of), newer) {
 			return tx.Put(row)

@@ -193,7 +193,7 @@ func (o *owner) verifier() identity.Verifier {
 
 // at is the time by which statements are judged (identity §16.4).
 func (o *owner) at(clock time.Time) time.Time {
-	return statementTime(o.verifier(), clock)
+	return o.union.Now(clock)
 }
 
 // stated is what the owner says of a user with this key. It is judged once, since that costs several signatures.
