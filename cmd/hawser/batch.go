@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"hawser/internal/answer"
 	"hawser/internal/cli"
@@ -172,13 +168,10 @@ func (a *app) askForKeys(cmd *cobra.Command, waiting []manager.StatedDevice) err
 	if err := manager.WriteKeys(cmd.ErrOrStderr(), waiting); err != nil {
 		return err
 	}
-	in, ok := cmd.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
+	if !somebody(cmd) {
 		return answer.Usage("device confirm: nobody is asked without a terminal: compare these keys, and give --yes")
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "Are these %d your gateways? [y/N] ", len(waiting))
-	line, _ := bufio.NewReader(in).ReadString('\n')
-	if strings.ToLower(strings.TrimSpace(line)) != "y" {
+	if a.ask(cmd, fmt.Sprintf("Are these %d your gateways? [y/N]", len(waiting))) != "y" {
 		return answer.Usage("device confirm: nothing is confirmed")
 	}
 	return nil

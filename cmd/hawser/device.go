@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"hawser/internal/answer"
 	"hawser/manager"
@@ -246,17 +242,15 @@ any more. What else is shown of the machines is the server's word.`,
 
 // askedWords are those of a person at a terminal.
 func (a *app) askedWords(cmd *cobra.Command, machines []manager.Machine) (string, error) {
-	in, ok := cmd.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
+	if !somebody(cmd) {
 		return "", answer.Usage(`device accept: nobody is asked without a terminal: give --fingerprint "WORDS" of the gateway`)
 	}
 	a.terminal.show("")
 	if err := manager.WriteMachines(cmd.ErrOrStderr(), machines); err != nil {
 		return "", err
 	}
-	fmt.Fprint(cmd.ErrOrStderr(), "Words that hawser-agent identity show prints at the gateway: ")
-	line, _ := bufio.NewReader(in).ReadString('\n')
-	if strings.TrimSpace(line) == "" {
+	line := a.ask(cmd, "Words that hawser-agent identity show prints at the gateway:")
+	if line == "" {
 		return "", answer.Usage("device accept: nothing is changed")
 	}
 	return line, nil

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
-	"os"
-	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"hawser/identity"
 	"hawser/internal/answer"
@@ -68,14 +64,11 @@ on another way than by the server, for the fingerprint of his new key: hawser do
 // asked is a person at a terminal.
 func (a *app) asked(cmd *cobra.Command) func(manager.Reset) error {
 	return func(r manager.Reset) error {
-		in, ok := cmd.InOrStdin().(*os.File)
-		if !ok || !term.IsTerminal(int(in.Fd())) {
+		if !somebody(cmd) {
 			return answer.Usage("domain accept: nobody is asked without a terminal: give --fingerprint SHA256 of the new key")
 		}
-		a.terminal.show("")
-		fmt.Fprintf(cmd.ErrOrStderr(), "the domain key here is     %s\nthe root gives the domain  %s\nIs the second one the founder's new key? [y/N] ", r.Was, r.Is)
-		line, _ := bufio.NewReader(in).ReadString('\n')
-		if strings.ToLower(strings.TrimSpace(line)) != "y" {
+		question := fmt.Sprintf("the domain key here is     %s\nthe root gives the domain  %s\nIs the second one the founder's new key? [y/N]", r.Was, r.Is)
+		if a.ask(cmd, question) != "y" {
 			return answer.Usage("domain accept: nothing is changed")
 		}
 		return nil

@@ -54,17 +54,19 @@ func (t *terminal) show(text string) {
 	t.dirty = text != ""
 }
 
-// asks reports whether there is a person to ask.
-func (a *app) asks(cmd *cobra.Command) bool {
+// somebody reports whether there is a person at a terminal, who can be asked.
+func somebody(cmd *cobra.Command) bool {
 	in, ok := cmd.InOrStdin().(*os.File)
-	return ok && term.IsTerminal(int(in.Fd())) && !a.json
+	return ok && term.IsTerminal(int(in.Fd()))
 }
 
-// yes asks a person, and takes nothing for an answer but yes.
-func (a *app) yes(cmd *cobra.Command, question string) bool {
+// ask asks a person, and returns the line that he types, in small letters; empty without a whole one.
+func (a *app) ask(cmd *cobra.Command, question string) string {
 	a.terminal.show("")
-	fmt.Fprint(cmd.ErrOrStderr(), question+" [yes/no] ")
+	fmt.Fprint(cmd.ErrOrStderr(), question+" ")
 	line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 64)).ReadString('\n')
-	word := strings.ToLower(strings.TrimSpace(line))
-	return err == nil && (word == "yes" || word == "y")
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(strings.TrimSpace(line))
 }

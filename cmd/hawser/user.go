@@ -172,8 +172,11 @@ func (a *app) revokeKey(cmd *cobra.Command, phrase *passphrase, user, key string
 func (a *app) signing(cmd *cobra.Command, phrase *passphrase, do func(*manager.Account) error) error {
 	return a.accountOf(func(m *manager.Manager) {
 		phrase.into(cmd, m)
-		if a.asks(cmd) {
-			m.Confirm = func(k manager.InvitedKey) bool { return a.yes(cmd, manager.AboutInvited(k)) }
+		if somebody(cmd) && !a.json {
+			m.Confirm = func(k manager.InvitedKey) bool {
+				word := a.ask(cmd, manager.AboutInvited(k)+" [yes/no]")
+				return word == "yes" || word == "y"
+			}
 		}
 	}, do)
 }
