@@ -71,7 +71,7 @@ func TestAGatewayIsClaimedByItsCode(t *testing.T) {
 		time.AfterFunc(70*time.Second, func() {
 			key, spki := enrolls(t, code.String(), d.UID)
 			f.enrolled(d.UID, spki)
-			*kept = append(*kept, key)
+			f.deliver(kept, key)
 		})
 		seen, err := a.AwaitDevice(t.Context(), d)
 		if err != nil || seen.Key != KeyConfirmed {

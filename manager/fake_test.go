@@ -46,6 +46,8 @@ type fake struct {
 	ctx        context.Context // of all that runs
 	running    sync.WaitGroup
 
+	mail sync.Mutex // guards what mailbox keeps
+
 	mu       sync.Mutex                  // guards all below
 	answers  map[string]http.HandlerFunc // by "METHOD /path below /api/v1"; a test replaces some
 	calls    []string                    // "METHOD /path" in order

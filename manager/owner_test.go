@@ -261,20 +261,31 @@ func TestDomainKeyIsKeptUnderAPassphrase(t *testing.T) {
 	})
 }
 
-// mailbox keeps statements as a server does, without judging them, and loses its answers when it is told.
+// mailbox keeps statements as a server does, without judging them, and loses its answers when it is told. Who adds to it
+// while somebody asks does so by deliver.
 func (f *fake) mailbox() (kept *[]string, fail *bool) {
 	kept, fail = new([]string), new(bool)
-	f.answer("GET /statements", func(w http.ResponseWriter, r *http.Request) { jsonAnswer(api.Statements{Statements: *kept})(w, r) })
+	f.answer("GET /statements", func(w http.ResponseWriter, r *http.Request) {
+		f.mail.Lock()
+		defer f.mail.Unlock()
+		jsonAnswer(api.Statements{Statements: *kept})(w, r)
+	})
 	f.answer("POST /statements", func(w http.ResponseWriter, r *http.Request) {
 		var in api.Statements
 		decode(r, &in)
-		*kept = append(*kept, in.Statements...)
+		f.deliver(kept, in.Statements...)
 		if *fail {
 			panic(http.ErrAbortHandler)
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
 	return kept, fail
+}
+
+func (f *fake) deliver(kept *[]string, texts ...string) {
+	f.mail.Lock()
+	defer f.mail.Unlock()
+	*kept = append(*kept, texts...)
 }
 
 // A change of the domain key that is cut off anywhere is finished by the next run, and everybody who counted counts then.
