@@ -63,12 +63,21 @@ func TestAllDevicesComeBackAfterARestart(t *testing.T) {
 	peak, mean := busiest(arrivals, ready), float64(n)/max(1, (took-watch.Others()).Seconds())
 	t.Logf("%d devices back %v after the server was ready, %d in the peak second, %.0f in the mean; %d searches failed, %d were told to come later",
 		n, took.Round(100*time.Millisecond), peak, mean, f.failed.Load(), f.later.Load())
+	t.Logf("back in each second: %v", bySecond(arrivals, ready))
 	t.Logf("%d calls: the median took %v, 99 of 100 at most %v", len(latencies), latencies[len(latencies)/2], slow)
 	watch.Within(t, "all are back", took, restartBack)
 	watch.Within(t, "99 of 100 calls are answered", slow, restartCall)
 	if float64(peak) > 2*mean {
 		t.Errorf("%d came back in one second, want at most twice the mean, which is %.0f", peak, mean)
 	}
+}
+
+func bySecond(arrivals []time.Time, from time.Time) []int {
+	seconds := make([]int, 100)
+	for _, at := range arrivals {
+		seconds[min(99, max(0, int(at.Sub(from)/time.Second)))]++
+	}
+	return seconds
 }
 
 // busiest is how many arrived in the second in which most did.
@@ -119,6 +128,7 @@ func (f *fleet) enrollAll(n int) {
 // was up, and later after a search that failed (wire §4.6.1).
 func (f *fleet) live(ctx context.Context, i int) {
 	backoff := wait.Backoff{First: 2 * time.Second, Longest: time.Minute}
+	told := false
 	for failures := 0; ctx.Err() == nil; {
 		up, err := f.attachOnce(ctx, i)
 		if up {
@@ -126,6 +136,11 @@ func (f *fleet) live(ctx context.Context, i int) {
 			wait.Sleep(ctx, wait.Random(2*time.Second))
 			continue
 		}
+		hinted := control.RetryAfter(err) > 0
+		if hinted && !told {
+			failures = 0
+		}
+		told = hinted
 		failures++
 		f.failed.Add(1)
 		if control.RetryAfter(err) > 0 {

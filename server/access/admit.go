@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -11,10 +12,18 @@ import (
 
 // How devices are let in when all of them come back at once, as after a restart of the server (access §4).
 const (
-	longestWait = 5 * time.Second  // a device that would wait longer is sent away: that costs one more handshake
+	longestWait = 2 * time.Second  // a device that would wait longer is sent away: that costs one more handshake
 	longestAway = 60 * time.Second // at most for so long
+	atOnce      = 2                // look into the store, which has 4 readers at least
 	freeEntries = 16               // that may always wait: so few tell nothing of how fast it goes
-	paceWeight  = 16               // of how many entries the pace is the mean, about
+	lookTime    = time.Second      // of which the pace of a crowd is the mean at least
+)
+
+// Of how many measurements a pace is the mean, about. A single slow commit must not send many away; what a crowd did in a
+// second is a mean already.
+const (
+	writingWeight = 16
+	lookingWeight = 2
 )
 
 // pace is how fast something goes, measured while it does: the mean time that one of many takes from the one before it.
@@ -22,7 +31,7 @@ const (
 type pace struct{ each time.Duration }
 
 // took takes in that n were done in d, side by side or one after the other.
-func (p *pace) took(n int, d time.Duration) {
+func (p *pace) took(n int, d time.Duration, weight int) {
 	if n < 1 {
 		return
 	}
@@ -31,12 +40,8 @@ func (p *pace) took(n int, d time.Duration) {
 		p.each = each
 		return
 	}
-	p.follow(each)
+	p.each += (each - p.each) / time.Duration(weight)
 }
-
-// follow takes in that one was done so long after the one before it. A moving mean: a single slow commit must not send
-// many away.
-func (p *pace) follow(each time.Duration) { p.each += (each - p.each) / paceWeight }
 
 // wait is how long n more will take.
 func (p *pace) wait(n int) time.Duration { return time.Duration(n) * p.each }
@@ -49,7 +54,8 @@ type admission struct {
 	mu      sync.Mutex // guards the rest
 	inside  int        // who have said hello, and are not attached yet
 	looking pace       // in which time one is attached after another, in a crowd
-	last    time.Time  // when one of the crowd was attached; zero: there is none
+	since   time.Time  // when those were counted from who are attached out of a crowd; zero: there is none
+	done    int        // who were attached since then
 	writing pace       // what it takes to write the row of one for the other nodes
 	taken   time.Time  // until when those who were sent away are expected
 }
@@ -67,20 +73,29 @@ func (a *admission) enter(unwritten int, now time.Time) (attached func(), err er
 	return a.leave, nil
 }
 
-// leave measures how fast a crowd goes, by the time between two of it. How long each one takes would not tell: that is
-// longer the more there are beside it, and while the processor is busy with the handshakes of others.
+// leave measures how fast a crowd goes, by how many of it are attached in a second. How long each one takes would not tell:
+// that is longer the more there are beside it, and while the processor is busy with the handshakes of others. Nor would the
+// time between two: a processor that is away for a moment, as it often is then, makes one of them very long.
 func (a *admission) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now, before := time.Now(), a.last
-	a.last = time.Time{}
-	if a.inside >= freeEntries {
-		a.last = now
-		if !before.IsZero() {
-			a.looking.follow(now.Sub(before))
-		}
-	}
+	now, crowd := time.Now(), a.inside >= freeEntries
 	a.inside--
+	if a.since.IsZero() {
+		if crowd {
+			a.since = now
+		}
+		return
+	}
+	a.done++
+	enough := a.done >= freeEntries && (!crowd || a.looking.each == 0)
+	if took := now.Sub(a.since); enough || took >= lookTime {
+		a.looking.took(a.done, took, lookingWeight)
+		a.since, a.done = now, 0
+	}
+	if !crowd {
+		a.since, a.done = time.Time{}, 0
+	}
 }
 
 // laterLocked is when somebody may come again who would have to wait for ahead now: after those who were sent away before.
@@ -98,11 +113,23 @@ func (a *admission) laterLocked(ahead time.Duration, now time.Time) time.Duratio
 	return longestAway/2 + wait.Random(longestAway/2)
 }
 
+// inTurn runs f with few others. The store answers everybody in the order in which they ask, and a person who looks must not
+// wait behind all devices that come back.
+func (s *Server) inTurn(ctx context.Context, f func() error) error {
+	select {
+	case s.turns <- struct{}{}:
+		defer func() { <-s.turns }()
+		return f()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // wrote takes in how long a transaction with n rows took.
 func (a *admission) wrote(n int, d time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.writing.took(n, d)
+	a.writing.took(n, d, writingWeight)
 }
 
 // expectedWait is how long one more would wait behind those who are inside and the rows that are not written. It is pure.

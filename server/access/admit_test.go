@@ -1,8 +1,10 @@
 package access
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,13 +39,13 @@ func TestExpectedWait(t *testing.T) {
 
 func TestPaceFollows(t *testing.T) {
 	var p pace
-	p.took(0, time.Hour)
-	p.took(4, 40*time.Millisecond)
+	p.took(0, time.Hour, 16)
+	p.took(4, 40*time.Millisecond, 16)
 	if p.each != 10*time.Millisecond {
 		t.Errorf("at first %v", p.each)
 	}
 	for range 100 {
-		p.took(2, 4*time.Millisecond)
+		p.took(2, 4*time.Millisecond, 16)
 	}
 	if p.each < 2*time.Millisecond || p.each > 2100*time.Microsecond {
 		t.Errorf("later %v", p.each)
@@ -79,6 +81,36 @@ func TestOnlyACrowdTellsHowFastItGoes(t *testing.T) {
 		}
 		if each := a.looking.each; each < 9*time.Millisecond || each > 10*time.Millisecond {
 			t.Errorf("one takes %v, want 10 ms", each)
+		}
+	})
+}
+
+// However many come back, two of them look into the store at once, and who gives up waits no longer.
+func TestACrowdLooksIntoTheStoreInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{turns: make(chan struct{}, atOnce)}
+		ctx, cancel := context.WithCancel(t.Context())
+		looking, over := make(chan struct{}, 10), make(chan struct{})
+		var all sync.WaitGroup
+		var gaveUp atomic.Int32
+		for range 10 {
+			all.Go(func() {
+				err := s.inTurn(ctx, func() error { looking <- struct{}{}; <-over; return nil })
+				if errors.Is(err, context.Canceled) {
+					gaveUp.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		if len(looking) != atOnce {
+			t.Errorf("%d look at once", len(looking))
+		}
+		cancel()
+		synctest.Wait()
+		close(over)
+		all.Wait()
+		if gaveUp.Load() != 10-atOnce || len(looking) != atOnce {
+			t.Errorf("%d gave up, %d looked", gaveUp.Load(), len(looking))
 		}
 	})
 }

@@ -80,7 +80,9 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 		}
 		defer attached()
 	}
-	if err = s.store.View(ctx, func(tx *store.Tx) error { return s.lookUp(tx, peer, &hello, &a) }); err != nil {
+	if err = s.inTurn(ctx, func() error {
+		return s.store.View(ctx, func(tx *store.Tx) error { return s.lookUp(tx, peer, &hello, &a) })
+	}); err != nil {
 		return nil, a, err
 	}
 	apart := a.cloned || a.suspect

@@ -85,6 +85,7 @@ type Server struct {
 	claims     claims
 	places     places
 	admission  admission
+	turns      chan struct{} // one in it for each who is in inTurn
 	cert       serverCertificate
 	cluster    cluster
 	owners     owners
@@ -130,6 +131,7 @@ func New(cfg Config) (*Server, error) {
 		dueChanged: wait.NewBell(),
 		counted:    newCounters(set),
 		ready:      make(chan struct{}),
+		turns:      make(chan struct{}, atOnce),
 	}
 	s.clock.now = cfg.Now
 	s.cluster.init(cfg, st)
