@@ -128,7 +128,8 @@ func standFlood(t *testing.T, sources, descriptors int, kinds []*attack) {
 	for _, o := range attached {
 		o.wantAlive()
 	}
-	if !strings.Contains(l.server.log.String(), "more strangers than places") {
+	// One kind alone may leave as fast as it comes, and find a place each time.
+	if len(kinds) > 1 && !strings.Contains(l.server.log.String(), "more strangers than places") {
 		t.Error("the log says nothing of it")
 	}
 }
