@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -8,12 +9,69 @@ import (
 	"hawser/transport"
 )
 
-// adopt states again whom an entry of the list would take down: gateways and users that hang on an admin alone who is struck
-// (identity §15.6). Admins among them are the domain key's to state.
-func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, err error) {
+// letGo looks at what an entry of the list would take down with a user, and shows it for approval: gateways and users that hang
+// on him alone, and the codes that he has made (identity §15.6). keep: the first are stated again, before he ends.
+func (a *Account) letGo(ctx context.Context, pool statements, entry identity.Entry, keep bool) error {
+	hanging := a.hanging(pool, entry)
+	c := Change{Falls: slices.Concat(hanging, a.openCodesOf(pool, entry.User, hanging))}
+	if keep {
+		c = Change{Again: hanging, Falls: a.openCodesOf(pool, entry.User, nil)}
+	}
+	if err := a.approved(c); err != nil {
+		return err
+	}
+	texts, err := a.adopt(pool, entry, c.Again)
+	if err != nil {
+		return err
+	}
+	return a.publishAll(ctx, texts)
+}
+
+// hanging are those who have no chain any more when the entry counts.
+func (a *Account) hanging(pool statements, entry identity.Entry) (found []Stated) {
 	v, now := a.verifier(), a.statementTime()
 	lost := v.Hanging(pool, []identity.Entry{entry}, now)
-	if len(lost) == 0 {
+	hangs := func(s identity.Signed) bool {
+		subject, _ := numberOf(s.Statement)
+		name := nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject})
+		return slices.ContainsFunc(lost, func(peer identity.Peer) bool { return name == peer.Name })
+	}
+	for _, subject := range pool.subjects(hangs) {
+		found = append(found, statedOf(subject, pool.latest(subject, func(s identity.Signed) bool { return v.Keep(s, pool, now) == nil })))
+	}
+	return found
+}
+
+// openCodesOf are those for whom a user has made codes that nobody has used, without those who are listed already.
+func (a *Account) openCodesOf(pool statements, user string, listed []Stated) (found []Stated) {
+	his := func(s identity.Signed) bool {
+		invite, ok := s.Statement.(identity.InviteStatement)
+		return ok && invite.Exp > a.statementTime().Unix() && invite.User != user && slices.ContainsFunc(pool, func(by identity.Signed) bool {
+			key, ok := by.Statement.(identity.KeyStatement)
+			return ok && key.User == user && s.SignedBy(key.Key)
+		})
+	}
+	near := pool.near()
+	for _, subject := range pool.subjects(his) {
+		if slices.ContainsFunc(listed, func(one Stated) bool { return one.User == subject.User && one.UID == subject.UID }) {
+			continue
+		}
+		about := near[subject]
+		one := statedOf(subject, about.latest(subject, func(s identity.Signed) bool {
+			_, code := s.Statement.(identity.InviteStatement)
+			return (!code || his(s)) && a.genuine(about, s)
+		}))
+		if one.Codes > 0 {
+			one.Keys = []identity.SPKI{} // these stay
+			found = append(found, one)
+		}
+	}
+	return found
+}
+
+// adopt signs again what is said of those who hang on whom an entry strikes. Admins among them are the domain key's to state.
+func (a *Account) adopt(pool statements, entry identity.Entry, hanging []Stated) (texts []string, err error) {
+	if len(hanging) == 0 {
 		return nil, nil
 	}
 	p, err := a.pen(false)
@@ -23,24 +81,15 @@ func (a *Account) adopt(pool statements, entry identity.Entry) (texts []string, 
 	if err != nil {
 		return nil, err
 	}
-	live := func(s identity.Signed) bool { return v.Keep(s, pool, now) == nil }
-	hangs := func(s identity.Signed) bool {
-		subject, _ := numberOf(s.Statement)
-		name := nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject})
-		return slices.ContainsFunc(lost, func(peer identity.Peer) bool { return name == peer.Name })
-	}
-	for _, subject := range pool.subjects(hangs) {
-		serial, err := a.serial(pool, subject)
+	for _, one := range hanging {
+		if one.Role == identity.RoleAdmin {
+			return nil, fail(transport.Policy, "state "+one.User+" again", errors.New("an admin who hangs on an admin cannot be"))
+		}
+		serial, err := a.serial(pool, identity.Subject{User: one.User, UID: one.UID})
 		if err != nil {
 			return nil, err
 		}
-		says := pool.latest(subject, live)
-		for _, s := range says {
-			if u, ok := s.(identity.UserStatement); ok && u.Role == identity.RoleAdmin {
-				return nil, fail(transport.Policy, "state "+u.User+" again", errors.New("an admin who hangs on an admin cannot be"))
-			}
-		}
-		_, signed, err := p.restate(says, serial)
+		_, signed, err := p.restate(one.says, serial)
 		if err != nil {
 			return nil, err
 		}

@@ -9,17 +9,6 @@ import (
 	"hawser/transport"
 )
 
-// Adopted is a user or device that an earlier domain key had stated, with what it had said.
-type Adopted struct {
-	User string          `json:"user,omitempty"`
-	Role identity.Role   `json:"role,omitempty"`
-	UID  identity.UID    `json:"uid,omitzero"`
-	Name string          `json:"name,omitempty"` // of a device
-	Keys []identity.SPKI `json:"keys"`
-
-	says []identity.Statement // to be signed again
-}
-
 // Adoption chooses what AdoptDomain states again.
 type Adoption struct {
 	From    identity.PublicKey // the earlier domain key, which a person knows: the server might make one up
@@ -30,7 +19,7 @@ type Adoption struct {
 // AdoptDomain states again, with the present domain key, whom an earlier one had stated, itself or by its admins, and no
 // list has struck: after a domain reset nobody else can. This user himself is left out: he has stated himself, and the
 // keys of his lost computers are not to come back.
-func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error) {
+func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Stated, error) {
 	const op = "adopt domain"
 	pinned := a.state.owner.Pinned()
 	if o.From == pinned.Key {
@@ -45,7 +34,7 @@ func (a *Account) AdoptDomain(ctx context.Context, o Adoption) ([]Adopted, error
 		return nil, err
 	}
 	e := a.earlier(pool, o.From)
-	found := []Adopted{}
+	found := []Stated{}
 	for _, subject := range e.subjects {
 		one := e.adopted(subject)
 		if subject != (identity.Subject{User: a.state.config.User}) && !one.isIn(o.Without) {
@@ -116,39 +105,25 @@ func (a *Account) earlier(pool statements, key identity.PublicKey) *earlier {
 
 // adopted is what is stated again about a subject: the newest statement, its confirmed keys, and those that came with an invite
 // of the earlier key.
-func (e *earlier) adopted(subject identity.Subject) Adopted {
-	one := Adopted{User: subject.User, UID: subject.UID, Keys: []identity.SPKI{}}
-	add := func(key identity.KeyStatement) {
-		if spki := key.Key.SPKI(); !slices.Contains(one.Keys, spki) {
-			one.Keys, one.says = append(one.Keys, spki), append(one.says, key)
-		}
-	}
+func (e *earlier) adopted(subject identity.Subject) Stated {
+	var says []identity.Statement
 	for _, s := range e.pool.latest(subject, e.live) {
-		switch s := s.(type) {
-		case identity.UserStatement:
-			one.Role, one.says = s.Role, append(one.says, s)
-		case identity.DeviceStatement:
-			one.Name, one.says = s.Name, append(one.says, s)
-		case identity.KeyStatement:
-			add(s)
+		if _, open := s.(identity.InviteStatement); !open { // it dies with the key
+			says = append(says, s)
 		}
 	}
+	one := statedOf(subject, says)
 	now := e.v.Lists.Now(e.account.m.now())
 	for _, s := range e.pool {
 		key, ok := s.Statement.(identity.KeyStatement)
-		if !ok || key.Subject != subject || key.Serial != 0 {
+		if !ok || key.Subject != subject || key.Serial != 0 || slices.Contains(one.Keys, key.Key.SPKI()) {
 			continue
 		}
 		chain, err := e.v.Assemble(e.pool, identity.Peer{Name: nameOf(key), SPKI: key.Key.SPKI()}, now)
 		if err == nil && invitedBy(chain, key) == nil {
-			add(key)
+			says = append(says, key)
+			one = statedOf(subject, says)
 		}
 	}
 	return one
-}
-
-func (one Adopted) isIn(names []string) bool {
-	return slices.ContainsFunc(names, func(n string) bool {
-		return n != "" && (n == one.User || n == one.Name || n == one.UID.String() && one.User == "")
-	})
 }

@@ -42,6 +42,9 @@ type Manager struct {
 	// Confirm asks a person whether a key that a user has invited himself is to last (identity §15.8). Nil: there is nobody
 	// to ask, and it stays as it is.
 	Confirm func(InvitedKey) bool
+	// Approve shows a person what is signed again, or falls, beside what a command was asked for. An error ends the command,
+	// which has signed nothing then. Nil: it is not shown.
+	Approve func(Change) error
 	// TrustClock: a person has compared the clock of this PC with another one, and signs whatever the servers say of the time.
 	TrustClock bool
 	// work is the logarithm of the rounds of a passphrase. 0: as many as age takes, about a second.

@@ -41,7 +41,7 @@ func TestARenewalTakesNothingThatTheServerSays(t *testing.T) {
 		*kept = append(*kept, thief.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: "ann"},
 			Key: f.owner.Key, Serial: identity.MaxSerial}).JWS)
 		before := len(*kept)
-		u, err := a.RenewUser(t.Context(), "ann")
+		u, err := renewed(a.RenewUsers(t.Context(), "ann"))
 		if err != nil || u.Role != identity.RoleViewer || u.Scope == nil || strings.Join(u.Scope.Devices, " ") != "north" {
 			t.Errorf("ann is %+v, %v", u, err)
 		}
@@ -56,7 +56,7 @@ func TestARenewalTakesNothingThatTheServerSays(t *testing.T) {
 			t.Errorf("revoke: %v", err)
 		}
 		// A key that was revoked does not come back.
-		if _, err := a.RenewUser(t.Context(), "ann"); transport.ReasonOf(err) != transport.Revoked {
+		if _, err := renewed(a.RenewUsers(t.Context(), "ann")); transport.ReasonOf(err) != transport.Revoked {
 			t.Errorf("renewed after she was revoked: %v", err)
 		}
 		if _, err := a.UserCode(t.Context(), "ann"); transport.ReasonOf(err) != transport.Revoked {
@@ -65,7 +65,7 @@ func TestARenewalTakesNothingThatTheServerSays(t *testing.T) {
 		time.Sleep(time.Second)
 		*kept = append(*kept, f.owner.User("ann", identity.RoleViewer, scope).JWS)
 		before = len(*kept)
-		if _, err := a.RenewUser(t.Context(), "ann"); err != nil {
+		if _, err := renewed(a.RenewUsers(t.Context(), "ann")); err != nil {
 			t.Errorf("stated again: %v", err)
 		}
 		if keys := said[identity.KeyStatement]((*kept)[before:]); len(keys) != 0 {
@@ -308,7 +308,7 @@ func TestTheGreatestSerialOfWhoIsStruckBlocksNobody(t *testing.T) {
 
 		before := len(*kept)
 		for name, key := range map[string]crypto.Signer{"bob": bob, "cat": cat} {
-			if u, err := a.RenewUser(t.Context(), name); err != nil || u.Role != identity.RoleViewer || u.Serial > uint64(time.Now().UnixMilli())+9 {
+			if u, err := renewed(a.RenewUsers(t.Context(), name)); err != nil || u.Role != identity.RoleViewer || u.Serial > uint64(time.Now().UnixMilli())+9 {
 				t.Errorf("%s is %+v, %v", name, u, err)
 			}
 			if !slices.ContainsFunc(said[identity.KeyStatement]((*kept)[before:]), func(k identity.KeyStatement) bool { return k.User == name && k.Key == pub(key) }) {
@@ -369,7 +369,7 @@ func TestAnAdminIsNotStatedAgainByAnothersWord(t *testing.T) {
 		*kept = append(*kept, must(identity.Sign(identity.KeyStatement{Domain: "default", Subject: identity.Subject{User: "ada"},
 			Key: must(identity.NewPublicKey(stranger.Public())), Serial: f.owner.Serial()}, eve)).JWS)
 		before := len(*kept)
-		if _, err := a.RenewUser(t.Context(), "ada"); err != nil {
+		if _, err := renewed(a.RenewUsers(t.Context(), "ada")); err != nil {
 			t.Fatal(err)
 		}
 		if keys := said[identity.KeyStatement]((*kept)[before:]); len(keys) != 1 || keys[0].Key.SPKI() != must(identity.SPKIOf(ada.Public())) {

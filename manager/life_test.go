@@ -118,7 +118,7 @@ func TestARenewalTakesNoStrangersRights(t *testing.T) {
 			decode(r, &sent)
 			w.WriteHeader(http.StatusNoContent)
 		})
-		u, err := a.RenewUser(t.Context(), "ann")
+		u, err := renewed(a.RenewUsers(t.Context(), "ann"))
 		if err != nil || u.Role != identity.RoleViewer {
 			t.Fatalf("%+v, %v", u, err)
 		}

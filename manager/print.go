@@ -129,9 +129,47 @@ func WriteUsers(w io.Writer, users []api.User) error {
 	return writeTable(w, rows)
 }
 
-// WriteRenewed says until when a user is stated now.
-func WriteRenewed(w io.Writer, u identity.UserStatement) error {
-	return writeFields(w, [][2]string{{"user", u.User}, {"role", string(u.Role)}, {"ends", stamp(time.Unix(u.Exp, 0))}})
+// WriteUser tells who a user is, and lists his computers.
+func WriteUser(w io.Writer, u UserInfo) error {
+	fields := [][2]string{{"user", u.User}, {"role", string(u.Role)}, {"devices", scopeOf(u.Stated, devicesOf)}, {"targets", scopeOf(u.Stated, targetsOf)},
+		{"ends", stamp(u.Ends)}, {"revoked", stamp(u.Revoked)}}
+	if u.Codes > 0 {
+		fields = append(fields, [2]string{"open codes", strconv.Itoa(u.Codes)})
+	}
+	if err := writeFields(w, fields); err != nil || len(u.Logins) == 0 {
+		return err
+	}
+	rows := [][]string{{"KEY", "LOGIN", "CONFIRMED"}}
+	for _, k := range u.Logins {
+		rows = append(rows, []string{spki(k.SPKI), stamp(k.Login), yesNo(slices.Contains(u.Keys, k.SPKI))})
+	}
+	return writeTable(w, rows)
+}
+
+func devicesOf(s *identity.Scope) []string { return s.Devices }
+func targetsOf(s *identity.Scope) []string { return s.Targets }
+
+// scopeOf is one list of a scope; that of whoever has none has no end.
+func scopeOf(one Stated, list func(*identity.Scope) []string) string {
+	switch {
+	case one.Role == "":
+		return ""
+	case one.Scope == nil:
+		return "*"
+	}
+	return strings.Join(list(one.Scope), " ")
+}
+
+// WriteRenewed says until when users are stated now.
+func WriteRenewed(w io.Writer, users []identity.UserStatement) error {
+	rows := [][]string{{"USER", "ROLE", "ENDS"}}
+	for _, u := range users {
+		rows = append(rows, []string{u.User, string(u.Role), stamp(time.Unix(u.Exp, 0))})
+	}
+	if len(users) == 0 {
+		rows = [][]string{{"nobody is to be renewed"}}
+	}
+	return writeTable(w, rows)
 }
 
 // WriteRotated says what a change of the domain key has stated again.
@@ -141,20 +179,8 @@ func WriteRotated(w io.Writer, r Rotated) error {
 }
 
 // WriteAdopted writes what was stated again, or would be.
-func WriteAdopted(w io.Writer, found []Adopted, done bool) error {
-	rows := [][]string{{"WHO", "ROLE", "KEYS"}}
-	for _, one := range found {
-		who := one.User
-		if who == "" {
-			who = one.Name + " " + one.UID.String()
-		}
-		var keys []string
-		for _, k := range one.Keys {
-			keys = append(keys, spki(k))
-		}
-		rows = append(rows, []string{who, string(one.Role), strings.Join(keys, " ")})
-	}
-	if err := writeTable(w, rows); err != nil {
+func WriteAdopted(w io.Writer, found []Stated, done bool) error {
+	if err := writeStated(w, found); err != nil {
 		return err
 	}
 	text := "nothing is done yet: if all of it is right, give --yes"
@@ -163,6 +189,46 @@ func WriteAdopted(w io.Writer, found []Adopted, done bool) error {
 	}
 	_, err := fmt.Fprintln(w, text)
 	return err
+}
+
+// WriteChange shows a change to the person who is to approve it.
+func WriteChange(w io.Writer, c Change) error {
+	for _, part := range []struct {
+		text string
+		list []Stated
+	}{
+		{"What is signed again, if it is right:", c.Again},
+		{"What counts no more:", c.Falls},
+	} {
+		if len(part.list) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintln(w, part.text); err != nil {
+			return err
+		}
+		if err := writeStated(w, part.list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeStated(w io.Writer, list []Stated) error {
+	rows := [][]string{{"WHO", "ROLE", "DEVICES", "TARGETS", "ENDS", "CODES", "KEYS"}}
+	for _, one := range list {
+		who, codes, keys := one.User, "", []string{}
+		if who == "" {
+			who = strings.TrimPrefix(one.Folder+"/"+one.Name, "/") + " " + one.UID.String()
+		}
+		if one.Codes > 0 {
+			codes = strconv.Itoa(one.Codes) + " open"
+		}
+		for _, k := range one.Keys {
+			keys = append(keys, spki(k))
+		}
+		rows = append(rows, []string{who, string(one.Role), scopeOf(one, devicesOf), scopeOf(one, targetsOf), stamp(one.Ends), codes, strings.Join(keys, " ")})
+	}
+	return writeTable(w, rows)
 }
 
 // WriteDomain says what is known of the domain.

@@ -54,7 +54,10 @@ func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
 	if err != nil {
 		return r, err
 	}
-	texts, r, err := a.restateAll(pool, old, next)
+	texts, c, r, err := a.restateAll(pool, old, next)
+	if err == nil {
+		err = a.approved(c)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -112,11 +115,11 @@ func (a *Account) nextKey() (crypto.Signer, error) {
 
 // restateAll is the old key's word that the new one takes its place, and what the old key has signed, by the new one: first the
 // list, then the user of this account, who is an admin by the new key from then on.
-func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []string, r Rotated, err error) {
+func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []string, c Change, r Rotated, err error) {
 	was, err1 := identity.NewPublicKey(old.Public())
 	is, err2 := identity.NewPublicKey(next.Public())
 	if err := errors.Join(err1, err2); err != nil {
-		return nil, r, err
+		return nil, c, r, err
 	}
 	r.Was, r.Is, r.Users = was.SPKI(), is.SPKI(), []string{}
 	domain, now := a.state.config.Domain, a.m.now()
@@ -127,21 +130,21 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 	}
 	serial, err := identity.NextSerial(0, now)
 	if err != nil {
-		return nil, r, err
+		return nil, c, r, err
 	}
 	if a.state.owner.Pinned().Key == was {
 		if err := sign(identity.DomainStatement{Domain: domain, Old: was, New: is, Serial: serial}, old); err != nil {
-			return nil, r, err
+			return nil, c, r, err
 		}
 	}
 	v := identity.Verifier{Pinned: identity.Pinned{Domain: domain, Key: was}, Lists: a.state.owner.Lists()}
 	// Before all that must have it: a list that the old key's statements name is no list of the new key.
 	list, err := v.Lists.Next(identity.Pinned{Domain: domain, Key: is}, nil, now)
 	if err != nil {
-		return nil, r, fail(transport.ReasonOf(err), "change domain key", err)
+		return nil, c, r, fail(transport.ReasonOf(err), "change domain key", err)
 	}
 	if err := sign(list, next); err != nil {
-		return nil, r, err
+		return nil, c, r, err
 	}
 	// By the clock of this PC alone: a list of a thief may say that it is later than all ends, and the new list removes it.
 	live := func(s identity.Signed) bool { return s.SignedBy(was) && v.Keep(s, pool, now) == nil }
@@ -151,28 +154,28 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 	for _, subject := range subjects {
 		serial, err := a.serial(pool, subject)
 		if err != nil {
-			return nil, r, err
+			return nil, c, r, err
 		}
 		says := pool.latest(subject, live)
 		_, signed, err := pen{key: next, seen: list.Serial}.restate(says, serial)
 		if err != nil {
-			return nil, r, err
+			return nil, c, r, err
 		}
 		texts = append(texts, signed...)
-		for _, s := range says {
-			switch s := s.(type) {
-			case identity.UserStatement:
-				r.Users = append(r.Users, s.User)
-			case identity.DeviceStatement:
-				r.Devices++
-			case identity.KeyStatement:
-				r.Keys++
-			case identity.InviteStatement:
-				r.Codes++
-			}
+		one := statedOf(subject, says)
+		c.Again = append(c.Again, one)
+		if r.Codes += one.Codes; one.Codes > 0 {
+			c.Falls = append(c.Falls, Stated{User: one.User, UID: one.UID, Name: one.Name, Codes: one.Codes})
+		}
+		r.Keys += len(one.Keys)
+		switch {
+		case one.Role != "":
+			r.Users = append(r.Users, one.User)
+		case one.Name != "":
+			r.Devices++
 		}
 	}
-	return texts, r, nil
+	return texts, c, r, nil
 }
 
 func order(later bool) int {

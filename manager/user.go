@@ -155,10 +155,45 @@ func (a *Account) Users(ctx context.Context) ([]api.User, error) {
 	return list(answer.Users), err
 }
 
+// UserInfo is a user by the owner's words, and what the server knows of his computers.
+type UserInfo struct {
+	Stated
+	Revoked time.Time     `json:"revoked,omitzero"`
+	Logins  []api.UserKey `json:"logins"` // of those keys that are not in Keys none is confirmed
+}
+
+// User tells what is stated of a user, and where he is logged in. Keys that wait for an admin are confirmed.
+func (a *Account) User(ctx context.Context, name string) (u UserInfo, err error) {
+	if _, err := userPath(name); err != nil {
+		return u, err
+	}
+	pool, err := a.readAndConfirm(ctx)
+	if err != nil {
+		return u, err
+	}
+	var answer api.Users
+	if err := a.do(ctx, "show user "+name, http.MethodGet, "/users", nil, &answer); err != nil {
+		return u, err
+	}
+	subject := identity.Subject{User: name}
+	u.Stated = statedOf(subject, pool.latest(subject, func(s identity.Signed) bool { return !a.struck(s.Statement) && a.genuine(pool, s) }))
+	for _, known := range answer.Users {
+		if known.Name == name {
+			u.Revoked, u.Logins = known.Revoked, list(known.Keys)
+			return u, nil
+		}
+	}
+	if len(u.says) == 0 {
+		return u, fail(api.NotFound, "show user "+name, errors.New("the domain has none of that name"))
+	}
+	u.Logins = []api.UserKey{}
+	return u, nil
+}
+
 // RevokeUser shuts a user out: by a list that every gateway learns, and in the registry. His sessions end at once where the
 // list arrives. He comes back only by a new statement and a new key. keep: what he has stated as an admin is stated again
 // first, so that nobody is lost with him (identity §15.6). Without it that falls with him: whoever has stolen his key may have
-// stated somebody, too.
+// stated somebody, too. Either is shown for approval before anything is signed.
 func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error {
 	path, err := userPath(name)
 	if err != nil {
@@ -183,87 +218,12 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 		return err
 	}
 	entry := identity.Entry{Subject: identity.Subject{User: name}, All: serial, Until: a.m.now().Add(entryLife).Unix()}
-	if keep {
-		adopted, err := a.adopt(pool, entry)
-		if err != nil {
-			return err
-		}
-		if err := a.publishAll(ctx, adopted); err != nil {
-			return err
-		}
+	if err := a.letGo(ctx, pool, entry, keep); err != nil {
+		return err
 	}
 	return a.strike(ctx, op, p, []identity.Entry{entry}, nil, func(texts []string) error {
 		return a.do(ctx, op, http.MethodPost, path+"/revoke", api.Statements{Statements: texts}, nil)
 	})
-}
-
-// RenewUser states a user again for as long as the last time, with the rights that he has, and his confirmed keys.
-func (a *Account) RenewUser(ctx context.Context, name string) (u identity.UserStatement, err error) {
-	if _, err := userPath(name); err != nil {
-		return u, err
-	}
-	pool, err := a.readAndConfirm(ctx)
-	if name == a.state.config.User && transport.ReasonOf(err) == transport.NotStated {
-		// An admin whose own statement has ended is shown nothing. With the domain key he states himself.
-		pool, err = parsed(a.state.owner.Chain()), nil
-	}
-	if err != nil {
-		return u, err
-	}
-	says := a.toRenew(pool, name)
-	if says == nil {
-		return u, a.notStated("renew user "+name, name)
-	}
-	u = says[0].(identity.UserStatement)
-	p, err := a.pen(u.Role == identity.RoleAdmin)
-	if err != nil {
-		return u, err
-	}
-	serial, err := a.serial(pool, identity.Subject{User: name})
-	if err != nil {
-		return u, err
-	}
-	u.Exp = time.UnixMilli(int64(serial)).Add(lifeOf(u)).Unix()
-	says[0] = u
-	says, texts, err := p.restate(says, serial)
-	if err != nil {
-		return u, err
-	}
-	u = says[0].(identity.UserStatement)
-	if err := a.publish(ctx, texts...); err != nil {
-		return u, err
-	}
-	_, err = a.state.owner.Take(texts, a.m.now()) // it may be this user
-	return u, asUsage(err)
-}
-
-// toRenew is what is said of a user, his statement first; nil when nothing is. The word of a signer who is struck is taken
-// only where nobody else has stated the user: a thief may have widened his rights.
-func (a *Account) toRenew(pool statements, name string) []identity.Statement {
-	for _, judge := range []func(statements, identity.Signed) bool{a.genuine, a.fallen} {
-		says := pool.latest(identity.Subject{User: name}, func(s identity.Signed) bool { return !a.struck(s.Statement) && judge(pool, s) })
-		if len(says) > 0 {
-			if _, ok := says[0].(identity.UserStatement); ok {
-				return says
-			}
-		}
-	}
-	return nil
-}
-
-// notStated says why there is nothing to say again of a user.
-func (a *Account) notStated(op, name string) error {
-	for _, e := range a.state.owner.Lists().Entries() {
-		if e.User == name && e.All != 0 {
-			return fail(transport.Revoked, op, errors.New("a list of the owner strikes him: add him again, with a new key"))
-		}
-	}
-	return fail(api.NotFound, op, errors.New("no statement about him counts"))
-}
-
-// lifeOf is for how long a statement was made.
-func lifeOf(u identity.UserStatement) time.Duration {
-	return time.Unix(u.Exp, 0).Sub(time.UnixMilli(int64(u.Serial))).Round(time.Second)
 }
 
 func parsed(texts []string) (pool statements) {
@@ -277,7 +237,11 @@ func parsed(texts []string) (pool statements) {
 
 // readAndConfirm is what every command of an admin does first.
 func (a *Account) readAndConfirm(ctx context.Context) (statements, error) {
-	return a.readAndConfirmAlso(ctx, nil)
+	pool, err := a.readAndConfirmAlso(ctx, nil)
+	if err == nil {
+		a.remind(pool)
+	}
+	return pool, err
 }
 
 // readAndConfirmAlso is readAndConfirm with keys of batches that a person has looked at.

@@ -87,18 +87,18 @@ func (a *app) domainImport() *cobra.Command {
 
 func (a *app) domainRotate() *cobra.Command {
 	var phrase passphrase
-	yes := false
 	cmd := &cobra.Command{
-		Use:   "rotate --yes",
+		Use:   "rotate",
 		Short: "Put another domain key in the place of the present one",
 		Long: `Make another domain key, have the present one say that it is replaced, and state again all that it has signed.
 
 Gateways and Managers follow by themselves, as soon as they hear of it from the server or from a technician. Codes that are
-open do not work any more. Whoever had the old key has nothing from then on. Export the new key afterwards.`,
+open do not work any more. Whoever had the old key has nothing from then on. What is signed again is shown first: if a thief
+had the key, he may have stated somebody. Export the new key afterwards.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !yes {
-				return answer.Usage("domain rotate: this changes the key of the domain for everybody: give --yes")
+			if !phrase.yes && !somebody(cmd) {
+				return answer.Usage("domain rotate: this changes the key of the domain for everybody, and nobody is asked without a terminal: give --yes")
 			}
 			return a.signing(cmd, &phrase, func(account *manager.Account) error {
 				r, err := account.RotateDomain(cmd.Context())
@@ -109,8 +109,8 @@ open do not work any more. Whoever had the old key has nothing from then on. Exp
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
 	phrase.flags(cmd, false)
+	yesFlag(cmd, &phrase)
 	return cmd
 }
 

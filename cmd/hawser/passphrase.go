@@ -22,6 +22,11 @@ type passphrase struct {
 	none bool
 	// trustClock is of the commands that shut somebody out: a stolen server must not keep an admin from it by a false time.
 	trustClock bool
+	yes        bool // nobody is asked whether what is signed is right
+}
+
+func yesFlag(cmd *cobra.Command, p *passphrase) {
+	cmd.Flags().BoolVar(&p.yes, "yes", false, "show what is signed again, and do not ask")
 }
 
 func trustClockFlag(cmd *cobra.Command, p *passphrase) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 func (a *app) user() *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Say who gets in, and how far"}
-	cmd.AddCommand(a.userAdd(), a.userList(), a.userCode(), a.userRenew(), a.userRevoke())
+	cmd.AddCommand(a.userAdd(), a.userList(), a.userShow(), a.userCode(), a.userRenew(), a.userRevoke())
 	return cmd
 }
 
@@ -94,23 +95,65 @@ func (a *app) userCode() *cobra.Command {
 	return cmd
 }
 
-func (a *app) userRenew() *cobra.Command {
+func (a *app) userShow() *cobra.Command {
 	var phrase passphrase
 	cmd := &cobra.Command{
-		Use:   "renew NAME",
-		Short: "State a user for another year, with the rights that he has",
+		Use:   "show NAME",
+		Short: "Show a user: how far he gets in, until when, and on which computers he is logged in",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.signing(cmd, &phrase, func(account *manager.Account) error {
-				u, err := account.RenewUser(cmd.Context(), args[0])
+				u, err := account.User(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
-				return a.print(cmd, u, func() error { return manager.WriteRenewed(cmd.OutOrStdout(), u) })
+				return a.print(cmd, u, func() error { return manager.WriteUser(cmd.OutOrStdout(), u) })
 			})
 		},
 	}
 	phrase.flags(cmd, false)
+	return cmd
+}
+
+func (a *app) userRenew() *cobra.Command {
+	var phrase passphrase
+	due := false
+	cmd := &cobra.Command{
+		Use:   "renew (NAME... | --due)",
+		Short: "State users for another year, with the rights that they have",
+		Long: `State users for as long as the last time, which is a year if nothing else was said, with the rights that they have.
+
+With --due those whose statements end within 60 days, and were made for longer than that. What is signed is shown first.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if due == (len(args) > 0) {
+				return errors.New("user renew: want a NAME, or --due")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if due && !phrase.yes && !somebody(cmd) {
+				return answer.Usage("user renew: nobody is asked without a terminal whether those who are due are to stay: give --yes, or their names")
+			}
+			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				var err error
+				if due {
+					if names, err = account.DueUsers(cmd.Context()); err != nil {
+						return err
+					}
+				}
+				renewed := []identity.UserStatement{}
+				if len(names) > 0 {
+					if renewed, err = account.RenewUsers(cmd.Context(), names...); err != nil {
+						return err
+					}
+				}
+				return a.print(cmd, renewed, func() error { return manager.WriteRenewed(cmd.OutOrStdout(), renewed) })
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&due, "due", false, "all whose statements end within 60 days")
+	phrase.flags(cmd, false)
+	yesFlag(cmd, &phrase)
 	return cmd
 }
 
@@ -122,6 +165,8 @@ func (a *app) userRevoke() *cobra.Command {
 		Use:   "revoke NAME",
 		Short: "Shut a user out for good, or one of his PCs, and end the sessions",
 		Long: `Shut a user out for good, and end his sessions.
+
+What hangs on an admin alone is shown first, and falls with him, or with --keep is stated again.
 
 With --key it is one of his PCs, which he has lost: its key, which hawser user list shows, and the keys of the PCs that were
 let in with it. His other PCs go on.`,
@@ -142,6 +187,7 @@ let in with it. His other PCs go on.`,
 		},
 	}
 	phrase.flags(cmd, false)
+	yesFlag(cmd, &phrase)
 	cmd.Flags().BoolVar(&keep, "keep", false, "of an admin: state again whom he has added; not when somebody else may have had his key")
 	trustClockFlag(cmd, &phrase)
 	cmd.Flags().StringVar(&key, "key", "", "only the PC with this key, by its `SHA256` in hawser user list")
@@ -172,11 +218,26 @@ func (a *app) revokeKey(cmd *cobra.Command, phrase *passphrase, user, key string
 func (a *app) signing(cmd *cobra.Command, phrase *passphrase, do func(*manager.Account) error) error {
 	return a.accountOf(func(m *manager.Manager) {
 		phrase.into(cmd, m)
+		m.Approve = func(c manager.Change) error { return a.approve(cmd, phrase.yes, c) }
 		if somebody(cmd) && !a.json {
-			m.Confirm = func(k manager.InvitedKey) bool {
-				word := a.ask(cmd, manager.AboutInvited(k)+" [yes/no]")
-				return word == "yes" || word == "y"
-			}
+			m.Confirm = func(k manager.InvitedKey) bool { return a.yes(cmd, manager.AboutInvited(k)) }
 		}
 	}, do)
+}
+
+// approve shows a change, and asks a person for his word. Where there is none the command itself is it.
+func (a *app) approve(cmd *cobra.Command, yes bool, c manager.Change) error {
+	a.terminal.show("")
+	if err := manager.WriteChange(cmd.ErrOrStderr(), c); err != nil {
+		return err
+	}
+	if !yes && somebody(cmd) && !a.json && !a.yes(cmd, "Go on?") {
+		return answer.Usage("nothing is signed, and nothing is changed")
+	}
+	return nil
+}
+
+func (a *app) yes(cmd *cobra.Command, question string) bool {
+	word := a.ask(cmd, question+" [yes/no]")
+	return word == "yes" || word == "y"
 }

@@ -100,34 +100,48 @@ func (s *site) gatewayUp() (stop func()) {
 // pings reaches the gateway, at least when it has heard what it lacks.
 func (s *site) pings(who string, a *manager.Account) {
 	s.t.Helper()
+	s.pingsTo("press 4", who, a)
+}
+
+func (s *site) pingsTo(device, who string, a *manager.Account) {
+	s.t.Helper()
 	var err error
 	for range 10 {
-		if _, err = a.Ping(s.t.Context(), "press 4", 1, nil); err == nil {
+		if _, err = a.Ping(s.t.Context(), device, 1, nil); err == nil {
 			return
 		}
 		time.Sleep(10 * time.Second)
 	}
-	s.t.Errorf("%s does not reach the gateway: %v", who, err)
+	s.t.Errorf("%s does not reach %s: %v", who, device, err)
 }
 
-func newSite(t *testing.T) *site {
+// user adds a user, who logs in.
+func (s *site) user(by *manager.Account, name string, role identity.Role) *manager.Account {
+	s.t.Helper()
+	r := manager.UserRights{Role: role}
+	if role != identity.RoleAdmin {
+		r.Devices, r.Targets = []string{"*"}, []string{"*"}
+	}
+	u, err := by.AddUser(s.t.Context(), name, r)
+	s.must("user add "+name, err)
+	return s.login(name, u.Code)
+}
+
+// newSite is a site whose gateway the founder has added, or ada if hers.
+func newSite(t *testing.T, hers bool) *site {
 	s := &site{world: newWorld(t)}
 	t.Cleanup(s.resolver())
 	s.awake()
 	s.founder = s.technician()
-	s.options = s.enrolled(s.founder, "press 4")
-	add := func(name string, role identity.Role) *manager.Account {
-		r := manager.UserRights{Role: role}
-		if role != identity.RoleAdmin {
-			r.Devices, r.Targets = []string{"*"}, []string{"*"}
-		}
-		u, err := s.founder.AddUser(t.Context(), name, r)
-		s.must("user add "+name, err)
-		return s.login(name, u.Code)
-	}
-	s.ada, s.ann = add("ada", identity.RoleAdmin), add("ann", identity.RoleOperator)
-	stop := s.gatewayUp()
+	s.ada, s.ann = s.user(s.founder, "ada", identity.RoleAdmin), s.user(s.founder, "ann", identity.RoleOperator)
 	s.list(s.founder)
+	by := s.founder
+	if hers {
+		by = s.ada
+	}
+	s.options = s.enrolled(by, "press 4")
+	stop := s.gatewayUp()
+	s.list(by)
 	for who, a := range map[string]*manager.Account{"the founder": s.founder, "ada": s.ada, "ann": s.ann} {
 		s.pings(who, a)
 	}
@@ -147,7 +161,7 @@ func (s *site) tended(d time.Duration) {
 		slept += step
 		s.founder = s.code(s.founder, "admin", "tech")
 		if s.list(s.founder); slept >= 300*day && !renewed {
-			_, err := s.founder.RenewUser(s.t.Context(), "admin")
+			_, err := s.founder.RenewUsers(s.t.Context(), "admin")
 			s.must("user renew admin", err)
 			renewed = true
 		}
@@ -159,7 +173,7 @@ func TestWhoHasSleptComesBack(t *testing.T) {
 	t.Attr("id", "T-lost")
 	for _, days := range []int{31, 200, 400} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newSite(t)
+			s := newSite(t, false)
 			s.tended(time.Duration(days) * day)
 			defer s.gatewayUp()()
 			s.pings("the founder", s.founder)
@@ -175,7 +189,7 @@ func TestWhoHasSleptComesBack(t *testing.T) {
 					t.Errorf("%s after %d days: %v", one.name, days, err)
 				}
 				if days > 365 {
-					_, err := s.founder.RenewUser(t.Context(), one.name)
+					_, err := s.founder.RenewUsers(t.Context(), one.name)
 					s.must("user renew "+one.name, err)
 				}
 				one.a = s.code(s.founder, one.name, one.name)
@@ -197,7 +211,7 @@ func TestAFounderWhoHasSleptComesBack(t *testing.T) {
 	t.Attr("id", "T-lost")
 	for _, days := range []int{31, 200, 400} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newSite(t)
+			s := newSite(t, false)
 			s.asleep(time.Duration(days) * day)
 			s.awake()
 			if _, err := s.founder.Users(t.Context()); err == nil && days > 100 {
@@ -206,12 +220,12 @@ func TestAFounderWhoHasSleptComesBack(t *testing.T) {
 			code, _, err := access.FounderCode(t.Context(), s.store, server.DefaultDomain, "admin", time.Now())
 			s.must("domain code", err)
 			s.founder = s.login("tech", code.String())
-			_, err = s.founder.RenewUser(t.Context(), "admin") // his keys of before, by which gateways are stated
+			_, err = s.founder.RenewUsers(t.Context(), "admin") // his keys of before, by which gateways are stated
 			s.must("user renew admin", err)
 			defer s.gatewayUp()()
 			s.pings("the founder", s.founder)
 			if days > 365 {
-				_, err := s.founder.RenewUser(t.Context(), "ann")
+				_, err := s.founder.RenewUsers(t.Context(), "ann")
 				s.must("user renew ann", err)
 			}
 			s.ann = s.code(s.founder, "ann", "ann")
@@ -223,12 +237,84 @@ func TestAFounderWhoHasSleptComesBack(t *testing.T) {
 	t.Attr("cases", "6")
 }
 
+// An admin has slept for longer than she was stated for, and the gateway that she has added is reached by nobody, until she is
+// renewed: at once, by whoever has the domain key.
+func TestAGatewayComesBackWithTheAdminWhoHasLapsed(t *testing.T) {
+	t.Attr("id", "T-lost")
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, true)
+		s.tended(400 * day)
+		defer s.gatewayUp()()
+		if _, err := s.founder.Ping(t.Context(), "press 4", 1, nil); transport.ReasonOf(err) != transport.NotStated {
+			t.Errorf("the gateway of an admin who has lapsed: %v", err)
+		}
+		_, err := s.founder.RenewUsers(t.Context(), "ada")
+		s.must("user renew ada", err)
+		s.pings("the founder", s.founder)
+		s.ada = s.code(s.founder, "ada", "ada")
+		s.list(s.founder)
+		s.pings("ada", s.ada)
+		s.asleep(0)
+	})
+	t.Attr("cases", "1")
+}
+
+// The laptop of an admin is lost. She is out, and what she has stated with her, unless it is stated again first; she herself
+// comes back by the domain key, and what fell as the guide says.
+func TestTheLaptopOfAnAdminIsLost(t *testing.T) {
+	t.Attr("id", "T-lost")
+	for keep := range map[bool]bool{false: true, true: true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, true)
+			stop := s.gatewayUp()
+			bob := s.user(s.ada, "bob", identity.RoleOperator)
+			s.list(s.ada)
+			s.pings("bob", bob)
+			s.must("user revoke ada", s.founder.RevokeUser(t.Context(), "ada", keep))
+			if _, err := s.ada.Ping(t.Context(), "press 4", 1, nil); !isOut(err) {
+				t.Errorf("ada: %v", err)
+			}
+			device := "press 4"
+			if !keep {
+				for who, a := range map[string]*manager.Account{"bob": bob, "the founder": s.founder} {
+					if _, err := a.Ping(t.Context(), device, 1, nil); err == nil {
+						t.Errorf("%s reaches a gateway that nobody states", who)
+					}
+				}
+				_, err := s.founder.RenewUsers(t.Context(), "bob")
+				s.must("user renew bob", err)
+				// The gateway is added and enrolled again.
+				stop()
+				device = "press 5"
+				added, err := s.founder.AddDevice(t.Context(), device)
+				s.must("device add", err)
+				s.options = s.gateway()
+				s.options.Config.Data += "-again"
+				_, err = agent.Enroll(t.Context(), s.options, agent.EnrollOptions{Code: parsed(t, added.Code)})
+				s.must("enroll", err)
+				stop = s.gatewayUp()
+			}
+			s.pingsTo(device, "the founder", s.founder)
+			s.pingsTo(device, "bob", bob)
+			s.pingsTo(device, "ann", s.ann)
+			u, err := s.founder.AddUser(t.Context(), "ada", manager.UserRights{Role: identity.RoleAdmin})
+			s.must("user add ada", err)
+			s.ada = s.login("ada's new", u.Code)
+			s.list(s.founder)
+			s.pingsTo(device, "ada", s.ada)
+			stop()
+			s.asleep(0)
+		})
+	}
+	t.Attr("cases", "2")
+}
+
 // A laptop is lost on which its user had let another PC in. Both are out, the session that runs with one of them at once; the
 // PC that came with an admin's code goes on, and so does the next one.
 func TestOneOfThePCsOfAUserIsLost(t *testing.T) {
 	t.Attr("id", "T-lost")
 	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t)
+		s := newSite(t, false)
 		defer s.gatewayUp()()
 		other := s.code(s.founder, "ann", "ann-desk")
 		s.list(s.founder)

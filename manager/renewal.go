@@ -1,0 +1,182 @@
+package manager
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"hawser/identity"
+	"hawser/transport"
+	"hawser/transport/api"
+)
+
+// soonTime is how long before their end people hear of it whose business it is.
+const soonTime = 60 * 24 * time.Hour
+
+// RenewUsers states users again for as long as the last time, with the rights that they have, and their confirmed keys. It is
+// shown for approval before anything is signed, and nothing is when one of them cannot be renewed.
+func (a *Account) RenewUsers(ctx context.Context, names ...string) (renewed []identity.UserStatement, err error) {
+	for _, name := range names {
+		if _, err := userPath(name); err != nil {
+			return nil, err
+		}
+	}
+	pool, err := a.readAndConfirmAlso(ctx, nil)
+	if slices.Contains(names, a.state.config.User) && transport.ReasonOf(err) == transport.NotStated {
+		// An admin whose own statement has ended is shown nothing. With the domain key he states himself.
+		pool, err = parsed(a.state.owner.Chain()), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var c Change
+	var serials []uint64
+	for _, name := range names {
+		says := a.toRenew(pool, name)
+		if says == nil {
+			return nil, a.notStated("renew user "+name, name)
+		}
+		subject := identity.Subject{User: name}
+		serial, err := a.serial(pool, subject)
+		if err != nil {
+			return nil, err
+		}
+		u := says[0].(identity.UserStatement)
+		u.Exp = time.UnixMilli(int64(serial)).Add(lifeOf(u)).Unix()
+		says[0] = u
+		c.Again, serials = append(c.Again, statedOf(subject, says)), append(serials, serial)
+	}
+	if err := a.approved(c); err != nil {
+		return nil, err
+	}
+	var texts []string
+	for i, one := range c.Again {
+		p, err := a.pen(one.Role == identity.RoleAdmin)
+		if err != nil {
+			return nil, err
+		}
+		says, signed, err := p.restate(one.says, serials[i])
+		if err != nil {
+			return nil, err
+		}
+		texts, renewed = append(texts, signed...), append(renewed, says[0].(identity.UserStatement))
+	}
+	if err := a.publishAll(ctx, texts); err != nil {
+		return nil, err
+	}
+	_, err = a.state.owner.Take(texts, a.m.now()) // this user may be among them
+	return renewed, asUsage(err)
+}
+
+// DueUsers are the names of the users whose statements end within 60 days. Who was stated for 60 days or less is not among
+// them: somebody has meant him to end.
+func (a *Account) DueUsers(ctx context.Context) (names []string, err error) {
+	pool, err := a.readAndConfirmAlso(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range a.due(pool) {
+		names = append(names, u.User)
+	}
+	return names, nil
+}
+
+// due are the newest statements of users that end soon, who ends first before the others.
+func (a *Account) due(pool statements) (due []identity.UserStatement) {
+	now := a.statementTime()
+	soon := func(u identity.UserStatement) bool {
+		end := time.Unix(u.Exp, 0)
+		return lifeOf(u) > soonTime && !end.Before(now) && end.Before(now.Add(soonTime))
+	}
+	var asked []string
+	for _, s := range pool { // those alone are judged, which takes a while
+		u, ok := s.Statement.(identity.UserStatement)
+		if !ok || slices.Contains(asked, u.User) || !soon(u) {
+			continue
+		}
+		asked = append(asked, u.User)
+		if newest, ok := a.user(pool, u.User); ok && !a.struck(newest.Statement) && soon(newest.Statement.(identity.UserStatement)) {
+			due = append(due, newest.Statement.(identity.UserStatement))
+		}
+	}
+	slices.SortStableFunc(due, func(x, y identity.UserStatement) int { return cmp.Compare(x.Exp, y.Exp) })
+	return due
+}
+
+// remind tells an admin whose statements end soon, and when nobody is an admin any more: what is not renewed ends, and with an
+// admin the gateways that he has stated.
+func (a *Account) remind(pool statements) {
+	self, err := a.state.owner.Statement()
+	if u, _ := self.Statement.(identity.UserStatement); err != nil || u.Role != identity.RoleAdmin {
+		return // whom it does not concern
+	}
+	due := a.due(pool)
+	if len(due) == 0 {
+		return
+	}
+	const shown = 3
+	var ends []string
+	for _, u := range due[:min(shown, len(due))] {
+		ends = append(ends, fmt.Sprintf("%s on %s", clean(u.User), time.Unix(u.Exp, 0).UTC().Format(time.DateOnly)))
+	}
+	if more := len(due) - shown; more > 0 {
+		ends = append(ends, fmt.Sprintf("%d more", more))
+	}
+	text := "within 60 days end: " + strings.Join(ends, ", ") + "; hawser user renew --due shows and renews them"
+	if last, ok := a.lastAdmin(pool, due); ok {
+		text += fmt.Sprintf(". After %s nobody is an admin", time.Unix(last, 0).UTC().Format(time.DateOnly))
+	}
+	a.m.notice(text)
+}
+
+// lastAdmin is when the last admin ends, in seconds since 1970, if all of them are among due.
+func (a *Account) lastAdmin(pool statements, due []identity.UserStatement) (last int64, ok bool) {
+	for _, u := range due {
+		if u.Role == identity.RoleAdmin {
+			last, ok = max(last, u.Exp), true
+		}
+	}
+	for _, s := range pool {
+		u, is := s.Statement.(identity.UserStatement)
+		if !ok || !is || u.Role != identity.RoleAdmin || u.Exp <= last || a.struck(u) {
+			continue
+		}
+		if newest, found := a.user(pool, u.User); found && newest.JWS == s.JWS {
+			return 0, false
+		}
+	}
+	return last, ok
+}
+
+// toRenew is what is said of a user, his statement first; nil when nothing is. The word of a signer who is struck is taken
+// only where nobody else has stated the user: a thief may have widened his rights.
+func (a *Account) toRenew(pool statements, name string) []identity.Statement {
+	for _, judge := range []func(statements, identity.Signed) bool{a.genuine, a.fallen} {
+		says := pool.latest(identity.Subject{User: name}, func(s identity.Signed) bool { return !a.struck(s.Statement) && judge(pool, s) })
+		if len(says) > 0 {
+			if _, ok := says[0].(identity.UserStatement); ok {
+				return says
+			}
+		}
+	}
+	return nil
+}
+
+// notStated says why there is nothing to say again of a user.
+func (a *Account) notStated(op, name string) error {
+	for _, e := range a.state.owner.Lists().Entries() {
+		if e.User == name && e.All != 0 {
+			return fail(transport.Revoked, op, errors.New("a list of the owner strikes him: add him again, with a new key"))
+		}
+	}
+	return fail(api.NotFound, op, errors.New("no statement about him counts"))
+}
+
+// lifeOf is for how long a statement was made.
+func lifeOf(u identity.UserStatement) time.Duration {
+	return time.Unix(u.Exp, 0).Sub(time.UnixMilli(int64(u.Serial))).Round(time.Second)
+}
