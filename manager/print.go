@@ -136,14 +136,19 @@ func WriteUser(w io.Writer, u UserInfo) error {
 	if u.Codes > 0 {
 		fields = append(fields, [2]string{"open codes", strconv.Itoa(u.Codes)})
 	}
-	if err := writeFields(w, fields); err != nil || len(u.Logins) == 0 {
-		return err
+	err := writeFields(w, fields)
+	if err == nil && len(u.Logins) > 0 {
+		rows := [][]string{{"KEY", "LOGIN", "CONFIRMED"}}
+		for _, k := range u.Logins {
+			rows = append(rows, []string{spki(k.SPKI), stamp(k.Login), yesNo(slices.Contains(u.Keys, k.SPKI))})
+		}
+		err = writeTable(w, rows)
 	}
-	rows := [][]string{{"KEY", "LOGIN", "CONFIRMED"}}
-	for _, k := range u.Logins {
-		rows = append(rows, []string{spki(k.SPKI), stamp(k.Login), yesNo(slices.Contains(u.Keys, k.SPKI))})
+	if err == nil && len(u.Hangs) > 0 {
+		fmt.Fprintln(w, "Stated by this admin alone, and reached by nobody when he ends:")
+		err = writeStated(w, u.Hangs)
 	}
-	return writeTable(w, rows)
+	return err
 }
 
 func devicesOf(s *identity.Scope) []string { return s.Devices }

@@ -132,6 +132,10 @@ func TestWhatFallsWithAnAdminIsShownFirst(t *testing.T) {
 			_, open := hers.Invite(hers.Device(identity.NewUID(), "press 2"))
 			*kept = append(*kept, open.Subject.JWS, open.Invite.JWS)
 			f.answer("POST /users/ada/revoke", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+			f.answer("GET /users", jsonAnswer(api.Users{Users: []api.User{}}))
+			if u, err := a.User(t.Context(), "ada"); err != nil || len(u.Hangs) != 2 || u.Hangs[0].User != "ann" || u.Hangs[1].Name != "press 1" {
+				t.Errorf("on her hang %+v, %v", u.Hangs, err)
+			}
 			before := len(*kept)
 			var shown Change
 			m.Approve = func(c Change) error { shown = c; return errors.New("not so") }

@@ -159,7 +159,8 @@ func (a *Account) Users(ctx context.Context) ([]api.User, error) {
 type UserInfo struct {
 	Stated
 	Revoked time.Time     `json:"revoked,omitzero"`
-	Logins  []api.UserKey `json:"logins"` // of those keys that are not in Keys none is confirmed
+	Logins  []api.UserKey `json:"logins"`          // of those keys that are not in Keys none is confirmed
+	Hangs   []Stated      `json:"hangs,omitempty"` // who is reached by nobody when this admin ends
 }
 
 // User tells what is stated of a user, and where he is logged in. Keys that wait for an admin are confirmed.
@@ -177,6 +178,9 @@ func (a *Account) User(ctx context.Context, name string) (u UserInfo, err error)
 	}
 	subject := identity.Subject{User: name}
 	u.Stated = statedOf(subject, pool.latest(subject, func(s identity.Signed) bool { return !a.struck(s.Statement) && a.genuine(pool, s) }))
+	if u.Role == identity.RoleAdmin {
+		u.Hangs = a.hanging(pool, identity.Entry{Subject: subject, All: identity.MaxSerial})
+	}
 	for _, known := range answer.Users {
 		if known.Name == name {
 			u.Revoked, u.Logins = known.Revoked, list(known.Keys)
