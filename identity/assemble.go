@@ -37,8 +37,9 @@ func (v Verifier) Gather(pool []Signed, peer Peer) []string {
 }
 
 // Hanging lists whose keys have a chain now, and none any more when a list with these entries counts (identity §15.6): who
-// ends a signer states these again first. They are in the order of the pool.
-func (v Verifier) Hanging(pool []Signed, entries []Entry, now time.Time) []Peer {
+// ends a signer states these again first. They are in the order of the pool. beside tells what decides about a subject; nil:
+// the whole pool. more is asked before each key, and ends the search when it is false: there may be very many.
+func (v Verifier) Hanging(pool []Signed, entries []Entry, beside func(Subject) []Signed, now time.Time, more func() bool) []Peer {
 	v.Pins = nil
 	after := v
 	after.Lists = v.Lists.clone()
@@ -51,15 +52,22 @@ func (v Verifier) Hanging(pool []Signed, entries []Entry, now time.Time) []Peer 
 		if !ok {
 			continue
 		}
+		if more != nil && !more() {
+			break
+		}
 		peer := Peer{Name: key.Subject.name(key.Domain), SPKI: key.Key.SPKI()}
 		struck := slices.ContainsFunc(entries, func(e Entry) bool { return e.SPKI == peer.SPKI || e.Subject == key.Subject })
 		if struck || slices.Contains(lost, peer) {
 			continue // who is struck himself is no surprise
 		}
-		if _, err := v.Assemble(pool, peer, now); err != nil {
+		about := pool
+		if beside != nil {
+			about = beside(key.Subject)
+		}
+		if _, err := v.Assemble(about, peer, now); err != nil {
 			continue
 		}
-		if _, err := after.Assemble(pool, peer, now); err != nil {
+		if _, err := after.Assemble(about, peer, now); err != nil {
 			lost = append(lost, peer)
 		}
 	}

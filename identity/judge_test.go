@@ -512,7 +512,7 @@ func TestWhatHangsOnASigner(t *testing.T) {
 		}
 	}
 	names := func(entries ...Entry) (list []string) {
-		for _, peer := range p.verifier().Hanging(pool, entries, testNow) {
+		for _, peer := range p.verifier().Hanging(pool, entries, nil, testNow, nil) {
 			for what, of := range map[string]string{"bob-pc": "bob", "bob-2": "bob", "press": "", "abe-pc": "abe", "ann-pc": "ann"} {
 				if peer == p.peer(of, what) {
 					list = append(list, what)

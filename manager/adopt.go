@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"hawser/identity"
@@ -10,9 +11,16 @@ import (
 )
 
 // letGo looks at what an entry of the list would take down with a user, and shows it for approval: gateways and users that hang
-// on him alone, and the codes that he has made (identity §15.6). keep: the first are stated again, before he ends.
-func (a *Account) letGo(ctx context.Context, pool statements, entry identity.Entry, keep bool) error {
-	hanging := a.hanging(pool, entry)
+// on him alone, and the codes that he has made (identity §15.6). keep: the first are stated again, before he ends. The search
+// ends with prepare; then what was found until then is shown, and to keep it is an error.
+func (a *Account) letGo(ctx, prepare context.Context, pool statements, entry identity.Entry, keep bool) error {
+	if !pool.admin(entry.User) {
+		return nil // on whom nothing hangs
+	}
+	hanging := a.hanging(prepare, pool, entry)
+	if err := prepare.Err(); err != nil && (keep || ctx.Err() != nil) {
+		return fmt.Errorf("find who hangs on %s: %w", entry.User, err)
+	}
 	c := Change{Falls: slices.Concat(hanging, a.openCodesOf(pool, entry.User, hanging))}
 	if keep {
 		c = Change{Again: hanging, Falls: a.openCodesOf(pool, entry.User, nil)}
@@ -28,18 +36,31 @@ func (a *Account) letGo(ctx context.Context, pool statements, entry identity.Ent
 }
 
 // hanging are those who have no chain any more when the entry counts.
-func (a *Account) hanging(pool statements, entry identity.Entry) (found []Stated) {
-	v, now := a.verifier(), a.statementTime()
-	lost := v.Hanging(pool, []identity.Entry{entry}, now)
+func (a *Account) hanging(ctx context.Context, pool statements, entry identity.Entry) (found []Stated) {
+	v, now, near := a.verifier(), a.statementTime(), pool.near()
+	lost := v.Hanging(pool, []identity.Entry{entry}, func(about identity.Subject) []identity.Signed { return near[about] }, now,
+		func() bool { return ctx.Err() == nil })
+	names := make(map[identity.Name]bool, len(lost))
+	for _, peer := range lost {
+		names[peer.Name] = true
+	}
 	hangs := func(s identity.Signed) bool {
 		subject, _ := numberOf(s.Statement)
-		name := nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject})
-		return slices.ContainsFunc(lost, func(peer identity.Peer) bool { return name == peer.Name })
+		return names[nameOf(identity.KeyStatement{Domain: v.Domain, Subject: subject})]
 	}
 	for _, subject := range pool.subjects(hangs) {
-		found = append(found, statedOf(subject, pool.latest(subject, func(s identity.Signed) bool { return v.Keep(s, pool, now) == nil })))
+		about := near[subject]
+		found = append(found, statedOf(subject, about.latest(subject, func(s identity.Signed) bool { return v.Keep(s, about, now) == nil })))
 	}
 	return found
+}
+
+// admin reports whether anybody has ever said that a user is an admin.
+func (p statements) admin(user string) bool {
+	return slices.ContainsFunc(p, func(s identity.Signed) bool {
+		u, ok := s.Statement.(identity.UserStatement)
+		return ok && u.User == user && u.Role == identity.RoleAdmin
+	})
 }
 
 // openCodesOf are those for whom a user has made codes that nobody has used, without those who are listed already.

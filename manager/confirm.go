@@ -40,6 +40,9 @@ func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceK
 	var struck []identity.Entry
 	near := pool.near()
 	for _, s := range pool {
+		if err := ctx.Err(); err != nil { // a server may show very many
+			return pool, nil, err
+		}
 		key, ok := s.Statement.(identity.KeyStatement)
 		if !ok || key.Serial != 0 || a.isConfirmed(near[key.Subject], key) {
 			continue

@@ -16,7 +16,7 @@ import (
 )
 
 // maxPages bounds one list: a hostile server could always name a next page.
-const maxPages = 100
+const maxPages = 1000
 
 // codeLife is how long a code can be used (identity §13.3).
 const codeLife = 72 * time.Hour
@@ -89,7 +89,7 @@ func (a *Account) DevicesIn(ctx context.Context, folder string) ([]api.Device, e
 func (a *Account) Devices(ctx context.Context) ([]api.Device, error) {
 	all := []api.Device{}
 	const op = "list devices"
-	return all, pages(op, "/devices", api.MaxLimit, func(page string) (string, error) {
+	return all, pages(op, "/devices", func(page string) (string, error) {
 		var answer api.Devices
 		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
 		all = append(all, answer.Devices...)
@@ -97,9 +97,10 @@ func (a *Account) Devices(ctx context.Context) ([]api.Device, error) {
 	})
 }
 
-// pages reads a list (access §6): it calls get with the path of each page of so many entries, until there is no next one.
-func pages(op, path string, limit int, get func(page string) (next string, err error)) error {
-	query := url.Values{api.ParamLimit: {strconv.Itoa(limit)}}
+// pages reads a list (access §6): it calls get with the path of each page, until there is no next one. A server gives as many
+// entries as fit into an answer.
+func pages(op, path string, get func(page string) (next string, err error)) error {
+	query := url.Values{api.ParamLimit: {strconv.Itoa(api.MaxLimit)}}
 	for range maxPages {
 		next, err := get(path + "?" + query.Encode())
 		if err != nil || next == "" {

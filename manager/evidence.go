@@ -113,7 +113,7 @@ func (a *Account) judged(page api.Records) (list []AuditRecord) {
 		one := AuditRecord{Record: r}
 		name, known := names[r.Object]
 		if !known {
-			name = e.name(r.Object)
+			name = a.nameOf(e, r.Object)
 			names[r.Object] = name
 		}
 		if one.Name = name; r.Report != "" {
@@ -150,8 +150,9 @@ func evidenceOf(pinned identity.Pinned, pool []identity.Signed) evidence {
 	return e
 }
 
-// name is how its owner calls a device now; empty: it is no device, or nothing is stated.
-func (e evidence) name(uri string) string {
+// nameOf is how its owner calls a device now; empty: it is no device, or nothing is stated. Reports are proven by whoever was an
+// admin once; a name is not, or whoever was shut out would have said it for ever.
+func (a *Account) nameOf(e evidence, uri string) string {
 	name, err := identity.ParseName(uri)
 	if err != nil || name.Kind != identity.KindDevice || name.Domain != e.Domain {
 		return ""
@@ -160,7 +161,7 @@ func (e evidence) name(uri string) string {
 	uid, _ := identity.ParseUID(name.ID)
 	for _, s := range e.devices[uid] {
 		d, ok := s.Statement.(identity.DeviceStatement)
-		if ok && d.Serial > newest.Serial && e.states(s) {
+		if ok && d.Serial > newest.Serial && a.genuine(slices.Concat(e.devices[uid], e.people), s) {
 			newest = d
 		}
 	}
@@ -168,24 +169,6 @@ func (e evidence) name(uri string) string {
 		return newest.Folder + "/" + newest.Name
 	}
 	return newest.Name
-}
-
-// states tells whether the domain key, or an admin by its word, has signed a statement.
-func (e evidence) states(s identity.Signed) bool {
-	if s.SignedBy(e.Key) {
-		return true
-	}
-	return slices.ContainsFunc(e.people, func(by identity.Signed) bool {
-		key, ok := by.Statement.(identity.KeyStatement)
-		return ok && key.User != "" && key.Serial != 0 && s.SignedBy(key.Key) && by.SignedBy(e.Key) && e.isAdmin(key.User)
-	})
-}
-
-func (e evidence) isAdmin(user string) bool {
-	return slices.ContainsFunc(e.people, func(s identity.Signed) bool {
-		u, ok := s.Statement.(identity.UserStatement)
-		return ok && u.User == user && u.Role == identity.RoleAdmin && s.SignedBy(e.Key)
-	})
 }
 
 // prove tells whether the report of a record is the word of the device that the record names, about the user whom it names
@@ -254,9 +237,17 @@ func (a *Account) FollowAudit(ctx context.Context, q AuditQuery, show func([]Aud
 	if err := show(first); err != nil {
 		return err
 	}
-	// Of the records that may stand beside new ones, those that were not shown because there were too many are not new.
-	if _, err := f.fresh(ctx, first); err != nil {
+	list, err := f.fresh(ctx, first)
+	if err != nil {
 		return unlessEnded(ctx, err)
+	}
+	if len(first) == q.Limit { // those that were not shown because there were too many are not new
+		list = slices.DeleteFunc(list, func(r AuditRecord) bool { return !r.Time.After(first[0].Time) })
+	}
+	if len(list) > 0 {
+		if err := show(list); err != nil {
+			return err
+		}
 	}
 	backoff := wait.Backoff{First: followEvery, Longest: time.Minute}
 	for failures, rest := 0, followEvery; wait.Sleep(ctx, rest); {
@@ -279,6 +270,10 @@ func (a *Account) FollowAudit(ctx context.Context, q AuditQuery, show func([]Aud
 		}
 		if len(list) == 0 {
 			continue
+		}
+		if len(list) == api.MaxLimit {
+			lost(fmt.Errorf("more than %d records came at once, and the oldest of them are not shown: see hawser audit --since %s",
+				api.MaxLimit, stamp(list[0].Time.Add(-followOverlap))))
 		}
 		if err := show(list); err != nil {
 			return err

@@ -260,7 +260,7 @@ func TestAnyByteFlippedInAnExportIsNoticed(t *testing.T) {
 	t.Attr("id", "T-evidence")
 	file, x, roots, pinned := exported(t, signedTwice)
 	v, err := VerifyExport(bytes.NewReader(file), roots, pinned)
-	if err != nil || v.Err() != nil || v.Records != 4 || v.Reports != 2 || x.Records != 4 || x.Reports != 2 || len(v.Chains) != 1 || v.Chains[0].To != 6 {
+	if err != nil || v.Err() != nil || v.Records != 4 || v.Reports != 2 || v.Withheld != 2 || x.Records != 4 || x.Reports != 2 || x.Withheld != 2 || len(v.Chains) != 1 || v.Chains[0].To != 6 {
 		t.Fatalf("%+v, %v, exported %+v\n%s", v, err, x, file)
 	}
 	check := func(what string, file []byte) {
@@ -288,6 +288,18 @@ func TestAnyByteFlippedInAnExportIsNoticed(t *testing.T) {
 			swapped := append([][]byte{}, lines...)
 			swapped[i-1], swapped[i] = swapped[i], swapped[i-1]
 			check("two lines swapped", bytes.Join(swapped, nil))
+		}
+	}
+	for i := range lines { // a record without its content is not hidden: the verdict counts them
+		var l exportLine
+		if err := json.Unmarshal(lines[i], &l); err != nil || l.Link == nil || l.Link.Record == nil || l.Link.Record.Report != "" {
+			continue
+		}
+		l.Link.Record = nil
+		blank := append([][]byte{}, lines...)
+		blank[i] = append(must(json.Marshal(l)), '\n')
+		if v, err := VerifyExport(bytes.NewReader(bytes.Join(blank, nil)), roots, pinned); err != nil || v.Records != 3 || v.Withheld != 3 {
+			t.Errorf("a record is taken out: %+v, %v", v, err)
 		}
 	}
 	check("more behind it", append(bytes.Clone(file), "{}\n"...))
@@ -322,6 +334,14 @@ func TestAServerWithEveryKeyMakesNoReport(t *testing.T) {
 			b.links[3].Record.Report = ""
 			b.seal(3)
 		}, "cannot be read"},
+		"twice": {func(f *fake, b *book) {
+			signedTwice(f, b)
+			b.add(&api.Record{Domain: "default"})
+			again := *b.links[3].Record
+			again.Seq = b.links[4].Record.Seq
+			b.links[4].Record = &again
+			b.seal(4)
+		}, "is there twice"},
 		"with another's": {func(f *fake, b *book) {
 			signedTwice(f, b)
 			jws := b.links[3].Record.Report

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"hawser/identity"
 	"hawser/transport/api"
@@ -56,6 +59,8 @@ type Exported struct {
 	Chains  []VerifiedChain `json:"chains"`
 	Records int             `json:"records"` // of this domain
 	Reports int             `json:"reports"` // among them
+	// Withheld is how many records are there by their hashes alone: those of other domains.
+	Withheld int `json:"withheld"`
 }
 
 // ExportAudit writes the audit of all Access Servers, as far as this domain may read it, into a file of mode 0600, with all that
@@ -76,7 +81,7 @@ func (a *Account) ExportAudit(ctx context.Context, path string) (x Exported, err
 	if err := a.do(ctx, op, http.MethodGet, "/audit/heads", nil, &heads); err != nil {
 		return x, err
 	}
-	f, err := os.OpenFile(path+".part", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part") // 0600, and nobody else's
 	if err != nil {
 		return x, usage("write export: %w", err)
 	}
@@ -141,6 +146,9 @@ func (w *exportWriter) link(l api.AuditLink) {
 			w.device(report)
 		}
 	}
+	if l.Record == nil {
+		w.sum.Withheld++
+	}
 	w.line(exportLine{Link: &l})
 }
 
@@ -158,11 +166,13 @@ func (w *exportWriter) device(report identity.SignedReport) {
 
 // VerifiedExport is what VerifyExport found out.
 type VerifiedExport struct {
-	Domain   string          `json:"domain"`
-	Chains   []VerifiedChain `json:"chains"`
-	Records  int             `json:"records"`  // of the domain
-	Reports  int             `json:"reports"`  // that their devices have signed
-	Problems []string        `json:"problems"` // of the file and its reports, those of chains apart; never nil
+	Domain  string          `json:"domain"`
+	Chains  []VerifiedChain `json:"chains"`
+	Records int             `json:"records"` // of the domain
+	Reports int             `json:"reports"` // that their devices have signed
+	// Withheld is how many records are there by their hashes alone: of other domains, or taken out of the file.
+	Withheld int      `json:"withheld"`
+	Problems []string `json:"problems"` // of the file and its reports, those of chains apart; never nil
 }
 
 // Err is the first thing that is wrong, or nil.
@@ -183,7 +193,8 @@ func (v VerifiedExport) Err() error {
 // end, and that each report was signed by a key which the owner has stated for the device. Whatever is wrong is in the answer;
 // the error is of reading.
 func VerifyExport(r io.Reader, roots *identity.Roots, pinned identity.Pinned) (VerifiedExport, error) {
-	v := exportVerifier{roots: roots, pinned: pinned, keys: make(map[identity.UID][]identity.PublicKey), nodes: make(map[string]bool)}
+	v := exportVerifier{roots: roots, pinned: pinned, keys: make(map[identity.UID][]identity.PublicKey), nodes: make(map[string]bool),
+		reports: make(map[[sha256.Size]byte]bool)}
 	v.found = VerifiedExport{Domain: pinned.Domain, Chains: []VerifiedChain{}, Problems: []string{}}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxExportLine)
@@ -219,15 +230,16 @@ func scanWholeLines(data []byte, atEOF bool) (advance int, token []byte, err err
 }
 
 type exportVerifier struct {
-	roots  *identity.Roots
-	pinned identity.Pinned
-	keys   map[identity.UID][]identity.PublicKey
-	known  int                // of keys
-	fresh  identity.PublicKey // of the line before; zero: none
-	nodes  map[string]bool
-	found  VerifiedExport
-	lines  int
-	ended  bool
+	roots   *identity.Roots
+	pinned  identity.Pinned
+	keys    map[identity.UID][]identity.PublicKey
+	known   int                // of keys
+	fresh   identity.PublicKey // of the line before; zero: none
+	nodes   map[string]bool
+	reports map[[sha256.Size]byte]bool // that were there
+	found   VerifiedExport
+	lines   int
+	ended   bool
 
 	head api.AuditHead // of the chain that is being read; without a node: none is
 	last auditPlace
@@ -351,6 +363,7 @@ func (v *exportVerifier) link(l api.AuditLink) {
 	}
 	v.last = auditPlace{seq, hash}
 	if l.Record == nil {
+		v.found.Withheld++
 		return
 	}
 	v.found.Records++
@@ -361,6 +374,13 @@ func (v *exportVerifier) link(l api.AuditLink) {
 		v.problem("record %d of %s: %v", l.Seq, v.head.Node, err)
 		return
 	}
+	signed := l.Record.Report[:strings.LastIndexByte(l.Record.Report, '.')] // of one text there may be several signatures
+	sum := sha256.Sum256([]byte(signed))
+	if v.reports[sum] { // each would count its bytes once more
+		v.problem("record %d of %s: the report is there twice", l.Seq, v.head.Node)
+		return
+	}
+	v.reports[sum] = true
 	v.found.Reports++
 }
 
@@ -412,11 +432,13 @@ func proveHead(proof []byte, node string, seq int64, hash string, roots *identit
 }
 
 // WriteExport says what an export has, or what verifying it found.
-func WriteExport(w io.Writer, chains []VerifiedChain, records, reports int, problems []string) error {
+func WriteExport(w io.Writer, chains []VerifiedChain, records, reports, withheld int, problems []string) error {
 	if err := WriteVerified(w, chains); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "%d records, %d reports of sessions\n", records, reports); err != nil {
+	_, err := fmt.Fprintf(w, "%d records, %d reports of sessions; of %d records, which should be those of other domains, the content is not here\n",
+		records, reports, withheld)
+	if err != nil {
 		return err
 	}
 	for _, p := range problems {

@@ -99,7 +99,7 @@ func (a *Account) Relays(ctx context.Context, device string) (d api.Decision, er
 // at once.
 func (a *Account) pool(ctx context.Context) (all []wire.Relay, err error) {
 	const op = "list relays"
-	err = pages(op, "/relays", api.MaxLimit, func(page string) (string, error) {
+	err = pages(op, "/relays", func(page string) (string, error) {
 		var answer api.Relays
 		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
 		all = append(all, answer.Relays...)

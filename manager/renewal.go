@@ -26,12 +26,16 @@ func (a *Account) RenewUsers(ctx context.Context, names ...string) (renewed []id
 		}
 	}
 	pool, err := a.readAndConfirmAlso(ctx, nil)
-	if slices.Contains(names, a.state.config.User) && transport.ReasonOf(err) == transport.NotStated {
-		// An admin whose own statement has ended is shown nothing. With the domain key he states himself.
-		pool, err = parsed(a.state.owner.Chain()), nil
+	self := slices.Contains(names, a.state.config.User)
+	if self && transport.ReasonOf(err) == transport.NotStated {
+		err = a.clockRight(ctx)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if self {
+		// An admin whose own statement has ended is shown little. With the domain key he states himself, as he knows himself.
+		pool = append(pool, parsed(a.state.owner.Chain())...)
 	}
 	var c Change
 	var serials []uint64
@@ -153,15 +157,25 @@ func (a *Account) lastAdmin(pool statements, due []identity.UserStatement) (last
 }
 
 // toRenew is what is said of a user, his statement first; nil when nothing is. The word of a signer who is struck is taken
-// only where nobody else has stated the user: a thief may have widened his rights.
+// only where nobody else has stated the user: a thief may have widened his rights. It is taken of the user alone, and of no
+// key: whoever has that signer's key can state any key of anybody, and a server can withhold the user's own.
 func (a *Account) toRenew(pool statements, name string) []identity.Statement {
-	for _, judge := range []func(statements, identity.Signed) bool{a.genuine, a.fallen} {
-		says := pool.latest(identity.Subject{User: name}, func(s identity.Signed) bool { return !a.struck(s.Statement) && judge(pool, s) })
-		if len(says) > 0 {
-			if _, ok := says[0].(identity.UserStatement); ok {
-				return says
-			}
+	for _, by := range []struct {
+		judge func(statements, identity.Signed) bool
+		keys  bool
+	}{{a.genuine, true}, {a.fallen, false}} {
+		says := pool.latest(identity.Subject{User: name}, func(s identity.Signed) bool { return !a.struck(s.Statement) && by.judge(pool, s) })
+		if len(says) == 0 {
+			continue
 		}
+		if _, ok := says[0].(identity.UserStatement); !ok {
+			continue
+		}
+		if !by.keys {
+			a.m.notice(fmt.Sprintf("who has stated %s is shut out: his keys are not stated again; make a code for him: hawser user code %s", name, name))
+			says = says[:1]
+		}
+		return says
 	}
 	return nil
 }

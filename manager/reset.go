@@ -112,10 +112,17 @@ func Same(fingerprint string) func(Reset) error {
 // fetch asks for all statements of the domain that this user may see, and the last domain reset. It takes nothing.
 func (a *Account) fetch(ctx context.Context) (reset []byte, texts []string, err error) {
 	const op = "read statements"
-	err = pages(op, "/statements", pageStatements, func(page string) (string, error) {
+	size := 0
+	err = pages(op, "/statements", func(page string) (string, error) {
 		var answer api.Statements
 		err := a.once(ctx, op, http.MethodGet, page, nil, &answer)
-		reset, texts = answer.DomainReset, append(texts, answer.Statements...)
+		for _, jws := range answer.Statements {
+			if size += len(jws); size > maxPool {
+				return "", fail(transport.Protocol, op, fmt.Errorf("more than %d MiB", maxPool>>20))
+			}
+			texts = append(texts, jws)
+		}
+		reset = answer.DomainReset
 		return answer.Next, err
 	})
 	return reset, texts, err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"hawser/identity"
 	"hawser/internal/credential"
@@ -148,15 +149,20 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 	}
 	// By the clock of this PC alone: a list of a thief may say that it is later than all ends, and the new list removes it.
 	live := func(s identity.Signed) bool { return s.SignedBy(was) && v.Keep(s, pool, now) == nil }
+	near := pool.near()
 	own := identity.Subject{User: a.state.config.User}
 	subjects := pool.subjects(live)
 	slices.SortStableFunc(subjects, func(x, y identity.Subject) int { return order(x != own) - order(y != own) })
 	for _, subject := range subjects {
-		serial, err := a.serial(pool, subject)
+		about := near[subject]
+		serial, err := a.serial(about, subject)
 		if err != nil {
 			return nil, c, r, err
 		}
-		says := pool.latest(subject, live)
+		says := about.latest(subject, live)
+		if movedSince(v, about, subject, says, now) { // by an admin: his word stays, as it is
+			says = says[1:]
+		}
 		_, signed, err := pen{key: next, seen: list.Serial}.restate(says, serial)
 		if err != nil {
 			return nil, c, r, err
@@ -176,6 +182,30 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 		}
 	}
 	return texts, c, r, nil
+}
+
+// movedSince reports whether an admin by v has said something newer of a user or device than the first of says.
+func movedSince(v identity.Verifier, about statements, subject identity.Subject, says []identity.Statement, now time.Time) bool {
+	if len(says) == 0 {
+		return false
+	}
+	first, ok := serialOf(says[0])
+	return ok && slices.ContainsFunc(about, func(s identity.Signed) bool {
+		who, _ := numberOf(s.Statement)
+		serial, is := serialOf(s.Statement)
+		return is && who == subject && serial > first && leadsTo(v, about, s, now)
+	})
+}
+
+// serialOf is that of a statement about a user or device itself, and not about a key or a code.
+func serialOf(s identity.Statement) (serial uint64, ok bool) {
+	switch s := s.(type) {
+	case identity.UserStatement:
+		return s.Serial, true
+	case identity.DeviceStatement:
+		return s.Serial, true
+	}
+	return 0, false
 }
 
 func order(later bool) int {

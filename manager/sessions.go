@@ -24,7 +24,7 @@ func (a *Account) Sessions(ctx context.Context, device string) ([]api.Session, e
 	}
 	all := []api.Session{}
 	const op = "list sessions"
-	return all, pages(op, "/sessions", api.MaxLimit, func(page string) (string, error) {
+	return all, pages(op, "/sessions", func(page string) (string, error) {
 		var answer api.Sessions
 		err := a.do(ctx, op, http.MethodGet, page, nil, &answer)
 		all = append(all, slices.DeleteFunc(answer.Sessions, func(s api.Session) bool { return device != "" && s.Device != only.UID })...)

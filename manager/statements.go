@@ -20,8 +20,8 @@ import (
 // maxTries bounds how often a code is drawn anew whose lookup id, or UID, is in use already.
 const maxTries = 4
 
-// pageStatements is how many statements are asked for at a time: of the greatest size they fit into an answer.
-const pageStatements = 200
+// maxPool bounds the statements of a domain that are read, in bytes: those of 50,000 devices.
+const maxPool = 128 << 20
 
 // statements is what the server has of the domain, as far as this user may see it.
 type statements []identity.Signed
@@ -30,6 +30,8 @@ type statements []identity.Signed
 func (a *Account) read(ctx context.Context) (pool statements, err error) {
 	reset, texts, err := a.fetch(ctx)
 	if err != nil {
+		// What has come counts: who is shut out must not come back because the rest does not arrive.
+		_, _ = a.state.owner.Take(texts, a.m.now())
 		return nil, err
 	}
 	if err := a.meet(reset, texts); err != nil {

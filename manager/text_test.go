@@ -81,7 +81,7 @@ func TestNothingHostileReachesTheTerminal(t *testing.T) {
 				return WriteFollowed(b, []AuditRecord{{Record: reported, Reported: &said, Name: s}})
 			},
 			"export": func(b *bytes.Buffer) error {
-				return WriteExport(b, []VerifiedChain{{Node: s, Problem: s}}, 1, 1, []string{s})
+				return WriteExport(b, []VerifiedChain{{Node: s, Problem: s}}, 1, 1, 1, []string{s})
 			},
 			"sessions":    func(b *bytes.Buffer) error { return WriteSessions(b, []api.Session{open, open}) },
 			"session end": func(b *bytes.Buffer) error { return WriteEnded(b, EndedSession{s}) },

@@ -155,6 +155,9 @@ func (a *Account) Users(ctx context.Context) ([]api.User, error) {
 	return list(answer.Users), err
 }
 
+// prepareTime is how long it may take to read and to judge what a server has, before somebody is shut out.
+const prepareTime = 2 * time.Minute
+
 // UserInfo is a user by the owner's words, and what the server knows of his computers.
 type UserInfo struct {
 	Stated
@@ -179,7 +182,7 @@ func (a *Account) User(ctx context.Context, name string) (u UserInfo, err error)
 	subject := identity.Subject{User: name}
 	u.Stated = statedOf(subject, pool.latest(subject, func(s identity.Signed) bool { return !a.struck(s.Statement) && a.genuine(pool, s) }))
 	if u.Role == identity.RoleAdmin {
-		u.Hangs = a.hanging(pool, identity.Entry{Subject: subject, All: identity.MaxSerial})
+		u.Hangs = a.hanging(ctx, pool, identity.Entry{Subject: subject, All: identity.MaxSerial})
 	}
 	for _, known := range answer.Users {
 		if known.Name == name {
@@ -204,12 +207,14 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 		return err
 	}
 	op := "revoke user " + name
-	pool, err := a.readAndConfirm(ctx)
+	prepare, cancel := context.WithTimeout(ctx, prepareTime)
+	defer cancel()
+	pool, err := a.readAndConfirm(prepare)
 	if err != nil && (keep || ctx.Err() != nil || isClock(err)) {
 		return err
 	}
 	if err != nil {
-		// A server that says nothing does not keep anybody in: the list is signed, and kept for whom this PC visits.
+		// A server that says nothing, or too much, keeps nobody in: the list is signed, and kept for whom this PC visits.
 		a.m.log().Warn("what the server knows is not read before the list is signed", "err", clean(err.Error()))
 		pool = parsed(a.state.owner.Chain())
 	}
@@ -222,7 +227,7 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 		return err
 	}
 	entry := identity.Entry{Subject: identity.Subject{User: name}, All: serial, Until: a.m.now().Add(entryLife).Unix()}
-	if err := a.letGo(ctx, pool, entry, keep); err != nil {
+	if err := a.letGo(ctx, prepare, pool, entry, keep); err != nil {
 		return err
 	}
 	return a.strike(ctx, op, p, []identity.Entry{entry}, nil, func(texts []string) error {

@@ -112,7 +112,7 @@ that have signed reports. hawser audit verify FILE needs nothing else but the ro
 				if err != nil {
 					return err
 				}
-				err = a.print(cmd, x, func() error { return manager.WriteExport(cmd.OutOrStdout(), x.Chains, x.Records, x.Reports, nil) })
+				err = a.print(cmd, x, func() error { return manager.WriteExport(cmd.OutOrStdout(), x.Chains, x.Records, x.Reports, x.Withheld, nil) })
 				return errors.Join(err, manager.VerifiedExport{Chains: x.Chains}.Err())
 			})
 		},
@@ -143,7 +143,7 @@ domain key of this account, or on a computer without one those of --root, --doma
 				return err
 			}
 			err = a.print(cmd, v, func() error {
-				return manager.WriteExport(cmd.OutOrStdout(), v.Chains, v.Records, v.Reports, v.Problems)
+				return manager.WriteExport(cmd.OutOrStdout(), v.Chains, v.Records, v.Reports, v.Withheld, v.Problems)
 			})
 			return cmp.Or(err, v.Err())
 		},

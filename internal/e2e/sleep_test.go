@@ -283,6 +283,8 @@ func TestTheLaptopOfAnAdminIsLost(t *testing.T) {
 				}
 				_, err := s.founder.RenewUsers(t.Context(), "bob")
 				s.must("user renew bob", err)
+				bob = s.code(s.founder, "bob", "bob's new one")
+				s.list(s.founder)
 				// The gateway is added and enrolled again.
 				stop()
 				device = "press 5"

@@ -20,8 +20,9 @@ import (
 type presence struct {
 	mu      sync.Mutex // guards the rest
 	links   map[identity.Name]*link
-	others  []*onlineMember // relays of other nodes
-	pushed  []byte          // the pool that every link was sent last
+	ours    map[identity.Name]*link // of links those of relays, since there are few, and the pool is made often
+	others  []*onlineMember         // relays of other nodes
+	pushed  []byte                  // the pool that every link was sent last
 	revoked map[identity.SPKI]time.Time
 	cloned  map[identity.SPKI]time.Time // keys that two machines use, since when: nobody may go on with them
 	held    map[identity.Name][]*link   // connections with them, which get no offers; the oldest first
@@ -44,12 +45,15 @@ func (p *presence) attach(l *link, welcome wire.Welcome, now time.Time) {
 		return
 	}
 	if p.links == nil {
-		p.links = make(map[identity.Name]*link)
+		p.links, p.ours = make(map[identity.Name]*link), make(map[identity.Name]*link)
 	}
 	if old := p.links[l.peer.Name]; old != nil {
 		old.closeWith(&wire.Refusal{Reason: transport.Replaced})
 	}
 	p.links[l.peer.Name] = l
+	if l.peer.Name.Kind == identity.KindRelay {
+		p.ours[l.peer.Name] = l
+	}
 	welcome.Pool = p.poolLocked()
 	l.send(encode(wire.TypeWelcome, welcome))
 	if len(p.revoked)+len(p.cloned) > 0 {
@@ -73,6 +77,7 @@ func (p *presence) detach(l *link) {
 		return
 	}
 	delete(p.links, l.peer.Name)
+	delete(p.ours, l.peer.Name)
 	p.pushPoolLocked(nil)
 }
 
@@ -181,10 +186,8 @@ func (p *presence) relay(name string) *onlineMember {
 // otherwise.
 func (p *presence) relaysLocked() []*onlineMember {
 	var relays []*onlineMember
-	for name, l := range p.links {
-		if name.Kind == identity.KindRelay {
-			relays = append(relays, l.member())
-		}
+	for _, l := range p.ours {
+		relays = append(relays, l.member())
 	}
 	for _, r := range p.others {
 		if p.links[r.name] == nil { // this node's link is newer, or clusterLoop will end it soon

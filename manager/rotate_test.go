@@ -1,0 +1,43 @@
+package manager
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"hawser/identity"
+	"hawser/identity/identitytest"
+)
+
+// An admin has moved a device that the domain key had stated elsewhere. Another domain key does not take that back: whoever may
+// reach the folder of before would reach it again.
+func TestAnotherDomainKeyTakesNoMoveBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		*kept = append(*kept, a.state.owner.Chain()...)
+		ada, uid, gateway := identitytest.NewKey(), identity.NewUID(), identitytest.NewKey().Public()
+		*kept = append(*kept, f.owner.UserChain("ada", identity.RoleAdmin, nil, ada.Public())...)
+		*kept = append(*kept, f.owner.DeviceChain(uid, "press", gateway)...)
+		moved := identity.DeviceStatement{Domain: "default", UID: uid, Name: "press", Folder: "south", Serial: f.owner.Serial()}
+		*kept = append(*kept, must(identity.Sign(moved, ada)).JWS)
+		before := len(*kept)
+		r, err := a.RotateDomain(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again := said[identity.DeviceStatement]((*kept)[before:]); len(again) != 0 || r.Devices != 0 {
+			t.Errorf("stated again: %+v", again)
+		}
+		// It is where she has put it, by the new key.
+		pool := parsed(*kept)
+		v := a.verifier()
+		chain, err := v.Assemble(pool, identity.Peer{Name: identity.DeviceName("default", uid), SPKI: must(identity.SPKIOf(gateway))}, a.m.now())
+		if err != nil || len(chain) == 0 {
+			t.Fatalf("it is not stated any more: %v", err)
+		}
+		if s := must(identity.ParseStatement(chain[0])); s.Statement.(identity.DeviceStatement).Folder != "south" {
+			t.Errorf("it is stated as %+v", s.Statement)
+		}
+	})
+}
