@@ -21,6 +21,8 @@ import (
 const (
 	// domainFile is the domain key (identity §12): in PEM, or in that of age, under a passphrase. No server ever has it.
 	domainFile = "domain.key"
+	// copiedFile has the hash of the domain key of which there is a copy elsewhere.
+	copiedFile = "domain.copied"
 
 	ageHeader = "-----BEGIN AGE"
 	// minPassphrase is what a person who is not thinking of an attack offline should be held to.
@@ -37,6 +39,7 @@ type DomainInfo struct {
 	SPKI    identity.SPKI      `json:"spki_sha256"`
 	Held    bool               `json:"held"`    // the private key is in this home
 	Locked  bool               `json:"locked"`  // by a passphrase
+	Copied  bool               `json:"copied"`  // there is a copy of it elsewhere: it was exported here, or imported
 	List    uint64             `json:"list"`    // serial of the newest list
 	Entries int                `json:"entries"` // of all lists
 }
@@ -51,6 +54,8 @@ func (a *Account) Domain() (DomainInfo, error) {
 		return i, nil
 	}
 	i.Held, i.Locked = true, bytes.HasPrefix(b, []byte(ageHeader))
+	copied, _ := os.ReadFile(a.home.path(copiedFile)) // without it one copy more is made
+	i.Copied = string(copied) == i.SPKI.String()
 	return i, asUsage(err)
 }
 
@@ -70,7 +75,22 @@ func (a *Account) ExportDomain(file string) error {
 	if err != nil {
 		return err
 	}
-	return asUsage(durable.WriteFile(file, b, credential.Private))
+	if err := durable.WriteFile(file, b, credential.Private); err != nil {
+		return asUsage(err)
+	}
+	return a.home.copied(a.state.owner.Pinned().Key.SPKI())
+}
+
+// copied remembers that there is a copy of a domain key.
+func (h home) copied(spki identity.SPKI) error {
+	return asUsage(durable.WriteFile(h.path(copiedFile), []byte(spki.String()), credential.Private))
+}
+
+// remindOfCopy tells a founder to make a copy of his key, until there is one: a disk that dies would take the domain with it.
+func (a *Account) remindOfCopy() {
+	if i, err := a.Domain(); err == nil && i.Held && !i.Copied {
+		a.m.notice("the domain key is on this computer alone: make a copy with hawser domain export FILE, and keep it away from here")
+	}
 }
 
 // ImportDomain takes the domain key from a copy that ExportDomain made. It may be a home in which nobody has logged in yet:
@@ -103,7 +123,10 @@ func (m *Manager) ImportDomain(file string) (identity.SPKI, error) {
 	if _, err := os.Lstat(h.path(domainFile)); !errors.Is(err, fs.ErrNotExist) {
 		return identity.SPKI{}, usage("import domain key: %s is there already; move it away if it is to be replaced", h.path(domainFile))
 	}
-	return spki, asUsage(durable.WriteFile(h.path(domainFile), b, credential.Private))
+	if err := durable.WriteFile(h.path(domainFile), b, credential.Private); err != nil {
+		return spki, asUsage(err)
+	}
+	return spki, h.copied(spki)
 }
 
 // domainKey is the private domain key, if it is in this home and is the one that is pinned. The fault of a home without it

@@ -117,6 +117,27 @@ func TestTheSecondKeyOfAnInviteIsNotConfirmed(t *testing.T) {
 		if confirmed(thief) || confirmed(own) {
 			t.Error("one of two keys of an invite is confirmed")
 		}
+		// Another code settles it: the keys and the code are listed, once.
+		f.answer("POST /users/bob/code", jsonAnswer(api.NewSubject{}))
+		for range 2 {
+			if _, err := a.UserCode(t.Context(), "bob"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lists := said[identity.ListStatement](*kept)
+		var listed []identity.SPKI
+		for _, e := range lists[len(lists)-1].Entries {
+			listed = append(listed, e.SPKI)
+		}
+		for what, spki := range map[string]identity.SPKI{"her key": must(identity.SPKIOf(own.Public())), "the thief's": must(identity.SPKIOf(thief.Public())),
+			"the code": must(identity.SPKIOf(code.InviteKey(0).Public()))} {
+			if !slices.Contains(listed, spki) {
+				t.Errorf("%s is not listed", what)
+			}
+		}
+		if len(lists) != 1 || len(listed) != 3 {
+			t.Errorf("%d lists, of %d entries", len(lists), len(listed))
+		}
 	})
 }
 

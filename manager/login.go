@@ -54,16 +54,7 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 		return Info{}, err
 	}
 	had, _ := h.readConfig() // of the account before; a bad one is replaced
-	if l.Proxy != nil {
-		had.Proxy = l.Proxy
-	}
-	if l.Private != nil {
-		had.Private = *l.Private
-	}
-	had.Hosts, had.Own = target.Hosts, nil
-	if len(l.Ports) > 0 {
-		had.Own = target.Ports
-	}
+	had = l.over(had, target)
 	proxy, err := had.proxy()
 	if err != nil {
 		return Info{}, asUsage(err)
@@ -118,7 +109,23 @@ func (m *Manager) Login(ctx context.Context, l Login) (Info, error) {
 			return Info{}, err
 		}
 	}
+	a.remindOfCopy()
 	return a.Info(), nil
+}
+
+// over is a configuration with what a login says of it.
+func (l Login) over(had config, target transport.Target) config {
+	if l.Proxy != nil {
+		had.Proxy = l.Proxy
+	}
+	if l.Private != nil {
+		had.Private = *l.Private
+	}
+	had.Hosts, had.Own = target.Hosts, nil
+	if len(l.Ports) > 0 {
+		had.Own = target.Ports
+	}
+	return had
 }
 
 // loginCode is a code of either class.

@@ -239,6 +239,9 @@ func TestDomainKeyIsKeptUnderAPassphrase(t *testing.T) {
 		if err := a.ExportDomain(out); err != nil {
 			t.Fatal(err)
 		}
+		if d, err := a.Domain(); err != nil || !d.Copied {
+			t.Errorf("after the export: %+v, %v", d, err)
+		}
 		if err := a.ExportDomain(out); ExitCode(err) != answer.ExitUsage {
 			t.Errorf("a copy over a copy: %v", err)
 		}

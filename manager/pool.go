@@ -40,9 +40,15 @@ func leadsTo(v identity.Verifier, pool statements, s identity.Signed, now time.T
 // not stated again.
 func (a *Account) struck(s identity.Statement) bool {
 	about, serial := numberOf(s)
-	key, _ := s.(identity.KeyStatement)
+	var key identity.PublicKey
+	switch s := s.(type) {
+	case identity.KeyStatement:
+		key = s.Key
+	case identity.InviteStatement:
+		key = s.Key
+	}
 	return slices.ContainsFunc(a.state.owner.Lists().Entries(), func(e identity.Entry) bool {
-		return e.Subject == about && serial < e.All || !key.Key.IsZero() && e.SPKI == key.Key.SPKI()
+		return e.Subject == about && serial < e.All || !key.IsZero() && e.SPKI == key.SPKI()
 	})
 }
 

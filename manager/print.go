@@ -250,8 +250,19 @@ func WriteDomain(w io.Writer, i DomainInfo) error {
 		newest = time.UnixMilli(int64(i.List))
 	}
 	return writeFields(w, [][2]string{{"domain", i.Domain}, {"domain key", spki(i.SPKI)}, {"to compare", compared(i.SPKI)},
-		{"whole key", i.Key.String()}, {"private key", held},
+		{"whole key", i.Key.String()}, {"private key", held}, {"copy", copyOf(i)},
 		{"newest list", stamp(newest)}, {"entries", strconv.Itoa(i.Entries)}})
+}
+
+// copyOf says whether there is a copy of a domain key that is here.
+func copyOf(i DomainInfo) string {
+	switch {
+	case !i.Held:
+		return ""
+	case i.Copied:
+		return "there is one elsewhere"
+	}
+	return "none: hawser domain export FILE makes one"
 }
 
 // compared is what people compare of a key, as the gateway shows it: 16 hex digits in groups of 4.

@@ -76,6 +76,110 @@ func (a *Account) RenewUsers(ctx context.Context, names ...string) (renewed []id
 	return renewed, asUsage(err)
 }
 
+// NewRights are the rights that a user gets in place of those that he has. What is left out stays.
+type NewRights struct {
+	Role    identity.Role
+	Devices []string      // nil: as before
+	Targets []string      // nil: as before
+	Life    time.Duration // zero: as long as the last time
+}
+
+// ChangeUser states a user again with other rights. If he loses any, what was stated of him before goes into the list, in the
+// same request: else a server could go on with the old statement. His sessions end then, and what hangs on an admin who is none
+// any more falls with it, or with keep is stated again first. It is shown for approval before anything is signed.
+func (a *Account) ChangeUser(ctx context.Context, name string, r NewRights, keep bool) (u identity.UserStatement, err error) {
+	if _, err := userPath(name); err != nil {
+		return u, err
+	}
+	if name == a.state.config.User {
+		return u, usage("change user %s: your own rights are another admin's to change", name)
+	}
+	pool, err := a.readAndConfirm(ctx)
+	if err != nil {
+		return u, err
+	}
+	says := a.toRenew(pool, name)
+	if says == nil {
+		return u, a.notStated("change user "+name, name)
+	}
+	was := says[0].(identity.UserStatement)
+	subject := identity.Subject{User: name}
+	serial, err := a.serial(pool, subject)
+	if err != nil {
+		return u, err
+	}
+	u = r.of(was, serial)
+	says[0] = u
+	if err := a.approved(Change{Again: []Stated{statedOf(subject, says)}}); err != nil {
+		return u, err
+	}
+	less := isLess(u, was)
+	entry := identity.Entry{Subject: subject, Statements: serial, Until: a.m.now().Add(entryLife).Unix()}
+	if less && was.Role == identity.RoleAdmin {
+		if err := a.letGo(ctx, ctx, pool, entry, keep); err != nil {
+			return u, err
+		}
+	}
+	p, err := a.pen(was.Role == identity.RoleAdmin || u.Role == identity.RoleAdmin)
+	if err != nil {
+		return u, err
+	}
+	says, texts, err := p.restate(says, serial)
+	if err != nil {
+		return u, err
+	}
+	u = says[0].(identity.UserStatement)
+	if !less {
+		return u, a.publishAll(ctx, texts)
+	}
+	return u, a.strike(ctx, "change user "+name, p, []identity.Entry{entry}, texts, func(texts []string) error { return a.publishAll(ctx, texts) })
+}
+
+// of is a statement with these rights.
+func (r NewRights) of(u identity.UserStatement, serial uint64) identity.UserStatement {
+	life := lifeOf(u)
+	if r.Life > 0 {
+		life = r.Life
+	}
+	if r.Role != "" {
+		u.Role = r.Role
+	}
+	scope := identity.Scope{Devices: []string{"*"}, Targets: []string{"*"}}
+	if u.Scope != nil {
+		scope = *u.Scope
+	}
+	if r.Devices != nil {
+		scope.Devices = sorted(r.Devices)
+	}
+	if r.Targets != nil {
+		scope.Targets = sorted(r.Targets)
+	}
+	u.Scope = &scope
+	if u.Role == identity.RoleAdmin {
+		u.Scope = nil
+	}
+	u.Exp = time.UnixMilli(int64(serial)).Add(life).Unix()
+	return u
+}
+
+// isLess reports whether a statement gives less than the one before it, or something else, in rights or in time. What is not
+// named in the same words counts as less: a list too many only ends a session.
+func isLess(is, was identity.UserStatement) bool {
+	rank := []identity.Role{identity.RoleViewer, identity.RoleOperator, identity.RoleAdmin}
+	has := func(list []string, all []string) bool {
+		return slices.Contains(list, "*") || !slices.ContainsFunc(all, func(one string) bool { return !slices.Contains(list, one) })
+	}
+	switch {
+	case slices.Index(rank, is.Role) < slices.Index(rank, was.Role), is.Exp < was.Exp:
+		return true
+	case is.Scope == nil:
+		return false
+	case was.Scope == nil:
+		return true
+	}
+	return !has(is.Scope.Devices, was.Scope.Devices) || !has(is.Scope.Targets, was.Scope.Targets)
+}
+
 // DueUsers are the names of the users whose statements end within 60 days. Who was stated for 60 days or less is not among
 // them: somebody has meant him to end.
 func (a *Account) DueUsers(ctx context.Context) (names []string, err error) {

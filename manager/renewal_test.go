@@ -11,6 +11,7 @@ import (
 
 	"hawser/identity"
 	"hawser/identity/identitytest"
+	"hawser/internal/answer"
 	"hawser/transport/api"
 )
 
@@ -41,6 +42,10 @@ func TestWhoEndsSoonIsRenewedAfterALook(t *testing.T) {
 		var notices []string
 		m.Notice = func(text string) { notices = append(notices, text) }
 		a := f.loggedIn(m)
+		if len(notices) != 1 || !strings.Contains(notices[0], "domain export") {
+			t.Errorf("a founder without a copy of his key is told %q", notices)
+		}
+		notices = nil
 		f.answer("GET /users", jsonAnswer(api.Users{Users: []api.User{}}))
 		kept, _ := f.mailbox()
 		*kept = append(*kept, a.state.owner.Chain()...)
@@ -187,6 +192,48 @@ func TestAUserIsShown(t *testing.T) {
 		}
 		if _, err := a.User(t.Context(), "eve"); err == nil {
 			t.Error("a user whom nobody has stated is shown")
+		}
+	})
+}
+
+// Who loses rights is struck in what was said of him before, in the same request; who gets more is not.
+func TestRightsAreTakenTogetherWithTheList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		kept, _ := f.mailbox()
+		f.stated(kept, "ann", identity.RoleOperator, 90*day)
+		for _, c := range []struct {
+			r    NewRights
+			less bool
+		}{
+			{NewRights{Devices: []string{"north", "south"}}, false},
+			{NewRights{Targets: []string{"192.168.1.7:102"}}, true},
+			{NewRights{Life: 400 * day / 2}, false},
+			{NewRights{Life: day}, true},
+			{NewRights{Role: identity.RoleViewer}, true},
+		} {
+			time.Sleep(time.Second)
+			before, posts := len(*kept), f.called("POST /statements")
+			u, err := a.ChangeUser(t.Context(), "ann", c.r, false)
+			if err != nil {
+				t.Fatalf("%+v: %v", c.r, err)
+			}
+			if f.called("POST /statements") != posts+1 {
+				t.Errorf("%+v: %d requests", c.r, f.called("POST /statements")-posts)
+			}
+			lists := said[identity.ListStatement]((*kept)[before:])
+			if struck := len(lists) == 1 && slices.ContainsFunc(lists[0].Entries, func(e identity.Entry) bool {
+				return e.User == "ann" && e.Statements == u.Serial && e.Until > u.Exp
+			}); struck != c.less {
+				t.Errorf("%+v: the lists are %+v", c.r, lists)
+			}
+			if again := said[identity.UserStatement]((*kept)[before:]); len(again) == 0 || again[0].User != "ann" || again[0].Serial != u.Serial {
+				t.Errorf("%+v: stated %+v", c.r, again)
+			}
+		}
+		if _, err := a.ChangeUser(t.Context(), "admin", NewRights{Role: identity.RoleViewer}, false); ExitCode(err) != answer.ExitUsage {
+			t.Errorf("his own rights: %v", err)
 		}
 	})
 }

@@ -32,8 +32,8 @@ func TestAManagerTakesTheRootsWordFromAPersonOnly(t *testing.T) {
 		f := newFake(t)
 		m := f.manager()
 		var said []string
-		m.Notice = func(text string) { said = append(said, text) }
 		a := f.loggedIn(m)
+		m.Notice = func(text string) { said = append(said, text) }
 		kept, reset := f.resetBox()
 		was := a.state.owner.Pinned().Key
 		next, other := identitytest.NewOwner("default"), identitytest.NewOwner("default")

@@ -77,7 +77,11 @@ func (a *Account) RotateDomain(ctx context.Context) (r Rotated, err error) {
 		return r, asUsage(err)
 	}
 	defer unlock.Close()
-	return r, os.Rename(a.home.path(nextFile), a.home.path(domainFile))
+	if err := os.Rename(a.home.path(nextFile), a.home.path(domainFile)); err != nil {
+		return r, err
+	}
+	a.remindOfCopy()
+	return r, nil
 }
 
 // nextKey is the key of a change that was cut off, or a new one, kept as the present one is. Two commands at once get one key:

@@ -69,7 +69,7 @@ func (a *Account) AddUser(ctx context.Context, name string, r UserRights) (u New
 }
 
 // UserCode makes another code for a user: for another computer, or when the last one was lost. Codes that were not used yet
-// end by themselves.
+// end by themselves. One that was used twice goes into the list with the keys that came with it: nobody knows whose they are.
 func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err error) {
 	path, err := userPath(name)
 	if err != nil {
@@ -91,8 +91,44 @@ func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err err
 	if err != nil {
 		return u, err
 	}
+	if twice := a.usedCodes(pool, name); len(twice) > 0 {
+		if err := a.strike(ctx, "make code for "+name, p, twice, nil, func(texts []string) error { return a.publishAll(ctx, texts) }); err != nil {
+			return u, err
+		}
+	}
 	p.signers = a.signersOf(pool, subject, p)
 	return a.sendCode(ctx, p, subject, serial, "make code for "+name, path+"/code")
+}
+
+// usedCodes are entries for the codes of a user that more than one key came with, and for these keys. A key that counts by
+// another word is left out: whoever has a code can state any key with it.
+func (a *Account) usedCodes(pool statements, name string) (entries []identity.Entry) {
+	subject, until := identity.Subject{User: name}, a.m.now().Add(entryLife).Unix()
+	about := pool.near()[subject]
+	for _, s := range about {
+		invite, ok := s.Statement.(identity.InviteStatement)
+		if !ok || invite.Subject != subject || a.struck(invite) || !a.genuine(about, s) {
+			continue
+		}
+		var keys []identity.SPKI
+		for _, by := range about {
+			key, ok := by.Statement.(identity.KeyStatement)
+			if spki := key.Key.SPKI(); ok && key.Serial == 0 && by.SignedBy(invite.Key) && !slices.Contains(keys, spki) {
+				keys = append(keys, spki)
+			}
+		}
+		if len(keys) < 2 {
+			continue
+		}
+		entries = append(entries, identity.Entry{SPKI: invite.Key.SPKI(), Until: until})
+		for _, by := range about {
+			key, ok := by.Statement.(identity.KeyStatement)
+			if ok && key.Serial == 0 && by.SignedBy(invite.Key) && len(entries) < maxListed && !a.isConfirmed(about, key) && !a.isOthers(pool, key) {
+				entries = append(entries, identity.Entry{SPKI: key.Key.SPKI(), Until: until})
+			}
+		}
+	}
+	return identity.SortEntries(entries)
 }
 
 // signersOf are the statements about whoever has signed a user's statement, which may be another admin, or this one's key of

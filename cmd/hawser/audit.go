@@ -112,7 +112,9 @@ that have signed reports. hawser audit verify FILE needs nothing else but the ro
 				if err != nil {
 					return err
 				}
-				err = a.print(cmd, x, func() error { return manager.WriteExport(cmd.OutOrStdout(), x.Chains, x.Records, x.Reports, x.Withheld, nil) })
+				err = a.print(cmd, x, func() error {
+					return manager.WriteExport(cmd.OutOrStdout(), x.Chains, x.Records, x.Reports, x.Withheld, nil)
+				})
 				return errors.Join(err, manager.VerifiedExport{Chains: x.Chains}.Err())
 			})
 		},

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -117,16 +118,31 @@ func (a *app) userShow() *cobra.Command {
 
 func (a *app) userRenew() *cobra.Command {
 	var phrase passphrase
-	due := false
+	var role string
+	var rights manager.NewRights
+	due, keep, days := false, false, 0
+	changes := func(cmd *cobra.Command) bool {
+		return slices.ContainsFunc([]string{"role", "device", "target", "days"}, cmd.Flags().Changed)
+	}
 	cmd := &cobra.Command{
 		Use:   "renew (NAME... | --due)",
-		Short: "State users for another year, with the rights that they have",
+		Short: "State users for another year, with the rights that they have, or one with others",
 		Long: `State users for as long as the last time, which is a year if nothing else was said, with the rights that they have.
 
-With --due those whose statements end within 60 days, and were made for longer than that. What is signed is shown first.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if due == (len(args) > 0) {
+With --due those whose statements end within 60 days, and were made for longer than that. What is signed is shown first.
+
+With --role, --device, --target or --days one user gets other rights; what is left out stays. If he loses any, what was stated
+before counts nowhere any more, and his sessions end. Whom an admin has added falls when he is none any more, or with --keep is
+stated again.`,
+		Example: "  hawser user renew ann bob\n  hawser user renew ann --target 192.168.10.20:502 --days 14",
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case due == (len(args) > 0):
 				return errors.New("user renew: want a NAME, or --due")
+			case changes(cmd) && len(args) != 1:
+				return errors.New("user renew: rights are changed of one user at a time")
+			case keep && !changes(cmd):
+				return errors.New("user renew: --keep is for an admin who gets another --role")
 			}
 			return nil
 		},
@@ -135,6 +151,15 @@ With --due those whose statements end within 60 days, and were made for longer t
 				return answer.Usage("user renew: nobody is asked without a terminal whether those who are due are to stay: give --yes, or their names")
 			}
 			return a.signing(cmd, &phrase, func(account *manager.Account) error {
+				if changes(cmd) {
+					rights.Role, rights.Life = identity.Role(role), time.Duration(days)*24*time.Hour
+					u, err := account.ChangeUser(cmd.Context(), names[0], rights, keep)
+					if err != nil {
+						return err
+					}
+					renewed := []identity.UserStatement{u}
+					return a.print(cmd, renewed, func() error { return manager.WriteRenewed(cmd.OutOrStdout(), renewed) })
+				}
 				var err error
 				if due {
 					if names, err = account.DueUsers(cmd.Context()); err != nil {
@@ -152,6 +177,11 @@ With --due those whose statements end within 60 days, and were made for longer t
 		},
 	}
 	cmd.Flags().BoolVar(&due, "due", false, "all whose statements end within 60 days")
+	cmd.Flags().StringVar(&role, "role", "", "another `ROLE`: admin, operator or viewer")
+	cmd.Flags().StringArrayVar(&rights.Devices, "device", nil, "`UID` or folder, in place of those that he has; may be given more than once")
+	cmd.Flags().StringArrayVar(&rights.Targets, "target", nil, "`TARGET` behind the gateway, likewise")
+	cmd.Flags().IntVar(&days, "days", 0, "how long, at most 365 (default: as long as the last time)")
+	cmd.Flags().BoolVar(&keep, "keep", false, "of an admin who gets another role: state again whom he has added")
 	phrase.flags(cmd, false)
 	yesFlag(cmd, &phrase)
 	return cmd
