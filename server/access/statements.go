@@ -298,7 +298,7 @@ func (s *Server) getStatements(r request) (int, any, error) {
 // shown tells whether a caller gets a statement.
 func (c caller) shown(tx *store.Tx, row store.Statement) (bool, error) {
 	if c.stated.Role == "" { // he may have pinned another key, and has to hear how that has changed
-		return row.Typ == "hawser-domain", nil
+		return row.Typ == typDomain, nil
 	}
 	if c.stated.Role == identity.RoleAdmin || row.Subject == "" || row.Subject == store.UserSubject(c.peer.Name.ID) {
 		return true, nil

@@ -56,7 +56,7 @@ type AuditHead struct {
 	BeginsSeq   int64  `json:"begins_seq"` // of the last record that was removed for its age, or to make room; 0: none was
 	BeginsHash  string `json:"begins_hash"`
 	BeginsProof []byte `json:"begins_proof"` // the audit head (identity §14) that the node signed when it removed them
-	// Proof is the audit head of the last record, which the server that answers has signed; of another node it is empty.
+	// Proof is the audit head (identity §14) of the last record, which its node has signed; empty: that node was not there.
 	Proof []byte `json:"proof"`
 }
 
