@@ -133,7 +133,8 @@ func (a *Account) judged(page api.Records) (list []AuditRecord) {
 // evidence is what proves names and reports: statements, whoever brought them, and the domain key.
 type evidence struct {
 	identity.Pinned
-	people  []identity.Signed // what is stated of users
+	earlier []identity.PublicKey // domain keys that a person knows from before: they prove reports, and nothing else
+	people  []identity.Signed    // what is stated of users
 	devices map[identity.UID][]identity.Signed
 }
 
@@ -213,7 +214,14 @@ func (e evidence) chain(report identity.SignedReport) []string {
 		return nil
 	}
 	pool := slices.Concat(e.devices[report.UID], e.people)
-	return identity.Verifier{Pinned: e.Pinned}.Gather(pool, identity.Peer{Name: identity.DeviceName(report.Domain, report.UID), SPKI: key.SPKI()})
+	peer := identity.Peer{Name: identity.DeviceName(report.Domain, report.UID), SPKI: key.SPKI()}
+	for _, domain := range append([]identity.PublicKey{e.Key}, e.earlier...) {
+		v := identity.Verifier{Pinned: identity.Pinned{Domain: e.Domain, Key: domain}}
+		if chain := v.Gather(pool, peer); chain != nil {
+			return chain
+		}
+	}
+	return nil
 }
 
 const (
@@ -223,6 +231,9 @@ const (
 	// followLine is how long a connection is used: the certificate that it has shown ends some time.
 	followLine = 10 * time.Minute
 )
+
+// ErrSkipped is what FollowAudit says when more records came at once than it shows.
+var ErrSkipped = fmt.Errorf("more than %d records came at once, and the oldest of them are not shown", api.MaxLimit)
 
 // FollowAudit calls show with what q chooses, and then with each new record that it chooses, until ctx ends, for which it
 // returns nil. A connection or a server that is lost is tried again; lost says why, and nil when it goes on. Both are called on
@@ -272,8 +283,7 @@ func (a *Account) FollowAudit(ctx context.Context, q AuditQuery, show func([]Aud
 			continue
 		}
 		if len(list) == api.MaxLimit {
-			lost(fmt.Errorf("more than %d records came at once, and the oldest of them are not shown: see hawser audit --since %s",
-				api.MaxLimit, stamp(list[0].Time.Add(-followOverlap))))
+			lost(fmt.Errorf("%w: see hawser audit --since %s", ErrSkipped, stamp(list[0].Time.Add(-followOverlap))))
 		}
 		if err := show(list); err != nil {
 			return err

@@ -310,6 +310,9 @@ func TestAnyByteFlippedInAnExportIsNoticed(t *testing.T) {
 	if v, _ := VerifyExport(bytes.NewReader(file), roots, other); v.Reports != 0 || v.Err() == nil {
 		t.Error("another domain key takes the reports")
 	}
+	if v, err := VerifyExport(bytes.NewReader(file), roots, other, pinned.Key); err != nil || v.Reports != 2 || v.Err() != nil {
+		t.Errorf("the key of before, which a person names, takes %+v, %v", v, err)
+	}
 	if v, _ := VerifyExport(bytes.NewReader(file), identitytest.New(time.Now()).Roots, pinned); v.Err() == nil {
 		t.Error("another root takes the chain")
 	}

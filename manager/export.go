@@ -64,9 +64,9 @@ type Exported struct {
 }
 
 // ExportAudit writes the audit of all Access Servers, as far as this domain may read it, into a file of mode 0600, with all that
-// it takes to verify it offline (access §7.2). The file is there whole or not at all. What is wrong with a chain is its Problem;
+// it takes to verify it offline (access §7.2); what earlier domain keys have stated of gateways is among it. The file is there whole or not at all. What is wrong with a chain is its Problem;
 // then the file has what is before it.
-func (a *Account) ExportAudit(ctx context.Context, path string) (x Exported, err error) {
+func (a *Account) ExportAudit(ctx context.Context, path string, earlier ...identity.PublicKey) (x Exported, err error) {
 	const op = "export audit"
 	defer a.m.progress("")
 	x = Exported{File: path, Chains: []VerifiedChain{}}
@@ -86,6 +86,7 @@ func (a *Account) ExportAudit(ctx context.Context, path string) (x Exported, err
 		return x, usage("write export: %w", err)
 	}
 	w := exportWriter{to: bufio.NewWriter(f), evidence: evidenceOf(a.state.owner.Pinned(), pool), signers: make(map[signer]bool), sum: &x}
+	w.earlier = earlier
 	w.line(exportLine{Export: &exportBegin{exportVersion, a.state.config.Domain}})
 	for _, head := range heads.Heads {
 		if head.Seq == 0 {
@@ -191,9 +192,9 @@ func (v VerifiedExport) Err() error {
 // VerifyExport verifies an export offline, by nothing but the root of the infrastructure and the domain with its key: that each
 // record and each link of the chains is as it was written, that the servers themselves have signed where the chains begin and
 // end, and that each report was signed by a key which the owner has stated for the device. Whatever is wrong is in the answer;
-// the error is of reading.
-func VerifyExport(r io.Reader, roots *identity.Roots, pinned identity.Pinned) (VerifiedExport, error) {
-	v := exportVerifier{roots: roots, pinned: pinned, keys: make(map[identity.UID][]identity.PublicKey), nodes: make(map[string]bool),
+// the error is of reading. earlier are domain keys of before, which a person knows: what they have stated proves reports, too.
+func VerifyExport(r io.Reader, roots *identity.Roots, pinned identity.Pinned, earlier ...identity.PublicKey) (VerifiedExport, error) {
+	v := exportVerifier{roots: roots, pinned: pinned, earlier: earlier, keys: make(map[identity.UID][]identity.PublicKey), nodes: make(map[string]bool),
 		reports: make(map[[sha256.Size]byte]bool)}
 	v.found = VerifiedExport{Domain: pinned.Domain, Chains: []VerifiedChain{}, Problems: []string{}}
 	lines := bufio.NewScanner(r)
@@ -230,6 +231,7 @@ func scanWholeLines(data []byte, atEOF bool) (advance int, token []byte, err err
 }
 
 type exportVerifier struct {
+	earlier []identity.PublicKey
 	roots   *identity.Roots
 	pinned  identity.Pinned
 	keys    map[identity.UID][]identity.PublicKey
@@ -407,7 +409,13 @@ func (v *exportVerifier) device(d exportDevice) {
 		}
 	}
 	peer := identity.Peer{Name: identity.DeviceName(v.pinned.Domain, d.UID), SPKI: key.Key.SPKI()}
-	if err := v.pinned.Leads(d.Chain, peer); err != nil {
+	err := v.pinned.Leads(d.Chain, peer)
+	for _, key := range v.earlier {
+		if err != nil {
+			err = identity.Pinned{Domain: v.pinned.Domain, Key: key}.Leads(d.Chain, peer)
+		}
+	}
+	if err != nil {
 		v.problem("line %d: what is stated of device %s does not lead to the domain key: %v", v.lines, d.UID, err)
 		return
 	}

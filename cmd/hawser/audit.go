@@ -79,7 +79,10 @@ func (a *app) followAudit(cmd *cobra.Command, account *manager.Account, q manage
 	}
 	return account.FollowAudit(cmd.Context(), q, show, func(err error) {
 		text := "the server is there again"
-		if err != nil {
+		switch {
+		case errors.Is(err, manager.ErrSkipped):
+			text = manager.Explain(err)
+		case err != nil:
 			text = "waiting for the server: " + manager.Explain(err)
 		}
 		a.terminal.show("")
@@ -99,16 +102,23 @@ func (a *app) verifyAudit(cmd *cobra.Command, account *manager.Account) error {
 // auditExport is a command of its own, as domain export is: it writes a file, and none of the filters is for it, because a
 // chain with holes proves nothing.
 func (a *app) auditExport() *cobra.Command {
-	return &cobra.Command{
+	var earlier []string
+	cmd := &cobra.Command{
 		Use:   "export FILE",
 		Short: "Write the audit into a file that can be verified offline",
 		Long: `Write the audit of all Access Servers into FILE, as JSON lines, as far as this domain may read it: records, the hashes of
 others' records, where each server has signed that its audit begins and ends, and what the owner has stated of the gateways
-that have signed reports. hawser audit verify FILE needs nothing else but the root and the domain key.`,
+that have signed reports. hawser audit verify FILE needs nothing else but the root and the domain key.
+
+After a change of the domain key the gateways of before are proven by the key of before: name it with --domain-key.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := publicKeys(earlier)
+			if err != nil {
+				return err
+			}
 			return a.account(func(account *manager.Account) error {
-				x, err := account.ExportAudit(cmd.Context(), args[0])
+				x, err := account.ExportAudit(cmd.Context(), args[0], keys...)
 				if err != nil {
 					return err
 				}
@@ -119,19 +129,38 @@ that have signed reports. hawser audit verify FILE needs nothing else but the ro
 			})
 		},
 	}
+	cmd.Flags().StringArrayVar(&earlier, "domain-key", nil, "an earlier public `KEY` of the domain, whole; may be given more than once")
+	return cmd
+}
+
+func publicKeys(texts []string) (keys []identity.PublicKey, err error) {
+	for _, text := range texts {
+		key, err := identity.ParsePublicKey(text)
+		if err != nil {
+			return nil, answer.Usage("domain key: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 func (a *app) auditVerify() *cobra.Command {
-	var root, domain, key string
+	var root, domain string
+	var texts []string
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Verify an export of the audit, without a network",
 		Long: `Verify a file of hawser audit export: every record and its place, that the servers have signed where their audit begins
 and ends, and that each report was signed by a key which the owner has stated for that gateway. It uses the root and the
-domain key of this account, or on a computer without one those of --root, --domain and --domain-key (hawser domain show).`,
+domain key of this account, or on a computer without one those of --root, --domain and --domain-key (hawser domain show). More
+of --domain-key are earlier keys of the domain, which prove the reports of their time.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			roots, pinned, err := a.trust(root, domain, key)
+			keys, err := publicKeys(texts)
+			if err != nil {
+				return err
+			}
+			roots, pinned, err := a.trust(root, domain, &keys)
 			if err != nil {
 				return err
 			}
@@ -140,7 +169,7 @@ domain key of this account, or on a computer without one those of --root, --doma
 				return answer.Usage("read export: %w", err)
 			}
 			defer f.Close()
-			v, err := manager.VerifyExport(f, roots, pinned)
+			v, err := manager.VerifyExport(f, roots, pinned, keys...)
 			if err != nil {
 				return err
 			}
@@ -152,13 +181,14 @@ domain key of this account, or on a computer without one those of --root, --doma
 	}
 	cmd.Flags().StringVar(&root, "root", "", "file with the root certificate")
 	cmd.Flags().StringVar(&domain, "domain", "", "`NAME` of the domain")
-	cmd.Flags().StringVar(&key, "domain-key", "", "the whole public `KEY` of the domain")
-	cmd.MarkFlagsRequiredTogether("root", "domain", "domain-key")
+	cmd.Flags().StringArrayVar(&texts, "domain-key", nil, "the whole public `KEY` of the domain, and earlier ones; may be given more than once")
+	cmd.MarkFlagsRequiredTogether("root", "domain")
 	return cmd
 }
 
-// trust is what an export is verified by: what the flags say, else that of the account.
-func (a *app) trust(root, domain, key string) (roots *identity.Roots, pinned identity.Pinned, err error) {
+// trust is what an export is verified by: what the flags say, else that of the account. With a root the first of the keys is the
+// domain's, and the others are what is left in keys.
+func (a *app) trust(root, domain string, keys *[]identity.PublicKey) (roots *identity.Roots, pinned identity.Pinned, err error) {
 	if root == "" {
 		err = a.account(func(account *manager.Account) error {
 			roots, pinned = account.Trust()
@@ -176,9 +206,9 @@ func (a *app) trust(root, domain, key string) (roots *identity.Roots, pinned ide
 	if err := identity.CheckLabel(domain); err != nil {
 		return nil, pinned, answer.Usage("domain: %w", err)
 	}
-	pinned.Domain = domain
-	if pinned.Key, err = identity.ParsePublicKey(key); err != nil {
-		return nil, pinned, answer.Usage("domain key: %w", err)
+	if len(*keys) == 0 {
+		return nil, pinned, answer.Usage("audit verify: --root and --domain want the --domain-key as well")
 	}
+	pinned, *keys = identity.Pinned{Domain: domain, Key: (*keys)[0]}, (*keys)[1:]
 	return roots, pinned, nil
 }
