@@ -174,13 +174,26 @@ func TestAnOldStatementIsRefusedAtAGatewayThatKnowsTheList(t *testing.T) {
 	})
 }
 
+// A list that strikes his key or, of what was said of him, all that is older than the list, ends a session at once, however it
+// comes here.
 func TestARevocationEndsTheSessionThatRuns(t *testing.T) {
+	t.Attr("id", "T-revoke")
+	t.Attr("cases", "6")
+	entries := map[string]func(r *rig, m *manager) identity.Entry{
+		"his key": func(_ *rig, m *manager) identity.Entry {
+			return identity.Entry{SPKI: identity.CertSPKI(m.cert.Leaf)}
+		},
+		"his statement": func(r *rig, _ *manager) identity.Entry {
+			return identity.Entry{Subject: identity.Subject{User: "ann"}, Statements: r.owner.Serial()}
+		},
+	}
 	for name, bring := range map[string]func(r *rig, p *process, l *accesstest.Link, list string){
 		"by the server": func(_ *rig, _ *process, l *accesstest.Link, list string) {
 			wire.WriteJSON(l, wire.TypeStatements, wire.Statements{Statements: []string{list}})
 		},
 		"by another technician, past a server that withholds it": func(r *rig, p *process, l *accesstest.Link, list string) {
-			other := r.manager() // the same user on his second PC
+			other := r.manager() // the same user on his second PC, who has been stated since
+			other.stated(identity.RoleOperator, nil)
 			s := other.open(l, p, "s2", "tcp")
 			tells(r.t, s, list)
 			if err := s.Ready(r.t.Context()); err != nil {
@@ -189,31 +202,37 @@ func TestARevocationEndsTheSessionThatRuns(t *testing.T) {
 		},
 		"by himself": func(r *rig, p *process, _ *accesstest.Link, list string) { tells(r.t, p.r.session, list) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
-				r.session = m.open(l, p, "s1", "tcp")
-				stream, reason := openTCP(r, r.session, "192.168.10.20:503")
-				if reason != "" {
-					t.Fatalf("stream: %s; log:\n%s", reason, r.notes)
-				}
-				stream.Write([]byte("x"))
-				list := r.owner.Lists(identity.Entry{SPKI: identity.CertSPKI(m.cert.Leaf), Until: time.Now().Add(300 * day).Unix()})
-				begin := time.Now()
-				bring(r, p, l, list.JWS)
-				<-r.session.Done()
-				if err := r.session.Err(); transport.ReasonOf(err) != transport.Revoked || !strings.Contains(err.Error(), byOwner) || time.Since(begin) > time.Second {
-					t.Errorf("%v after %v", err, time.Since(begin))
-				}
-				if got, _ := r.disk().Serials(); got != r.owner.List {
-					t.Errorf("list %d is on the disk, want %d", got, r.owner.List)
-				}
+		for what, strikes := range entries {
+			t.Run(what+" "+name, func(t *testing.T) {
+				attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
+					r.session = m.open(l, p, "s1", "tcp")
+					stream, reason := openTCP(r, r.session, "192.168.10.20:503")
+					if reason != "" {
+						t.Fatalf("stream: %s; log:\n%s", reason, r.notes)
+					}
+					stream.Write([]byte("x"))
+					entry := strikes(r, m)
+					entry.Until = time.Now().Add(300 * day).Unix()
+					list := r.owner.Lists(entry)
+					begin := time.Now()
+					bring(r, p, l, list.JWS)
+					<-r.session.Done()
+					took, err := time.Since(begin), r.session.Err()
+					if transport.ReasonOf(err) != transport.Revoked || !strings.Contains(err.Error(), byOwner) || took > time.Second {
+						t.Errorf("%v after %v", err, took)
+					}
+					if got, _ := r.disk().Serials(); got != r.owner.List {
+						t.Errorf("list %d is on the disk, want %d", got, r.owner.List)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
 // What an honest technician knows goes on the disk before he gets in.
 func TestAGatewayThatIsBehindWaitsForTheList(t *testing.T) {
+	t.Attr("id", "T-revoke")
 	attachedRig(t, func(r *rig, p *process, l *accesstest.Link, m *manager) {
 		list := r.strike("eve")
 		m.hello.List = r.owner.List

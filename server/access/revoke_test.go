@@ -14,8 +14,8 @@ import (
 	"hawser/transport/wire"
 )
 
-// Revocation cuts the control connection, ends the sessions, tells the relays
-// and lets nobody back in, over a restart too.
+// Revocation cuts the control connection, ends the sessions, and tells the relays, within a second, and lets nobody back in,
+// over a restart too.
 func TestRevocationWorksAtOnce(t *testing.T) {
 	t.Attr("id", "A1-refuse")
 	t.Attr("cases", "2")
@@ -36,7 +36,7 @@ func TestRevocationWorksAtOnce(t *testing.T) {
 		if !slices.Equal(list.SPKI, []identity.SPKI{s.device.spki()}) {
 			t.Errorf("relay is told %v", list)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > time.Second {
 			t.Errorf("took %v", took)
 		}
 		if n := len(s.server.sessions.of(s.device.id.UID)); n != 0 {
