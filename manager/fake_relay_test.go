@@ -106,7 +106,11 @@ func (f *fake) newest() *session.Session {
 // and then only listens, and every other address and the ping service send back what they get.
 func (f *fake) runtime(offer wire.Offer) {
 	d := &transport.Dialer{DialContext: f.gateway.DialContext, Certificate: func() *tls.Certificate { return &f.gatewayTLS }}
-	s, err := session.Join(f.ctx, session.Config{Dialer: d, Certificate: f.gatewayTLS, Roots: f.pki.Roots, Offer: offer})
+	f.mu.Lock()
+	hello, admit := f.hello, f.admit
+	f.mu.Unlock()
+	s, err := session.Join(f.ctx, session.Config{
+		Dialer: d, Certificate: f.gatewayTLS, Roots: f.pki.Roots, Offer: offer, Hello: hello, Hold: admit != nil})
 	if err != nil {
 		return
 	}
@@ -114,6 +118,9 @@ func (f *fake) runtime(offer wire.Offer) {
 	f.mu.Lock()
 	f.live = s
 	f.mu.Unlock()
+	if admit != nil {
+		admit(s)
+	}
 	for {
 		stream, err := s.Accept(f.ctx)
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/api"
+	"hawser/transport/mux"
 	"hawser/transport/relaytest"
 	"hawser/transport/session"
 	"hawser/transport/wire"
@@ -57,6 +58,8 @@ type fake struct {
 	offered  map[string]wire.Offer       // the newest to the Manager, by session
 	relay    int                         // which of relayAddrs the next offer names
 	live     *session.Session            // the Runtime's end of the newest session
+	hello    mux.Hello                   // what the Runtime says of its owner
+	admit    func(*session.Session)      // lets the Manager in, or not; nil: he is let in at once
 }
 
 var (
