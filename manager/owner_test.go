@@ -374,11 +374,19 @@ func TestNoServerSeesTheSecretOfACode(t *testing.T) {
 		if _, err := m.Login(t.Context(), login); err != nil {
 			t.Fatal(err)
 		}
+		f.deliver(kept, f.chain...)
+		f.deliver(kept, f.owner.UserChain("carol", identity.RoleOperator, nil, identitytest.NewKey().Public())...)
+		for _, path := range []string{"/code", "/users/carol/code", "/devices/" + f.uid.String() + "/code"} {
+			f.answer("POST "+path, jsonAnswer(api.NewSubject{}))
+		}
+		next, again := must(a.AnotherCode(t.Context())), must(a.UserCode(t.Context(), "carol"))
+		anew := must(a.DeviceCode(t.Context(), "press"))
 		f.mu.Lock()
 		heard := string(f.heard)
 		f.mu.Unlock()
 		for what, typed := range map[string]string{"a device's": device.Code, "a user's": user.Code, "a code that was used": login.Code,
-			"a gateway's own": claimed.String(), "a batch's": batch.Code} {
+			"a gateway's own": claimed.String(), "a batch's": batch.Code, "his own next PC's": next.Code,
+			"a user's next PC's": again.Code, "new hardware's": anew.Code} {
 			code := must(identity.ParseOwnerCode(typed))
 			if !strings.Contains(heard, code.LookupID()) {
 				t.Errorf("%s: the server was not told of it", what)
@@ -398,7 +406,7 @@ func TestNoServerSeesTheSecretOfACode(t *testing.T) {
 			}
 		}
 		t.Attr("id", "T-code")
-		t.Attr("cases", "5")
+		t.Attr("cases", "8")
 	})
 }
 
