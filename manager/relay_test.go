@@ -130,6 +130,47 @@ func TestAddRelay(t *testing.T) {
 	})
 }
 
+func TestRelaysAreListedAndRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		if _, err := a.RegisteredRelays(t.Context()); transport.ReasonOf(err) != api.NotFound {
+			t.Errorf("a server of before: %v", err)
+		}
+		f.answer("GET /relays/registered", jsonAnswer(api.RegisteredRelays{}))
+		if all, err := a.RegisteredRelays(t.Context()); err != nil || all == nil || len(all) != 0 {
+			t.Errorf("no relays: %v, %v", all, err)
+		}
+		r1 := api.RegisteredRelay{Name: "r1", State: api.StateEnrolled, Online: true,
+			Hosts: []string{"r1.example"}, Ports: []transport.Port{443}, Pipes: 3}
+		r2 := api.RegisteredRelay{Name: "r2", State: api.StatePending}
+		f.answer("GET /relays/registered", jsonAnswer(api.RegisteredRelays{Relays: []api.RegisteredRelay{r1, r2}}))
+		all, err := a.RegisteredRelays(t.Context())
+		if diff := cmp.Diff([]api.RegisteredRelay{r1, r2}, all); err != nil || diff != "" {
+			t.Errorf("%v, relays (-want +got):\n%s", err, diff)
+		}
+		r1.State, r1.Online = api.StateRevoked, false
+		f.answer("POST /relays/r1/revoke", jsonAnswer(r1))
+		got, err := a.RevokeRelay(t.Context(), "r1")
+		if diff := cmp.Diff(r1, got); err != nil || diff != "" || f.called("POST /relays/r1/revoke") != 1 {
+			t.Errorf("%v, revoked (-want +got):\n%s", err, diff)
+		}
+		f.answer("POST /relays/r1/revoke", problemAnswer(403, "policy", "not yours"))
+		if _, err := a.RevokeRelay(t.Context(), "r1"); ExitCode(err) != answer.ExitRefused {
+			t.Errorf("one who may not: %v", err)
+		}
+		before := len(f.calls)
+		for _, name := range []string{"", "R1", "r1/../r2", "r 1"} {
+			if _, err := a.RevokeRelay(t.Context(), name); ExitCode(err) != answer.ExitUsage {
+				t.Errorf("name %q: %v", name, err)
+			}
+		}
+		if len(f.calls) != before {
+			t.Errorf("a name that cannot be was sent: %q", f.calls[before:])
+		}
+	})
+}
+
 func TestConnectMeasuresBesideTheSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := connect(t, "8080:192.168.1.10:80") // the API takes no measurements yet
