@@ -59,6 +59,16 @@ func (s *stage) target(r route, who *someone, session string) (path string, body
 		return api.UserRequest{Code: code}
 	}
 	switch r.method + " " + r.pattern {
+	case "POST /api/v1/login":
+		code, request := s.newCode(o.User("u"+newID()[:8], identity.RoleViewer, nil))
+		status := s.call(s.admin, "POST", "/api/v1/users", api.UserRequest{Code: request}, nil)
+		if status != http.StatusCreated {
+			s.t.Fatalf("a code to log in with: %d", status)
+		}
+		auth := code.Auth()
+		return path, api.LoginRequest{Lookup: code.LookupID(), Auth: auth[:], CSR: newSomeone().CSR()}
+	case "POST /api/v1/time":
+		return path, api.TimeRequest{Nonce: make([]byte, 32)}
 	case "POST /api/v1/renew":
 		return path, api.RenewRequest{CSR: who.CSR()}
 	case "POST /api/v1/statements", "POST /api/v1/users/{user}/revoke":
@@ -159,6 +169,8 @@ func (s *stage) askers(t *testing.T) []asker {
 // answer is what an asker gets of a route, beside a good answer: by his role, and by what belongs to him.
 func (a asker) answer(r route) (reasons []transport.Reason) {
 	switch {
+	case r.who == anyone: // judged by a code, or by nothing: a certificate, of whoever, neither helps nor hinders
+		return []transport.Reason{""}
 	case a.role < r.who:
 		return []transport.Reason{a.want}
 	case a.role == key || a.role == user: // renewal, and a statement of his own
@@ -194,9 +206,6 @@ func (a asker) answer(r route) (reasons []transport.Reason) {
 func TestAuthorisationMatrix(t *testing.T) {
 	var cells atomic.Int64
 	for _, r := range routes() {
-		if r.who == anyone {
-			continue // judged by its code: see the login tests
-		}
 		synctest.Test(t, func(t *testing.T) {
 			s := newStage(t)
 			defer s.end()
@@ -219,6 +228,9 @@ func TestAuthorisationMatrix(t *testing.T) {
 				if want := a.answer(r); !slices.Contains(want, p.Code) {
 					t.Errorf("%s %s by %s: %d %s, want %q", r.method, r.pattern, a.name, response.StatusCode, raw, want)
 				}
+				if r.who == anyone {
+					s.wantNothingOfTheCaller(a, raw)
+				}
 				if strings.Contains(r.pattern, "{session}") && response.StatusCode < 300 {
 					offer = (<-s.open(s.admin, "press 1")).offer
 				}
@@ -227,6 +239,32 @@ func TestAuthorisationMatrix(t *testing.T) {
 	}
 	t.Attr("id", "T-matrix")
 	t.Attr("cases", fmt.Sprint(cells.Load()))
+}
+
+// wantNothingOfTheCaller wants what a route answers that anyone may call to be about the code alone: it logs in its
+// user, with the key of the request, whoever has shown which certificate.
+func (s *stage) wantNothingOfTheCaller(a asker, raw []byte) {
+	s.t.Helper()
+	var answer struct {
+		api.LoginAnswer
+		api.TimeAnswer
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil || answer.Chain == "" && len(answer.Time) == 0 {
+		s.t.Errorf("%s is answered %s, %v", a.name, raw, err)
+		return
+	}
+	if answer.Chain == "" {
+		return
+	}
+	chain, err := identity.ParseChain([]byte(answer.Chain))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	got, err := identity.Verify(chain, s.pki.Roots, time.Now(), identity.KindUser)
+	if err != nil || got.Name.Domain != "plant" || got.Name.ID != answer.User || len(answer.User) != 9 ||
+		a.who != nil && got.SPKI == a.who.spki() {
+		s.t.Errorf("%s is logged in as %v, %v", a.name, got, err)
+	}
 }
 
 // What belongs to another domain answers byte for byte as what does not exist.
