@@ -36,7 +36,15 @@ func TestCountersFollowWhatHappens(t *testing.T) {
 		for range 3 { // ends that the Runtime is told: of the session that it refused, and twice of the second one
 			s.runtime.read(wire.TypeEndSession, nil)
 		}
-		s.session()
+		_, third := s.session()
+		moved := s.move(s.admin, third.Session, 1)
+		s.consent("")
+		if got := <-moved; got.offer.Session != third.Session || got.offer.Epoch != 2 {
+			t.Errorf("moved: %+v", got)
+		}
+		if got := <-s.move(s.admin, third.Session, 7); got.status < 400 { // what is refused is no move
+			t.Errorf("an epoch that was never: %+v", got)
+		}
 		s.enroll("no code", newSomeone())
 		s.call(s.admin, http.MethodGet, "/api/v1/nothing", nil, nil)
 		synctest.Wait()
@@ -44,7 +52,7 @@ func TestCountersFollowWhatHappens(t *testing.T) {
 		for name, want := range map[string]string{
 			"hawser_sessions_opened_total":                          "3",
 			"hawser_sessions_open":                                  "1",
-			"hawser_sessions_moved_total":                           "0",
+			"hawser_sessions_moved_total":                           "1",
 			`hawser_session_refusals_total{reason="locked"}`:        "1",
 			`hawser_session_ends_total{reason="locked"}`:            "1",
 			`hawser_session_ends_total{reason="other"}`:             "1",

@@ -95,6 +95,49 @@ func TestAnonymousAPIConnectionsEnd(t *testing.T) {
 	})
 }
 
+// Who has shown a certificate has places apart from those of strangers until it is known what he wants. When they are
+// taken, he is told when to come again; strangers find theirs, and who is attached already stays.
+func TestWhoHasNotSaidWhatHeWantsIsToldToComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.stop()
+		admin := w.login()
+		device, relay := w.addDevice(admin, "press 1"), w.enrollRelay()
+		attached := w.control(w.addDevice(admin, "press 2"), hello("01"))
+		code, _ := w.addPending(admin, "press 3")
+		leave := full(w.server.places.purposes)
+		for name, who := range map[string]*someone{"a device": device, "a relay": relay} {
+			conn := w.dial(transport.ALPNAccess, who)
+			f, err := wire.Read(conn)
+			if err != nil || f.Type != wire.TypeRefuse || f.Refusal().Reason != transport.Busy ||
+				f.Refusal().RetryAfter != strangerRetry {
+				t.Errorf("%s hears %v, %v", name, f, err)
+			}
+			conn.Close()
+		}
+		response, raw := w.callRaw(admin, http.MethodGet, api.Prefix+"/devices", nil)
+		if response.StatusCode != http.StatusTooManyRequests || response.Header.Get("Retry-After") != "10" {
+			t.Errorf("a user: %d %v %s", response.StatusCode, response.Header, raw)
+		}
+		if err := w.enroll(code, newSomeone()); err != nil {
+			t.Errorf("a stranger with a code: %v", err)
+		}
+		status := w.call(nil, http.MethodPost, api.Prefix+"/login", api.LoginRequest{}, nil)
+		if status != http.StatusBadRequest {
+			t.Errorf("a stranger at the API is answered %d", status)
+		}
+		if err := wire.Write(attached, wire.TypePing, wire.Ping(time.Minute)); err != nil {
+			t.Error(err)
+		}
+		attached.read(wire.TypePong, nil)
+		leave()
+		w.control(device, hello("01"))
+		if status := w.call(admin, http.MethodGet, api.Prefix+"/devices", nil, nil); status != http.StatusOK {
+			t.Errorf("a user is answered %d when there are places", status)
+		}
+	})
+}
+
 // Who finds no place is told when to come again. Devices and users who have proven who they are need none.
 func TestStrangersAreToldToComeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
