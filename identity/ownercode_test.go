@@ -325,6 +325,9 @@ func TestInvitationVectors(t *testing.T) {
 		code := must(ParseOwnerCode(v.get(t, "code")))(t)
 		_, err := i.Open(code, v.hex(t, "mac"), SPKI(v.hex(t, "root")), must(ParseName(v.get(t, "name")))(t))
 		v.expect(t, err)
+		if other := independentInvitation(t, v); other != v.get(t, "expect") {
+			t.Errorf("the independent verifier says %s", other)
+		}
 	})
 }
 

@@ -188,6 +188,13 @@ func TestUnionVectors(t *testing.T) {
 		if got := string(must(json.Marshal(lists.Entries()))(t)); got != v.get(t, "entries") || fmt.Sprint(lists.Newest(pin.Key)) != v.get(t, "newest") || fmt.Sprint(lists.Time().Unix()) != v.get(t, "time") {
 			t.Errorf("got %s, newest %d, E %v", got, lists.Newest(pin.Key), lists.Time())
 		}
+		raw := must(plainBase64(v.get(t, "domain-key")))(t)
+		texts := strings.Fields(v.get(t, "lists"))
+		says, entries, newest, iat := independentUnion(t, raw[12:], strings.Fields(v.get(t, "admins")), texts)
+		got := fmt.Sprintln(strings.Join(says, " "), entries, newest, iat)
+		if got != fmt.Sprintln(v.get(t, "answers"), v.get(t, "entries"), v.get(t, "newest"), v.get(t, "time")) {
+			t.Errorf("the independent verifier says %s", got)
+		}
 	})
 }
 

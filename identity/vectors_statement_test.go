@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,6 +110,12 @@ func TestDomainResetVectors(t *testing.T) {
 		got, err := VerifyDomainReset(v.hex(t, "reset"), v.roots(t), v.get(t, "domain"), last)
 		if v.expect(t, err) && (got.Key.String() != v.get(t, "key") || fmt.Sprint(got.Sequence) != v.get(t, "sequence")) {
 			t.Errorf("got %v", got)
+		}
+		pinned := must(os.ReadFile(filepath.Join(vectorDir, v.get(t, "roots"))))(t)
+		answer, key, sequence := independentReset(v.hex(t, "reset"), pinned, v.get(t, "domain"), last)
+		raw := must(plainBase64(v.get(t, "key")))(t)
+		if answer != v.get(t, "expect") || err == nil && (key != fmt.Sprintf("%x", raw[12:]) || sequence != got.Sequence) {
+			t.Errorf("the independent verifier says %s, key %s, sequence %d", answer, key, sequence)
 		}
 	})
 }
