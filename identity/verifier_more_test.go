@@ -57,7 +57,8 @@ func independentInvitation(tb testing.TB, v vector) string {
 		class, id = "device", subject["uid"]
 	}
 	if err1 != nil || err2 != nil || stated != "hawser-"+class || typ != "hawser-invite" ||
-		invite["user"]+invite["uid"] != id || subject["domain"] != invite["domain"] || invite["domain"] != v.get(tb, "domain") {
+		invite["user"]+invite["uid"] != id || subject["domain"] != v.get(tb, "domain") ||
+		invite["domain"] != v.get(tb, "domain") {
 		return "malformed"
 	}
 	domainKey := must(plainBase64(v.get(tb, "domain-key")))(tb)
