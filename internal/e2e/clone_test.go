@@ -283,3 +283,38 @@ func TestAClonedGatewayIsAcceptedByItsWords(t *testing.T) {
 		t.Errorf("the copy is %s", st.State)
 	}
 }
+
+// A server that is put back to its backup has forgotten how often the gateway was there since. The gateway shows it,
+// and nobody is taken for a copy.
+func TestAServerRestoredFromItsBackupRaisesNoAlarm(t *testing.T) {
+	t.Attr("id", "T-clone")
+	in := newInfra(t)
+	g := in.addDevice("press-4")
+	g.enroll()
+	g.run()
+	in.tech(nil, "ping", "press-4")
+	config, backup := in.path("server/server.yaml"), in.path("backup.store")
+	command(t, nil, "hawser-server", "backup", "--config", config, backup)
+	for range 2 {
+		g.agent.stop()
+		g.run()
+		in.tech(nil, "ping", "press-4")
+	}
+	in.server.stop()
+	command(t, nil, "hawser-server", "restore", "--config", config, "--replace", backup)
+	in.serve()
+	g.agent.line("online " + g.uid)
+	in.tech(nil, "ping", "press-4")
+	g.agent.stop()
+	g.run() // and comes again
+	in.tech(nil, "ping", "press-4")
+	var records []struct{ Action, Result string }
+	in.tech(&records, "audit", "--device", "press-4", "--limit", "1000", "--json")
+	seen := make(map[string]int)
+	for _, r := range records {
+		seen[r.Action]++
+	}
+	if seen["join-behind"] != 1 || seen["device-cloned"] != 0 {
+		t.Errorf("want one join-behind and no device-cloned: %v", seen)
+	}
+}
