@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/json"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +161,53 @@ func TestAProvisioningFileEnrollsAGateway(t *testing.T) {
 	var shown struct{ UID string }
 	if command(t, &shown, "hawser-agent", "--data", data, "identity", "show", "--json"); shown.UID != added.UID {
 		t.Errorf("it is %s, want %s", shown.UID, added.UID)
+	}
+}
+
+// A script that has the file gives it to the gateway's standard input, and the code in it is never on the gateway's disk.
+func TestAProvisioningFileComesByStandardInput(t *testing.T) {
+	in := newInfra(t)
+	file, data := in.path("press-4.txt"), in.path("press-4")
+	var added struct{ UID string }
+	in.tech(&added, "device", "add", "press-4", "--out", file, "--json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enroll := func(stdin []byte) (uid string, err error) {
+		cmd := exec.CommandContext(t.Context(), program(t, "hawser-agent"), "--data", data, "enroll", "--file", "-", "--json")
+		cmd.Stdin = bytes.NewReader(stdin)
+		out, err := cmd.Output()
+		var got struct{ UID string }
+		json.Unmarshal(out, &got)
+		return got.UID, err
+	}
+	for name, cut := range map[string][]byte{"nothing": nil, "half of it": text[:len(text)/2]} {
+		if uid, err := enroll(cut); err == nil {
+			t.Errorf("%s: enrolled as %s", name, uid)
+		}
+	}
+	if uid, err := enroll(text); err != nil || uid != added.UID {
+		t.Fatalf("enrolled as %q, want %s: %v", uid, added.UID, err)
+	}
+	command(t, nil, "hawser-agent", "--data", data, "config", "check")
+	var shown struct{ UID string }
+	if command(t, &shown, "hawser-agent", "--data", data, "identity", "show", "--json"); shown.UID != added.UID {
+		t.Errorf("it is %s, want %s", shown.UID, added.UID)
+	}
+	if left, err := os.ReadFile(file); err != nil || !bytes.Equal(left, text) {
+		t.Errorf("the technician's file: %v", err)
+	}
+	// What came by standard input is not left lying in the gateway's directory.
+	code := regexp.MustCompile(`U-[0-9A-Z-]{30,}`).Find(text)
+	entries, err := os.ReadDir(data)
+	if err != nil || code == nil {
+		t.Fatalf("%v, code %q", err, code)
+	}
+	for _, e := range entries {
+		if b, err := os.ReadFile(filepath.Join(data, e.Name())); err == nil && bytes.Contains(b, code[2:]) {
+			t.Errorf("the code is in %s", e.Name())
+		}
 	}
 }
 
