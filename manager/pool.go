@@ -55,7 +55,7 @@ func (a *Account) struck(s identity.Statement) bool {
 // near are the statements that decide what counts about one subject: those about it, and those about whoever is said to be an
 // admin. There may be thousands of devices, and each statement is judged by all of those beside it.
 func (p statements) near() map[identity.Subject]statements {
-	near, admins := make(map[identity.Subject]statements), statements(nil)
+	near, admins := make(map[identity.Subject]statements), make(map[identity.Subject]statements)
 	for _, s := range p {
 		if about, _ := numberOf(s.Statement); about != (identity.Subject{}) {
 			near[about] = append(near[about], s)
@@ -67,11 +67,15 @@ func (p statements) near() map[identity.Subject]statements {
 	}
 	for about, of := range near {
 		if about.User != "" && slices.ContainsFunc(of, isAdmin) {
-			admins = append(admins, of...)
+			admins[about] = of
 		}
 	}
-	for about, of := range near {
-		near[about] = append(of, admins...)
+	for about := range near {
+		for admin, of := range admins {
+			if admin != about {
+				near[about] = append(near[about], of...)
+			}
+		}
 	}
 	return near
 }
