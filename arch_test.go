@@ -52,7 +52,7 @@ var mayImport = map[string][]string{
 	"internal/owner":      {"identity"},
 	"internal/soak":       {},
 	"internal/strictyaml": {},
-	"internal/thieftest":  {"identity", "server/store", "transport", "transport/api"},
+	"internal/thieftest":  {"identity", "internal/credential", "server/grant", "server/store", "transport", "transport/api"},
 	"internal/version":    {},
 	"internal/wait":       {},
 }
