@@ -18,6 +18,7 @@ import (
 // over a restart too.
 func TestRevocationWorksAtOnce(t *testing.T) {
 	t.Attr("id", "A1-refuse")
+	t.Attr("id", "T-revoke")
 	t.Attr("cases", "2")
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
