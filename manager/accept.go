@@ -93,7 +93,7 @@ func (a *Account) accept(ctx context.Context, op string, pool statements, p pen,
 	if err := errors.Join(err1, err2); err != nil {
 		return d, err
 	}
-	before := slices.DeleteFunc(a.keysOf(pool, stated.UID), func(spki identity.SPKI) bool { return spki == m.SPKI })
+	before := slices.DeleteFunc(a.keysOf(ctx, pool, identity.Subject{UID: stated.UID}), func(spki identity.SPKI) bool { return spki == m.SPKI })
 	return d, a.strike(ctx, op, p, entriesOf(stated.UID, stated.Serial, before), []string{device.JWS, fresh.JWS}, func(texts []string) error {
 		return a.do(ctx, op, http.MethodPost, pathOf(stated.UID)+"/accept", api.AcceptRequest{SPKI: m.SPKI, Statements: texts}, &d)
 	})

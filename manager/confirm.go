@@ -62,7 +62,7 @@ func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceK
 			continue
 		}
 		if !key.UID.IsZero() {
-			c.Replaces = slices.DeleteFunc(a.keysOf(pool, key.UID), func(spki identity.SPKI) bool { return spki == c.SPKI })
+			c.Replaces = slices.DeleteFunc(a.keysOf(ctx, pool, identity.Subject{UID: key.UID}), func(spki identity.SPKI) bool { return spki == c.SPKI })
 		}
 		if len(c.Replaces) > 0 {
 			struck = append(struck, entriesOf(key.UID, a.codeMade(near[key.Subject], key.UID, invite), c.Replaces)...)

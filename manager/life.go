@@ -26,7 +26,7 @@ func (a *Account) RevokeDevice(ctx context.Context, typed string) (d api.Device,
 	if err != nil {
 		return d, err
 	}
-	entries := entriesOf(stated.UID, serial, a.keysOf(pool, stated.UID))
+	entries := entriesOf(stated.UID, serial, a.keysOf(ctx, pool, identity.Subject{UID: stated.UID}))
 	return d, a.strike(ctx, op, p, entries, nil, func(texts []string) error {
 		return a.do(ctx, op, http.MethodPost, pathOf(stated.UID)+"/revoke", api.Statements{Statements: texts}, &d)
 	})

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -117,13 +118,17 @@ func (a *Account) device(pool statements, typed string) (identity.DeviceStatemen
 	return found[0], nil
 }
 
-// keysOf are the keys that were stated of a device, by whoever may. One that is stated of somebody else too is not there:
-// a gateway can state any key as its own, and whoever shuts it out must not shut out another with it.
-func (a *Account) keysOf(pool statements, uid identity.UID) (keys []identity.SPKI) {
+// keysOf are the keys that were stated of a device or user, by whoever may. One that is stated of somebody else too is not
+// there: whoever has a code can state any key as his own, and who shuts him out must not shut out another with him. The search
+// ends with ctx: a server may show very many.
+func (a *Account) keysOf(ctx context.Context, pool statements, subject identity.Subject) (keys []identity.SPKI) {
 	for _, s := range pool {
 		key, ok := s.Statement.(identity.KeyStatement)
+		if ctx.Err() != nil {
+			break
+		}
 		spki := key.Key.SPKI()
-		if !ok || key.UID != uid || slices.Contains(keys, spki) || a.isOthers(pool, key) || !a.genuine(pool, s) {
+		if !ok || key.Subject != subject || slices.Contains(keys, spki) || a.isOthers(pool, key) || !a.genuine(pool, s) {
 			continue
 		}
 		keys = append(keys, spki)

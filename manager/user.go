@@ -234,7 +234,8 @@ func (a *Account) User(ctx context.Context, name string) (u UserInfo, err error)
 }
 
 // RevokeUser shuts a user out: by a list that every gateway learns, and in the registry. His sessions end at once where the
-// list arrives. He comes back only by a new statement and a new key. keep: what he has stated as an admin is stated again
+// list arrives. His keys are listed, too: whoever does not know of it, since a server shows him no list, may state him again, and
+// with him no key. So he comes back only by a new statement and a new key. keep: what he has stated as an admin is stated again
 // first, so that nobody is lost with him (identity §15.6). Without it that falls with him: whoever has stolen his key may have
 // stated somebody, too. Either is shown for approval before anything is signed.
 func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error {
@@ -266,7 +267,12 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 	if err := a.letGo(ctx, prepare, pool, entry, keep); err != nil {
 		return err
 	}
-	return a.strike(ctx, op, p, []identity.Entry{entry}, nil, func(texts []string) error {
+	entries := []identity.Entry{entry}
+	keys := a.keysOf(prepare, pool, entry.Subject)
+	for _, spki := range keys[:min(maxListed, len(keys))] {
+		entries = append(entries, identity.Entry{SPKI: spki, Until: entry.Until})
+	}
+	return a.strike(ctx, op, p, entries, nil, func(texts []string) error {
 		return a.do(ctx, op, http.MethodPost, path+"/revoke", api.Statements{Statements: texts}, nil)
 	})
 }
