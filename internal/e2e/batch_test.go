@@ -11,9 +11,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"hawser/agent"
+	"hawser/identity"
 	"hawser/internal/wait"
 	"hawser/transport/api"
 )
@@ -33,34 +37,39 @@ func (in *infra) unclaimed(name string) *gateway {
 	return g
 }
 
-// enrollFrom is a gateway that is switched on with the file of an image, and off again in the middle, some times.
-func (g *gateway) enrollFrom(file string, cuts int) {
+// enrollFrom is a gateway that is switched on with the file of an image, and killed in the middle, some times. It returns
+// how often that was before it had ended.
+func (g *gateway) enrollFrom(file string, cuts int) (killed int) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		g.t.Error(err)
-		return
+		return 0
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end); cuts-- {
 		own := g.data + ".provision"
 		if err := os.WriteFile(own, text, 0o600); err != nil {
 			g.t.Error(err)
-			return
+			return killed
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		if cuts > 0 {
 			time.AfterFunc(wait.Random(600*time.Millisecond), cancel) // SIGKILL
 		}
 		err := exec.CommandContext(ctx, program(g.t, "hawser-agent"), "--data", g.data, "enroll", "--file", own).Run()
+		if err != nil && ctx.Err() != nil {
+			killed++
+		}
 		cancel()
 		if err == nil {
-			return
+			return killed
 		}
 		if _, err := os.Stat(filepath.Join(g.data, "identity.pem")); err == nil {
-			return // cut after it was stored
+			return killed // after it was stored
 		}
 		wait.Sleep(g.t.Context(), 200*time.Millisecond)
 	}
 	g.t.Errorf("%s does not enroll", g.name)
+	return killed
 }
 
 type shownIdentity struct {
@@ -74,7 +83,7 @@ func (g *gateway) info() (info shownIdentity) {
 	return info
 }
 
-// Fifty gateways of one image come up at once, their power and that of the server is cut meanwhile, and each has an identity of
+// Fifty gateways of one image come up at once, they and their server are killed meanwhile, and each has an identity of
 // its own in the end.
 func TestFiftyGatewaysOfOneImage(t *testing.T) {
 	const n = 50
@@ -95,13 +104,9 @@ func TestFiftyGatewaysOfOneImage(t *testing.T) {
 		gateways[i] = in.unclaimed(fmt.Sprintf("box%d", i))
 	}
 	var all sync.WaitGroup
-	places := make(chan struct{}, 10) // processes at a time
+	var killed atomic.Int64
 	for _, g := range gateways {
-		all.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			g.enrollFrom(file, rand.IntN(4))
-		})
+		all.Go(func() { killed.Add(int64(g.enrollFrom(file, rand.IntN(4)))) })
 	}
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
@@ -114,6 +119,10 @@ func TestFiftyGatewaysOfOneImage(t *testing.T) {
 		}
 	}
 	<-done
+	t.Attr("count", fmt.Sprintf("enrollments that were killed=%d", killed.Load()))
+	if killed.Load() == 0 {
+		t.Error("no gateway was killed while it enrolled: this test tries nothing")
+	}
 	uids := make(map[string]string)
 	for _, g := range gateways {
 		info := g.info()
@@ -209,4 +218,84 @@ func TestABoxIsClaimed(t *testing.T) {
 	if _, exit, errs := outcome(t, "hawser", "--home", in.home, "device", "claim", code, "other"); exit == 0 || !strings.Contains(errs, "none waits") {
 		t.Errorf("a code that was used: exit %d: %s", exit, errs)
 	}
+}
+
+// Fifty boxes of one image that were never told whose they are wait at once, behind one address. Each shows a code of
+// its own, and is, when that was claimed, the device of that claim and of no other; some are off meanwhile.
+func TestFiftyBoxesAreClaimed(t *testing.T) {
+	const n = 50
+	t.Attr("id", "T-claim")
+	t.Attr("cases", fmt.Sprint(n))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		stops := []func(){w.accessServer(), w.resolver()}
+		tech := w.technician()
+		defer tech.Close()
+		type box struct {
+			options agent.Options
+			agent   *agent.Agent
+			stop    func()
+			code    identity.OwnerCode
+			claimed identity.UID
+		}
+		boxes := make([]*box, n)
+		codes := make(map[string]bool)
+		for i := range boxes {
+			b := &box{options: w.gateway()}
+			b.options.Config.Data = filepath.Join(w.dir, fmt.Sprintf("box%d", i))
+			b.agent, b.stop = w.agent(fmt.Sprintf("box%d", i), b.options)
+			boxes[i] = b
+		}
+		time.Sleep(5 * time.Minute)
+		for i, b := range boxes {
+			info, err := agent.ShowIdentity(b.options.Config.Data)
+			if err != nil || info.Enrolled || info.ClaimCode == "" || codes[info.ClaimCode] {
+				t.Fatalf("box %d: %+v, %v", i, info, err)
+			}
+			codes[info.ClaimCode] = true
+			b.code = parsed(t, info.ClaimCode)
+			if i%3 == 0 {
+				b.stop()
+			}
+		}
+		for i, b := range boxes {
+			if _, err := tech.Waiting(t.Context(), b.code); err != nil {
+				t.Errorf("box %d: %v", i, err)
+			}
+			d, err := tech.ClaimDevice(t.Context(), b.code, fmt.Sprintf("press %d", i), "hall")
+			if err != nil {
+				t.Fatalf("box %d: %v", i, err)
+			}
+			b.claimed = d.UID
+		}
+		for i, b := range boxes {
+			if i%3 == 0 {
+				b.agent, b.stop = w.agent(fmt.Sprintf("box%d", i), b.options)
+			}
+		}
+		uids, keys := make(map[string]bool), make(map[string]bool)
+		for i, b := range boxes {
+			w.within(5*time.Minute, fmt.Sprintf("box %d is online", i), attached(b.agent))
+			info, err := agent.ShowIdentity(b.options.Config.Data)
+			if err != nil || info.UID != b.claimed.String() || uids[info.UID] || keys[info.SPKI] {
+				t.Errorf("box %d, claimed as %s, is %+v, %v", i, b.claimed, info, err)
+			}
+			uids[info.UID], keys[info.SPKI] = true, true
+		}
+		all, err := tech.Devices(t.Context())
+		if err != nil || len(all) != n {
+			t.Errorf("%d devices, %v", len(all), err)
+		}
+		for _, d := range all {
+			if !uids[d.UID.String()] || !keys[d.SPKI.String()] || !d.Online {
+				t.Errorf("nobody is %+v", d)
+			}
+		}
+		for _, b := range boxes {
+			b.stop()
+		}
+		for _, stop := range stops {
+			stop()
+		}
+	})
 }
