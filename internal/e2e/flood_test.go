@@ -31,6 +31,8 @@ import (
 const (
 	floodBytes = 64 << 20
 	floodRest  = 30 * time.Second
+
+	manyDescriptors = 65536 // which not every machine gives
 )
 
 // While strangers flood the server with all that they can think of, whoever has proven who he is notices nothing.
@@ -40,11 +42,11 @@ func TestServerStandsWhileItIsFlooded(t *testing.T) {
 		sources, descriptors int
 		kinds                []*attack
 	}
-	runs := []run{{1, 1024, attacks(20)}, {200, 1024, attacks(10)}, {200, 65536, attacks(4)}}
+	runs := []run{{1, 1024, attacks(20)}, {200, 1024, attacks(10)}, {200, manyDescriptors, attacks(4)}}
 	if soak.On() {
 		runs = nil
 		for _, sources := range []int{1, 200} {
-			for _, descriptors := range []int{1024, 65536} {
+			for _, descriptors := range []int{1024, manyDescriptors} {
 				runs = append(runs, run{sources, descriptors, attacks(1)})
 				for _, one := range attacks(1) {
 					runs = append(runs, run{sources, descriptors, []*attack{one}})
@@ -53,20 +55,34 @@ func TestServerStandsWhileItIsFlooded(t *testing.T) {
 		}
 	}
 	t.Attr("cases", strconv.Itoa(len(runs)))
+	var all stood
 	for _, r := range runs {
 		var names []string
 		for _, a := range r.kinds {
 			names = append(names, fmt.Sprint(a.n, " ", a.name))
 		}
 		name := fmt.Sprintf("%d addresses, %d descriptors, %s", r.sources, r.descriptors, strings.Join(names, ", "))
-		t.Run(name, func(t *testing.T) { standFlood(t, r.sources, r.descriptors, r.kinds) })
+		t.Run(name, func(t *testing.T) {
+			got := standFlood(t, r.sources, r.descriptors, r.kinds)
+			all.asked, all.first = all.asked+got.asked, all.first+got.first
+			if r.descriptors == manyDescriptors {
+				all.descriptors = got.descriptors
+			}
+		})
 	}
+	// A client that finds no place comes again: how often it had to is no promise, and is said.
+	t.Attr("count", fmt.Sprintf("honest calls and devices during a flood=%d", all.asked))
+	t.Attr("count", fmt.Sprintf("answered at the first try=%d", all.first))
+	t.Attr("count", fmt.Sprintf("descriptors of the server, of %d wanted=%d", manyDescriptors, all.descriptors))
 }
 
-func standFlood(t *testing.T, sources, descriptors int, kinds []*attack) {
+// stood is what a flood was like for those who are honest, and how many descriptors the server had.
+type stood struct{ asked, first, descriptors int }
+
+func standFlood(t *testing.T, sources, descriptors int, kinds []*attack) (s stood) {
 	l := newLoad(t, "")
 	l.server.stop()
-	l.serveWith(descriptors)
+	s.descriptors = l.serveWith(descriptors)
 	l.wantService()
 	watch := pace.Start(os.Getpid())
 	var attached []*online
@@ -90,20 +106,27 @@ func standFlood(t *testing.T, sources, descriptors int, kinds []*attack) {
 	})
 	f.underWay(kinds)
 	began := time.Now()
+	honest := func(what string, try func() error) {
+		s.asked++
+		tries, err := search(try)
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if tries == 1 && err == nil {
+			s.first++
+		}
+	}
 	for i := range 10 {
-		if err := search(func() error {
+		honest(fmt.Sprint("honest call ", i), func() error {
 			if status, code := l.ask(l.admin, "GET", "/api/v1/devices", nil, nil); status != http.StatusOK {
 				return fmt.Errorf("%d %s", status, code)
 			}
 			return nil
-		}); err != nil {
-			t.Errorf("honest call %d: %v", i, err)
-		}
-		if err := search(func() error { return l.welcome(comes) }); err != nil {
-			t.Errorf("device %d: %v", i, err)
-		}
+		})
+		honest(fmt.Sprint("device ", i), func() error { return l.welcome(comes) })
 	}
-	calls := time.Since(began) / 20
+	calls := time.Since(began) / time.Duration(s.asked)
+	t.Logf("%d of %d were answered at the first try", s.first, s.asked)
 	for _, o := range attached {
 		o.wantAlive()
 	}
@@ -132,16 +155,16 @@ func standFlood(t *testing.T, sources, descriptors int, kinds []*attack) {
 	if len(kinds) > 1 && !strings.Contains(l.server.log.String(), "more strangers than places") {
 		t.Error("the log says nothing of it")
 	}
+	return s
 }
 
 // search tries as often as a client has ports to try, before it says that the server is not there (wire §8).
-func search(try func() error) (err error) {
-	for range 3 {
-		if err = try(); err == nil {
-			return nil
+func search(try func() error) (tries int, err error) {
+	for tries = 1; ; tries++ {
+		if err = try(); err == nil || tries == 3 {
+			return tries, err
 		}
 	}
-	return err
 }
 
 // welcome attaches a device, and leaves again.
@@ -155,16 +178,24 @@ func (l *load) welcome(c *accesstest.Client) error {
 	return err
 }
 
-// serveWith starts the server with so many descriptors, or as many as this machine gives.
-func (l *load) serveWith(descriptors int) {
+// serveWith starts the server with so many descriptors, or as many as this machine gives, and says how many these are.
+func (l *load) serveWith(descriptors int) (got int) {
 	l.t.Helper()
 	l.server = watch(l.t, exec.Command("sh", "-c", `{ ulimit -n "$1" || ulimit -n "$(ulimit -Hn)"; } && exec "$2" run --config "$3"`, "sh",
 		strconv.Itoa(descriptors), program(l.t, "hawser-server"), l.path("server/server.yaml")))
 	l.server.line("ready ")
 	limits, err := os.ReadFile(l.proc("limits"))
-	if err != nil || !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), fmt.Sprintf("Max open files %d ", descriptors)) {
-		l.t.Logf("this machine does not give %d descriptors: %v\n%s", descriptors, err, limits)
+	_, line, found := strings.Cut(string(limits), "Max open files")
+	if err != nil || !found {
+		l.t.Fatalf("limits of the server: %v\n%s", err, limits)
 	}
+	if got, err = strconv.Atoi(strings.Fields(line)[0]); err != nil {
+		l.t.Fatal(err)
+	}
+	if got > descriptors || got < min(descriptors, 1024) {
+		l.t.Errorf("the server has %d descriptors, want %d", got, descriptors)
+	}
+	return got
 }
 
 // memory is what the server has resident.

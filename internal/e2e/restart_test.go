@@ -38,7 +38,8 @@ func TestAllDevicesComeBackAfterARestart(t *testing.T) {
 	t.Attr("cases", strconv.Itoa(n))
 	l := newLoad(t, "")
 	l.server.stop()
-	l.serveWith(65536)
+	had := l.serveWith(manyDescriptors)
+	t.Attr("count", fmt.Sprintf("descriptors of the server, of %d wanted=%d", manyDescriptors, had))
 	l.wantService()
 	f := &fleet{load: l, back: make(chan time.Time, n)}
 	f.enrollAll(n)
@@ -52,7 +53,7 @@ func TestAllDevicesComeBackAfterARestart(t *testing.T) {
 	f.await(n)
 	watch := pace.Start(os.Getpid())
 	l.server.kill()
-	l.serveWith(65536)
+	l.serveWith(manyDescriptors)
 	ready := time.Now()
 	calls := f.callMeanwhile(ctx)
 	arrivals := f.await(n)
@@ -223,7 +224,7 @@ func (f *fleet) callMeanwhile(ctx context.Context) (result func() []time.Duratio
 	calling.Go(func() {
 		for {
 			began := time.Now()
-			err := search(func() error {
+			_, err := search(func() error {
 				if status, code := f.ask(f.admin, "GET", "/api/v1/devices?limit=10", nil, nil); status != http.StatusOK {
 					return fmt.Errorf("%d %s", status, code)
 				}
