@@ -228,8 +228,9 @@ func (l *load) proc(name string) string {
 // An attack is one kind of connection that costs a stranger little.
 type attack struct {
 	name   string
-	n      int // how many there are at least before it is seen what the server does
-	api    bool
+	n      int                                      // how many there are at least before it is seen what the server does
+	api    bool                                     // it does TLS, for the API
+	relay  bool                                     // likewise, for the relay
 	act    func(ctx context.Context, conn net.Conn) // until the server ends it
 	opened atomic.Int64
 	begun  atomic.Int64 // that got through TLS, if they ask for it
@@ -323,8 +324,12 @@ func (f *flood) connect(ctx context.Context, a *attack, i int) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if a.api {
-		t := tls.Client(conn, (*accesstest.Client)(nil).TLS(transport.ALPNAPI))
+	if a.api || a.relay {
+		alpn := transport.ALPNAPI
+		if a.relay {
+			alpn = transport.ALPNRelay
+		}
+		t := tls.Client(conn, (*accesstest.Client)(nil).TLS(alpn))
 		if t.HandshakeContext(ctx) != nil {
 			return
 		}
