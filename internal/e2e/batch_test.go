@@ -37,8 +37,8 @@ func (in *infra) unclaimed(name string) *gateway {
 	return g
 }
 
-// enrollFrom is a gateway that is switched on with the file of an image, and killed in the middle, some times. It returns
-// how often that was before it had ended.
+// enrollFrom is a gateway that is switched on with the file of an image, and killed in the middle, some times. It
+// returns how often that was before it had ended.
 func (g *gateway) enrollFrom(file string, cuts int) (killed int) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -251,7 +251,7 @@ func TestTheNextTechnicianBringsARevocation(t *testing.T) {
 			s.stops[0], s.stops[1] = s.accessServer(), s.relayServer()
 			s.gatewayUp()
 		},
-		"the server withholds it": func(s *stated) {
+		"the server has nothing of it to tell, as one that withholds it": func(s *stated) {
 			s.net.Cut(techAddr, accessAddr)
 			if err := s.tech.RevokeUser(s.t.Context(), "ann", false); transport.ReasonOf(err) != transport.Refused {
 				s.t.Errorf("the server was told: %v", err)
