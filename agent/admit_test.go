@@ -174,8 +174,8 @@ func TestAnOldStatementIsRefusedAtAGatewayThatKnowsTheList(t *testing.T) {
 	})
 }
 
-// A list that strikes his key or, of what was said of him, all that is older than the list, ends a session at once, however it
-// comes here.
+// A list that strikes his key or, of what was said of him, all that is older than the list, ends a session at once,
+// however it comes here.
 func TestARevocationEndsTheSessionThatRuns(t *testing.T) {
 	t.Attr("id", "T-revoke")
 	t.Attr("cases", "6")

@@ -164,7 +164,7 @@ func TestAProvisioningFileEnrollsAGateway(t *testing.T) {
 	}
 }
 
-// A script that has the file gives it to the gateway's standard input, and the code in it is never on the gateway's disk.
+// A script that has the file gives it to the gateway's standard input, and the code is never on the gateway's disk.
 func TestAProvisioningFileComesByStandardInput(t *testing.T) {
 	in := newInfra(t)
 	file, data := in.path("press-4.txt"), in.path("press-4")

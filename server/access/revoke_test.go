@@ -14,8 +14,8 @@ import (
 	"hawser/transport/wire"
 )
 
-// Revocation cuts the control connection, ends the sessions, and tells the relays, within a second, and lets nobody back in,
-// over a restart too.
+// Revocation cuts the control connection, ends the sessions, and tells the relays, within a second, and lets nobody back
+// in, over a restart too.
 func TestRevocationWorksAtOnce(t *testing.T) {
 	t.Attr("id", "A1-refuse")
 	t.Attr("id", "T-revoke")
