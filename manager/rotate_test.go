@@ -3,6 +3,7 @@ package manager
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"hawser/identity"
 	"hawser/identity/identitytest"
@@ -40,6 +41,22 @@ func TestAnotherDomainKeyTakesNoMoveBack(t *testing.T) {
 		}
 		if s := must(identity.ParseStatement(chain[0])); s.Statement.(identity.DeviceStatement).Folder != "south" {
 			t.Errorf("it is stated as %+v", s.Statement)
+		}
+	})
+}
+
+// A server says nothing, and another admin, whose clock is ahead, has stated the user a moment ago. The list strikes that, too.
+func TestARevocationWithoutTheServerStrikesWhatIsNotSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		a := f.loggedIn(f.manager())
+		f.answer("GET /statements", problemAnswer(503, "busy", "try later"))
+		ahead := identity.UserStatement{User: "ann", Serial: uint64(time.Now().Add(maxClockOff - time.Minute).UnixMilli())}
+		if err := a.RevokeUser(t.Context(), "ann", false); err == nil {
+			t.Fatal("the server has taken it")
+		}
+		if !a.struck(ahead) {
+			t.Errorf("the lists are %+v", a.state.owner.Lists().Entries())
 		}
 	})
 }

@@ -130,7 +130,11 @@ func (p pen) restate(says []identity.Statement, serial uint64) (again []identity
 
 // serial is that of the next statement about a subject.
 func (a *Account) serial(pool statements, subject identity.Subject) (uint64, error) {
-	serial, err := identity.NextSerial(a.newest(pool, subject), a.m.now())
+	return a.serialAt(pool, subject, a.m.now())
+}
+
+func (a *Account) serialAt(pool statements, subject identity.Subject, at time.Time) (uint64, error) {
+	serial, err := identity.NextSerial(a.newest(pool, subject), at)
 	if err != nil {
 		return 0, fail(transport.Policy, "sign statement", fmt.Errorf("%w; first revoke the admin who has used it up", err))
 	}

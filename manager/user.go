@@ -246,6 +246,7 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 	op := "revoke user " + name
 	prepare, cancel := context.WithTimeout(ctx, prepareTime)
 	defer cancel()
+	ahead := time.Duration(0) // by which another admin's clock may be, whose statements are not seen here
 	pool, err := a.readAndConfirm(prepare)
 	if err != nil && (keep || ctx.Err() != nil || isClock(err)) {
 		return err
@@ -253,13 +254,13 @@ func (a *Account) RevokeUser(ctx context.Context, name string, keep bool) error 
 	if err != nil {
 		// A server that says nothing, or too much, keeps nobody in: the list is signed, and kept for whom this PC visits.
 		a.m.log().Warn("what the server knows is not read before the list is signed", "err", clean(err.Error()))
-		pool = parsed(a.state.owner.Chain())
+		pool, ahead = parsed(a.state.owner.Chain()), maxClockOff
 	}
 	p, err := a.pen(false)
 	if err != nil {
 		return err
 	}
-	serial, err := a.serial(pool, identity.Subject{User: name})
+	serial, err := a.serialAt(pool, identity.Subject{User: name}, a.m.now().Add(ahead))
 	if err != nil {
 		return err
 	}

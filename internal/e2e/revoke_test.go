@@ -128,7 +128,6 @@ func newStated(t *testing.T) *stated {
 	s.gatewayUp()
 	all := []string{"*"}
 	s.ann = s.operator(s.tech, "ann", manager.UserRights{Role: identity.RoleOperator, Devices: all, Targets: all})
-	time.Sleep(time.Minute) // a list by somebody who asks no server strikes what is older than it
 	return s
 }
 

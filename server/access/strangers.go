@@ -23,12 +23,12 @@ const (
 	strangerRetry = 10 * time.Second // who finds no place
 )
 
-// places are for connections after TLS. Who is attached, or calls the API with a user's certificate, has none and needs
+// places are for connections after TLS. Who is attached, or whose request was that of a registered user, has none and needs
 // none.
 type places struct {
 	anonymous *gate.Gate // API connections without a user's certificate
 	strangers *gate.Gate // connections to enroll, without a certificate
-	purposes  *gate.Gate // of devices and relays that have not said what they want
+	purposes  *gate.Gate // of devices and relays that have not said what they want, and of users before a request of theirs
 	refusals  *gate.Gate // of those who are told that there is no place
 }
 

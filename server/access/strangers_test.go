@@ -138,7 +138,7 @@ func TestWhoHasNotSaidWhatHeWantsIsToldToComeAgain(t *testing.T) {
 	})
 }
 
-// Who finds no place is told when to come again. Devices and users who have proven who they are need none.
+// Who finds no place is told when to come again, each by the places of his own kind.
 func TestStrangersAreToldToComeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
