@@ -60,10 +60,13 @@ func TestAllDevicesComeBackAfterARestart(t *testing.T) {
 	took := slices.MaxFunc(arrivals, time.Time.Compare).Sub(ready)
 	latencies := calls()
 	slow := latencies[len(latencies)*99/100]
-	// The time that others had the machine makes some late, and the mean small: it is none of the server's.
-	peak, mean := busiest(arrivals, ready), float64(n)/max(1, (took-watch.Others()).Seconds())
-	t.Logf("%d devices back %v after the server was ready, %d in the peak second, %.0f in the mean; %d searches failed, %d were told to come later",
-		n, took.Round(100*time.Millisecond), peak, mean, f.failed.Load(), f.later.Load())
+	// Nine tenths, since a few who come late make the mean of all small, and say nothing of a crowd. So does the time that others
+	// had the machine.
+	slices.SortFunc(arrivals, time.Time.Compare)
+	middle := arrivals[n-1-n/20].Sub(arrivals[n/20]) - watch.Others()
+	peak, mean := busiest(arrivals, ready), 0.9*float64(n)/max(1, middle.Seconds())
+	t.Logf("%d devices back %v after the server was ready, %d in the peak second, %.0f in the mean, %.0f in that of the middle; "+
+		"%d searches failed, %d were told to come later", n, took.Round(100*time.Millisecond), peak, float64(n)/took.Seconds(), mean, f.failed.Load(), f.later.Load())
 	t.Logf("back in each second: %v", bySecond(arrivals, ready))
 	t.Logf("%d calls: the median took %v, 99 of 100 at most %v", len(latencies), latencies[len(latencies)/2], slow)
 	watch.Within(t, "all are back", took, restartBack)
