@@ -323,7 +323,8 @@ func (f *flood) connect(ctx context.Context, a *attack, i int) {
 		return
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	socket := conn
+	defer context.AfterFunc(ctx, func() { socket.Close() })()
 	if a.api || a.relay {
 		alpn := transport.ALPNAPI
 		if a.relay {
