@@ -88,8 +88,10 @@ func (a *admission) leave() {
 		return
 	}
 	a.done++
-	enough := a.done >= freeEntries && (!crowd || a.looking.each == 0)
-	if took := now.Sub(a.since); enough || took >= lookTime {
+	took := now.Sub(a.since)
+	// The first look is short, since nobody is held up before it, and not too short: who is sent away by it comes back late.
+	first := a.looking.each == 0 && took >= lookTime/4
+	if a.done >= freeEntries && (first || !crowd) || took >= lookTime {
 		a.looking.took(a.done, took, lookingWeight)
 		a.since, a.done = now, 0
 	}
