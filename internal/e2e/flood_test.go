@@ -181,8 +181,8 @@ func (l *load) welcome(c *accesstest.Client) error {
 // serveWith starts the server with so many descriptors, or as many as this machine gives, and says how many these are.
 func (l *load) serveWith(descriptors int) (got int) {
 	l.t.Helper()
-	l.server = watch(l.t, exec.Command("sh", "-c", `{ ulimit -n "$1" || ulimit -n "$(ulimit -Hn)"; } && exec "$2" run --config "$3"`, "sh",
-		strconv.Itoa(descriptors), program(l.t, "hawser-server"), l.path("server/server.yaml")))
+	l.server = watch(l.t, exec.Command("sh", "-c", `{ ulimit -n "$1" || ulimit -n "$(ulimit -Hn)"; } && exec $4 "$2" run --config "$3"`, "sh",
+		strconv.Itoa(descriptors), program(l.t, "hawser-server"), l.path("server/server.yaml"), l.by))
 	l.server.line("ready ")
 	limits, err := os.ReadFile(l.proc("limits"))
 	_, line, found := strings.Cut(string(limits), "Max open files")

@@ -106,6 +106,7 @@ func (l *load) wantLoad() {
 type load struct {
 	*infra
 	url    string
+	by     string // what starts a server with descriptors, as taskset -c 0; empty: nothing else
 	code   string // of admin's login
 	domain *apitest.Domain
 	admin  *accesstest.Client
