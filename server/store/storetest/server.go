@@ -158,6 +158,13 @@ func (s *Server) kill() {
 // lets them go on.
 func (s *Server) Pause(t testing.TB) (resume func()) {
 	t.Helper()
+	// The one that starts the others first: one that it starts meanwhile would answer.
+	syscall.Kill(s.proc.pid, syscall.SIGSTOP)
+	for range 100_000 {
+		if b, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.proc.pid), "stat")); strings.Contains(string(b), ") T ") {
+			break
+		}
+	}
 	pids := append([]int{s.proc.pid}, childrenOf(s.proc.pid)...)
 	for _, pid := range pids {
 		syscall.Kill(pid, syscall.SIGSTOP)
