@@ -17,13 +17,19 @@ func (a *Account) letGo(ctx, prepare context.Context, pool statements, entry ide
 	if !pool.admin(entry.User) {
 		return nil // on whom nothing hangs
 	}
-	hanging := a.hanging(prepare, pool, entry)
+	near := a.near(pool)
+	hanging := a.hanging(prepare, pool, near, entry)
+	listed := hanging
+	if keep {
+		listed = nil // they stay, and their codes do not
+	}
+	codes := a.openCodesOf(prepare, pool, near, entry.User, listed)
 	if err := prepare.Err(); err != nil && (keep || ctx.Err() != nil) {
 		return fmt.Errorf("find who hangs on %s: %w", entry.User, err)
 	}
-	c := Change{Falls: slices.Concat(hanging, a.openCodesOf(pool, entry.User, hanging))}
+	c := Change{Falls: slices.Concat(hanging, codes)}
 	if keep {
-		c = Change{Again: hanging, Falls: a.openCodesOf(pool, entry.User, nil)}
+		c = Change{Again: hanging, Falls: codes}
 	}
 	if err := a.approved(c); err != nil {
 		return err
@@ -36,8 +42,8 @@ func (a *Account) letGo(ctx, prepare context.Context, pool statements, entry ide
 }
 
 // hanging are those who have no chain any more when the entry counts.
-func (a *Account) hanging(ctx context.Context, pool statements, entry identity.Entry) (found []Stated) {
-	v, now, near := a.verifier(), a.statementTime(), pool.near()
+func (a *Account) hanging(ctx context.Context, pool statements, near map[identity.Subject]statements, entry identity.Entry) (found []Stated) {
+	v, now := a.verifier(), a.statementTime()
 	lost := v.Hanging(pool, []identity.Entry{entry}, func(about identity.Subject) []identity.Signed { return near[about] }, now,
 		func() bool { return ctx.Err() == nil })
 	names := make(map[identity.Name]bool, len(lost))
@@ -55,24 +61,16 @@ func (a *Account) hanging(ctx context.Context, pool statements, entry identity.E
 	return found
 }
 
-// admin reports whether anybody has ever said that a user is an admin.
-func (p statements) admin(user string) bool {
-	return slices.ContainsFunc(p, func(s identity.Signed) bool {
-		u, ok := s.Statement.(identity.UserStatement)
-		return ok && u.User == user && u.Role == identity.RoleAdmin
-	})
-}
-
 // openCodesOf are those for whom a user has made codes that nobody has used, without those who are listed already.
-func (a *Account) openCodesOf(pool statements, user string, listed []Stated) (found []Stated) {
+func (a *Account) openCodesOf(ctx context.Context, pool statements, near map[identity.Subject]statements, user string,
+	listed []Stated) (found []Stated) {
 	his := func(s identity.Signed) bool {
 		invite, ok := s.Statement.(identity.InviteStatement)
-		return ok && invite.Exp > a.statementTime().Unix() && invite.User != user && slices.ContainsFunc(pool, func(by identity.Signed) bool {
+		return ok && ctx.Err() == nil && invite.Exp > a.statementTime().Unix() && invite.User != user && slices.ContainsFunc(pool, func(by identity.Signed) bool {
 			key, ok := by.Statement.(identity.KeyStatement)
 			return ok && key.User == user && s.SignedBy(key.Key)
 		})
 	}
-	near := pool.near()
 	for _, subject := range pool.subjects(his) {
 		if slices.ContainsFunc(listed, func(one Stated) bool { return one.User == subject.User && one.UID == subject.UID }) {
 			continue

@@ -234,7 +234,7 @@ func (a *Account) BatchKeys(ctx context.Context, typed []string, lookup string, 
 
 // batchKeys are the keys that came with a batch and can be confirmed.
 func (a *Account) batchKeys(pool statements) map[deviceKey]bool {
-	keys, near := make(map[deviceKey]bool), pool.near()
+	keys, near := make(map[deviceKey]bool), a.near(pool)
 	for _, s := range pool {
 		key, ok := s.Statement.(identity.KeyStatement)
 		if !ok || key.UID.IsZero() || a.isConfirmed(near[key.Subject], key) {

@@ -38,7 +38,7 @@ func (a *Account) confirm(ctx context.Context, pool statements, seen map[deviceK
 	var done []confirmed
 	var texts []string
 	var struck []identity.Entry
-	near := pool.near()
+	near := a.near(pool)
 	for _, s := range pool {
 		if err := ctx.Err(); err != nil { // a server may show very many
 			return pool, nil, err

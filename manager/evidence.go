@@ -160,9 +160,10 @@ func (a *Account) nameOf(e evidence, uri string) string {
 	}
 	var newest identity.DeviceStatement
 	uid, _ := identity.ParseUID(name.ID)
+	pool := slices.Concat(e.devices[uid], e.people)
 	for _, s := range e.devices[uid] {
 		d, ok := s.Statement.(identity.DeviceStatement)
-		if ok && d.Serial > newest.Serial && a.genuine(slices.Concat(e.devices[uid], e.people), s) {
+		if ok && d.Serial > newest.Serial && a.genuine(pool, s) {
 			newest = d
 		}
 	}

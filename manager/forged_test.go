@@ -2,6 +2,7 @@ package manager
 
 import (
 	"crypto"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -398,4 +399,22 @@ func TestAnAdminIsNotStatedAgainByAnothersWord(t *testing.T) {
 			t.Errorf("stated again: %+v", keys)
 		}
 	})
+}
+
+// A server says of thousands that they are admins. Nobody is judged by that: each statement would be, by all of the others.
+func TestAServerMakesNobodyAnAdmin(t *testing.T) {
+	owner, thief := identitytest.NewOwner("default"), identitytest.NewOwner("default")
+	var texts []string
+	for i := range 300 {
+		texts = append(texts, thief.UserChain(fmt.Sprint("mallory-", i), identity.RoleAdmin, nil, identitytest.NewKey().Public())...)
+	}
+	texts = append(texts, owner.UserChain("ada", identity.RoleAdmin, nil, identitytest.NewKey().Public())...)
+	texts = append(texts, thief.UserChain("ada", identity.RoleAdmin, nil, identitytest.NewKey().Public())...)
+	near := parsed(texts).near(owner.Key)
+	if of := near[identity.Subject{User: "mallory-7"}]; len(of) != 4 {
+		t.Errorf("%d statements decide about one, want 2 about him and 2 about ada", len(of))
+	}
+	if of := near[identity.Subject{User: "ada"}]; len(of) != 4 {
+		t.Errorf("%d statements decide about ada, want the 4 about her", len(of))
+	}
 }

@@ -91,7 +91,7 @@ type deviceKey struct {
 
 // keyStates are the keys of devices that count. One that a list strikes is not there.
 func (a *Account) keyStates(pool statements) map[deviceKey]KeyState {
-	states, near := make(map[deviceKey]KeyState), pool.near()
+	states, near := make(map[deviceKey]KeyState), a.near(pool)
 	for _, state := range []KeyState{KeyConfirmed, KeyUnconfirmed} {
 		for _, s := range pool {
 			key, ok := s.Statement.(identity.KeyStatement)

@@ -53,22 +53,23 @@ func (a *Account) struck(s identity.Statement) bool {
 	})
 }
 
-// near are the statements that decide what counts about one subject: those about it, and those about whoever is said to be an
-// admin. There may be thousands of devices, and each statement is judged by all of those beside it.
-func (p statements) near() map[identity.Subject]statements {
+// near are the statements that decide what counts about one subject: those about it, and those by which the domain keys make
+// somebody an admin. There may be thousands of devices, and each statement is judged by all of those beside it; and a server may
+// say of thousands that they are admins.
+func (p statements) near(domain ...identity.PublicKey) map[identity.Subject]statements {
 	near, admins := make(map[identity.Subject]statements), make(map[identity.Subject]statements)
 	for _, s := range p {
 		if about, _ := numberOf(s.Statement); about != (identity.Subject{}) {
 			near[about] = append(near[about], s)
 		}
 	}
-	isAdmin := func(s identity.Signed) bool {
-		u, ok := s.Statement.(identity.UserStatement)
-		return ok && u.Role == identity.RoleAdmin
-	}
 	for about, of := range near {
-		if about.User != "" && slices.ContainsFunc(of, isAdmin) {
-			admins[about] = of
+		if about.User == "" || !of.admin(about.User) {
+			continue
+		}
+		stated := slices.DeleteFunc(slices.Clone(of), func(s identity.Signed) bool { return !slices.ContainsFunc(domain, s.SignedBy) })
+		if stated.admin(about.User) {
+			admins[about] = stated
 		}
 	}
 	for about := range near {
@@ -81,6 +82,19 @@ func (p statements) near() map[identity.Subject]statements {
 	return near
 }
 
+// admin reports whether somebody says that a user is an admin, or was.
+func (p statements) admin(user string) bool {
+	return slices.ContainsFunc(p, func(s identity.Signed) bool {
+		u, ok := s.Statement.(identity.UserStatement)
+		return ok && u.User == user && u.Role == identity.RoleAdmin
+	})
+}
+
+// near are those of the domain key that is pinned.
+func (a *Account) near(pool statements) map[identity.Subject]statements {
+	return pool.near(a.state.owner.Pinned().Key)
+}
+
 // device finds a device by UID, name, or folder and name, in the owner's own words: a server that said which one is meant
 // could let another one be revoked. Of each device the newest statement counts; one that a list strikes is none.
 func (a *Account) device(pool statements, typed string) (identity.DeviceStatement, error) {
@@ -91,7 +105,7 @@ func (a *Account) device(pool statements, typed string) (identity.DeviceStatemen
 			newest[d.UID] = identity.DeviceStatement{}
 		}
 	}
-	near := pool.near()
+	near := a.near(pool)
 	for _, s := range pool {
 		d, ok := s.Statement.(identity.DeviceStatement)
 		if was, candidate := newest[d.UID]; ok && candidate && d.Serial > was.Serial && a.genuine(near[identity.Subject{UID: d.UID}], s) {

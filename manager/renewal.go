@@ -19,7 +19,7 @@ const soonTime = 60 * 24 * time.Hour
 
 // RenewUsers states users again for as long as the last time, with the rights that they have, and their confirmed keys. It is
 // shown for approval before anything is signed, and nothing is when one of them cannot be renewed.
-func (a *Account) RenewUsers(ctx context.Context, names ...string) (renewed []identity.UserStatement, err error) {
+func (a *Account) RenewUsers(ctx context.Context, names ...string) ([]identity.UserStatement, error) {
 	for _, name := range names {
 		if _, err := userPath(name); err != nil {
 			return nil, err
@@ -36,6 +36,29 @@ func (a *Account) RenewUsers(ctx context.Context, names ...string) (renewed []id
 	if self {
 		// An admin whose own statement has ended is shown little. With the domain key he states himself, as he knows himself.
 		pool = append(pool, parsed(a.state.owner.Chain())...)
+	}
+	return a.renewUsers(ctx, pool, names)
+}
+
+// RenewDue is RenewUsers for those whose statements end within 60 days, if there are any. Who was stated for 60 days or less is
+// not among them: somebody has meant him to end.
+func (a *Account) RenewDue(ctx context.Context) ([]identity.UserStatement, error) {
+	pool, err := a.readAndConfirmAlso(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, u := range a.due(pool) {
+		names = append(names, u.User)
+	}
+	return a.renewUsers(ctx, pool, names)
+}
+
+// renewUsers states users again by what the server has of them. It is never nil, so that JSON has a list.
+func (a *Account) renewUsers(ctx context.Context, pool statements, names []string) ([]identity.UserStatement, error) {
+	renewed := []identity.UserStatement{}
+	if len(names) == 0 {
+		return renewed, nil
 	}
 	var c Change
 	var serials []uint64
@@ -72,7 +95,7 @@ func (a *Account) RenewUsers(ctx context.Context, names ...string) (renewed []id
 	if err := a.publishAll(ctx, texts); err != nil {
 		return nil, err
 	}
-	_, err = a.state.owner.Take(texts, a.m.now()) // this user may be among them
+	_, err := a.state.owner.Take(texts, a.m.now()) // this user may be among them
 	return renewed, asUsage(err)
 }
 
@@ -178,19 +201,6 @@ func isLess(is, was identity.UserStatement) bool {
 		return true
 	}
 	return !has(is.Scope.Devices, was.Scope.Devices) || !has(is.Scope.Targets, was.Scope.Targets)
-}
-
-// DueUsers are the names of the users whose statements end within 60 days. Who was stated for 60 days or less is not among
-// them: somebody has meant him to end.
-func (a *Account) DueUsers(ctx context.Context) (names []string, err error) {
-	pool, err := a.readAndConfirmAlso(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	for _, u := range a.due(pool) {
-		names = append(names, u.User)
-	}
-	return names, nil
 }
 
 // due are the newest statements of users that end soon, who ends first before the others.

@@ -152,8 +152,11 @@ func (a *Account) restateAll(pool statements, old, next crypto.Signer) (texts []
 		return nil, c, r, err
 	}
 	// By the clock of this PC alone: a list of a thief may say that it is later than all ends, and the new list removes it.
-	live := func(s identity.Signed) bool { return s.SignedBy(was) && v.Keep(s, pool, now) == nil }
-	near := pool.near()
+	near := pool.near(was, a.state.owner.Pinned().Key) // which is the new one if an earlier run was cut off
+	live := func(s identity.Signed) bool {
+		about, _ := numberOf(s.Statement)
+		return s.SignedBy(was) && v.Keep(s, near[about], now) == nil
+	}
 	own := identity.Subject{User: a.state.config.User}
 	subjects := pool.subjects(live)
 	slices.SortStableFunc(subjects, func(x, y identity.Subject) int { return order(x != own) - order(y != own) })

@@ -104,26 +104,26 @@ func (a *Account) UserCode(ctx context.Context, name string) (u NewUser, err err
 // another word is left out: whoever has a code can state any key with it.
 func (a *Account) usedCodes(pool statements, name string) (entries []identity.Entry) {
 	subject, until := identity.Subject{User: name}, a.m.now().Add(entryLife).Unix()
-	about := pool.near()[subject]
+	about := a.near(pool)[subject]
 	for _, s := range about {
 		invite, ok := s.Statement.(identity.InviteStatement)
 		if !ok || invite.Subject != subject || a.struck(invite) || !a.genuine(about, s) {
 			continue
 		}
-		var keys []identity.SPKI
+		var came []identity.KeyStatement
 		for _, by := range about {
 			key, ok := by.Statement.(identity.KeyStatement)
-			if spki := key.Key.SPKI(); ok && key.Serial == 0 && by.SignedBy(invite.Key) && !slices.Contains(keys, spki) {
-				keys = append(keys, spki)
+			known := func(other identity.KeyStatement) bool { return other.Key == key.Key }
+			if ok && key.Serial == 0 && !slices.ContainsFunc(came, known) && by.SignedBy(invite.Key) {
+				came = append(came, key)
 			}
 		}
-		if len(keys) < 2 {
+		if len(came) < 2 {
 			continue
 		}
 		entries = append(entries, identity.Entry{SPKI: invite.Key.SPKI(), Until: until})
-		for _, by := range about {
-			key, ok := by.Statement.(identity.KeyStatement)
-			if ok && key.Serial == 0 && by.SignedBy(invite.Key) && len(entries) < maxListed && !a.isConfirmed(about, key) && !a.isOthers(pool, key) {
+		for _, key := range came {
+			if len(entries) < maxListed && !a.isConfirmed(about, key) && !a.isOthers(pool, key) {
 				entries = append(entries, identity.Entry{SPKI: key.Key.SPKI(), Until: until})
 			}
 		}
@@ -218,7 +218,7 @@ func (a *Account) User(ctx context.Context, name string) (u UserInfo, err error)
 	subject := identity.Subject{User: name}
 	u.Stated = statedOf(subject, pool.latest(subject, func(s identity.Signed) bool { return !a.struck(s.Statement) && a.genuine(pool, s) }))
 	if u.Role == identity.RoleAdmin {
-		u.Hangs = a.hanging(ctx, pool, identity.Entry{Subject: subject, All: identity.MaxSerial})
+		u.Hangs = a.hanging(ctx, pool, a.near(pool), identity.Entry{Subject: subject, All: identity.MaxSerial})
 	}
 	for _, known := range answer.Users {
 		if known.Name == name {

@@ -160,7 +160,7 @@ of --domain-key are earlier keys of the domain, which prove the reports of their
 			if err != nil {
 				return err
 			}
-			roots, pinned, err := a.trust(root, domain, &keys)
+			roots, pinned, earlier, err := a.trust(root, domain, keys)
 			if err != nil {
 				return err
 			}
@@ -169,7 +169,7 @@ of --domain-key are earlier keys of the domain, which prove the reports of their
 				return answer.Usage("read export: %w", err)
 			}
 			defer f.Close()
-			v, err := manager.VerifyExport(f, roots, pinned, keys...)
+			v, err := manager.VerifyExport(f, roots, pinned, earlier...)
 			if err != nil {
 				return err
 			}
@@ -187,28 +187,27 @@ of --domain-key are earlier keys of the domain, which prove the reports of their
 }
 
 // trust is what an export is verified by: what the flags say, else that of the account. With a root the first of the keys is the
-// domain's, and the others are what is left in keys.
-func (a *app) trust(root, domain string, keys *[]identity.PublicKey) (roots *identity.Roots, pinned identity.Pinned, err error) {
+// domain's; all others are earlier ones.
+func (a *app) trust(root, domain string, keys []identity.PublicKey) (roots *identity.Roots, pinned identity.Pinned, earlier []identity.PublicKey, err error) {
 	if root == "" {
 		err = a.account(func(account *manager.Account) error {
 			roots, pinned = account.Trust()
 			return nil
 		})
-		return roots, pinned, err
+		return roots, pinned, keys, err
 	}
 	b, err := os.ReadFile(root)
 	if err == nil {
 		roots, err = identity.ParseRoots(b)
 	}
 	if err != nil {
-		return nil, pinned, answer.Usage("root: %w", err)
+		return nil, pinned, nil, answer.Usage("root: %w", err)
 	}
 	if err := identity.CheckLabel(domain); err != nil {
-		return nil, pinned, answer.Usage("domain: %w", err)
+		return nil, pinned, nil, answer.Usage("domain: %w", err)
 	}
-	if len(*keys) == 0 {
-		return nil, pinned, answer.Usage("audit verify: --root and --domain want the --domain-key as well")
+	if len(keys) == 0 {
+		return nil, pinned, nil, answer.Usage("audit verify: --root and --domain want the --domain-key as well")
 	}
-	pinned, *keys = identity.Pinned{Domain: domain, Key: (*keys)[0]}, (*keys)[1:]
-	return roots, pinned, nil
+	return roots, identity.Pinned{Domain: domain, Key: keys[0]}, keys[1:], nil
 }

@@ -151,26 +151,20 @@ stated again.`,
 				return answer.Usage("user renew: nobody is asked without a terminal whether those who are due are to stay: give --yes, or their names")
 			}
 			return a.signing(cmd, &phrase, func(account *manager.Account) error {
-				if changes(cmd) {
-					rights.Role, rights.Life = identity.Role(role), time.Duration(days)*24*time.Hour
-					u, err := account.ChangeUser(cmd.Context(), names[0], rights, keep)
-					if err != nil {
-						return err
-					}
-					renewed := []identity.UserStatement{u}
-					return a.print(cmd, renewed, func() error { return manager.WriteRenewed(cmd.OutOrStdout(), renewed) })
-				}
+				var renewed []identity.UserStatement
 				var err error
-				if due {
-					if names, err = account.DueUsers(cmd.Context()); err != nil {
-						return err
-					}
+				switch {
+				case changes(cmd):
+					rights.Role, rights.Life = identity.Role(role), time.Duration(days)*24*time.Hour
+					renewed = make([]identity.UserStatement, 1)
+					renewed[0], err = account.ChangeUser(cmd.Context(), names[0], rights, keep)
+				case due:
+					renewed, err = account.RenewDue(cmd.Context())
+				default:
+					renewed, err = account.RenewUsers(cmd.Context(), names...)
 				}
-				renewed := []identity.UserStatement{}
-				if len(names) > 0 {
-					if renewed, err = account.RenewUsers(cmd.Context(), names...); err != nil {
-						return err
-					}
+				if err != nil {
+					return err
 				}
 				return a.print(cmd, renewed, func() error { return manager.WriteRenewed(cmd.OutOrStdout(), renewed) })
 			})
