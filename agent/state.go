@@ -113,15 +113,6 @@ func carried(failures int, s State, d time.Duration, cut bool, cuts int) int {
 	return failures
 }
 
-// inARow is failures with one more, by which the server says when to come again if hinted, as with the one before if told.
-// Who says when knows how many come: what failed while nobody did is no reason to come later (wire §2.3).
-func inARow(failures int, told, hinted bool) int {
-	if hinted && !told {
-		return 1
-	}
-	return failures + 1
-}
-
 // backoff is the wait before a state that failed is entered again. A minute at most: whoever repairs the uplink waits
 // in front of the box for it to come back.
 func backoff() wait.Backoff { return wait.Backoff{First: 2 * time.Second, Longest: time.Minute} }
@@ -158,7 +149,7 @@ func (a *Agent) machine(ctx context.Context, up *attachment) {
 		failures = carried(failures, state, lived, cutOff(err), cuts)
 		if err != nil {
 			hinted := control.RetryAfter(err) > 0
-			failures, told = inARow(failures, told, hinted), hinted
+			failures, told = wait.InARow(failures, told, hinted), hinted
 			a.fail(ctx, to, failures, err)
 		}
 		state = to

@@ -103,24 +103,6 @@ func TestAnAttachmentThatIsRefusedSoonForgivesNothing(t *testing.T) {
 	}
 }
 
-func TestFailuresCountAnewWhenTheServerSaysWhen(t *testing.T) {
-	for _, c := range []struct {
-		failures     int
-		told, hinted bool
-		want         int
-	}{
-		{0, false, false, 1},
-		{5, false, false, 6},
-		{5, false, true, 1},
-		{1, true, true, 2},
-		{2, true, false, 3},
-	} {
-		if got := inARow(c.failures, c.told, c.hinted); got != c.want {
-			t.Errorf("inARow(%d, %v, %v) = %d, want %d", c.failures, c.told, c.hinted, got, c.want)
-		}
-	}
-}
-
 // A server that sends nonsense after a few seconds must not get all of its gateways back every few seconds, nor teach them
 // that the way is short.
 func TestWhatCutsALinkOff(t *testing.T) {

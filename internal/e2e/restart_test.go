@@ -143,17 +143,13 @@ func (f *fleet) live(ctx context.Context, i int) {
 			wait.Sleep(ctx, wait.Random(2*time.Second))
 			continue
 		}
-		hinted := control.RetryAfter(err) > 0
-		if hinted && !told {
-			failures = 0
-		}
-		told = hinted
-		failures++
+		hint := control.RetryAfter(err)
+		failures, told = wait.InARow(failures, told, hint > 0), hint > 0
 		f.failed.Add(1)
-		if control.RetryAfter(err) > 0 {
+		if told {
 			f.later.Add(1)
 		}
-		wait.Sleep(ctx, backoff.After(failures, control.RetryAfter(err)))
+		wait.Sleep(ctx, backoff.After(failures, hint))
 	}
 }
 

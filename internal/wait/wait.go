@@ -34,6 +34,15 @@ func (b Backoff) bound(failures int) time.Duration {
 	return min(bound, b.Longest)
 }
 
+// InARow is failures with one more, with which the server says when to come again if hinted, as with the one before if told.
+// Who says when knows how many come: what failed while nobody did is no reason to come later (wire §2.3).
+func InARow(failures int, told, hinted bool) int {
+	if hinted && !told {
+		return 1
+	}
+	return failures + 1
+}
+
 // Random is uniform in [0, n), and 0 when n is not positive.
 func Random(n time.Duration) time.Duration {
 	if n <= 0 {

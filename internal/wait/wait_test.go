@@ -83,3 +83,21 @@ func TestABellIsHeardOnceHoweverOftenItRang(t *testing.T) {
 		close(b)
 	})
 }
+
+func TestFailuresCountAnewWhenTheServerSaysWhen(t *testing.T) {
+	for _, c := range []struct {
+		failures     int
+		told, hinted bool
+		want         int
+	}{
+		{0, false, false, 1},
+		{5, false, false, 6},
+		{5, false, true, 1},
+		{1, true, true, 2},
+		{2, true, false, 3},
+	} {
+		if got := InARow(c.failures, c.told, c.hinted); got != c.want {
+			t.Errorf("InARow(%d, %v, %v) = %d, want %d", c.failures, c.told, c.hinted, got, c.want)
+		}
+	}
+}
