@@ -72,17 +72,21 @@ func (s *Server) admit(ctx context.Context, conn *tls.Conn, hello wire.Hello) (l
 	if err := checkHello(hello, peer.Name.Kind); err != nil {
 		return nil, a, err
 	}
+	look := func() error {
+		return s.store.View(ctx, func(tx *store.Tx) error { return s.lookUp(tx, peer, &hello, &a) })
+	}
 	if peer.Name.Kind == identity.KindDevice {
 		// After the certificate was verified: strangers must not take the places of devices that come back.
-		attached, err := s.admission.enter(s.cluster.state.unwritten(), time.Now())
-		if err != nil {
-			return nil, a, err
+		attached, refusal := s.admission.enter(s.cluster.state.unwritten(), time.Now())
+		if refusal != nil {
+			return nil, a, refusal
 		}
 		defer attached()
+		err = s.inTurn(ctx, look)
+	} else { // relays are few, and needed by all
+		err = look()
 	}
-	if err = s.inTurn(ctx, func() error {
-		return s.store.View(ctx, func(tx *store.Tx) error { return s.lookUp(tx, peer, &hello, &a) })
-	}); err != nil {
+	if err != nil {
 		return nil, a, err
 	}
 	apart := a.cloned || a.suspect
