@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/mux"
 	"hawser/transport/relaytest"
 	"hawser/transport/session"
@@ -90,11 +90,8 @@ func newFake(t *testing.T) *fake {
 
 	var cancel context.CancelFunc
 	f.ctx, cancel = context.WithCancel(t.Context())
-	api := hiddenTLS{must(f.net.Host(accessAddr).Listen(443)), identitytest.ServerConfig(server1, transport.ALPNAPI)}
-	server := &http.Server{Handler: http.HandlerFunc(f.serveHTTP), ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, connKey{}, c.(hidden).Conn)
-	}}
-	f.running.Go(func() { server.Serve(api) })
+	run, server := apitest.Serve(must(f.net.Host(accessAddr).Listen(443)), server1, f.serveHTTP)
+	f.running.Go(run)
 	f.relays[0] = relaytest.New(t, f.pki, f.net.Host(relayAddr), "r1")
 	f.relays[1] = relaytest.New(t, f.pki, f.net.Host(relayAddr2), "r2")
 	t.Cleanup(func() {
@@ -110,27 +107,9 @@ func (f *fake) leaf(name identity.Name) tls.Certificate {
 	return f.pki.Leaf(name, -time.Hour, 365*24*time.Hour)
 }
 
-// hiddenTLS speaks TLS, and hides that from http.Server, which would refuse our protocol.
-type hiddenTLS struct {
-	net.Listener
-	config *tls.Config
-}
-
-type hidden struct{ net.Conn }
-
-func (l hiddenTLS) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return hidden{tls.Server(c, l.config)}, nil
-}
-
-type connKey struct{}
-
 // peer is the key of who sent a request; zero without a certificate.
 func peer(r *http.Request) identity.SPKI {
-	certs := r.Context().Value(connKey{}).(*tls.Conn).ConnectionState().PeerCertificates
+	certs := apitest.Conn(r).ConnectionState().PeerCertificates
 	if len(certs) == 0 {
 		return identity.SPKI{}
 	}

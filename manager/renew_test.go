@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"hawser/identity/identitytest"
 	"hawser/transport"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 )
 
 // 12 h of life: quiet for 8 h, then the next request renews first.
@@ -170,7 +170,7 @@ func TestARefusedIssuingKeyIsLeftBehind(t *testing.T) {
 		list := must(identity.RefusedKeys{Keys: []identity.SPKI{identity.CertSPKI(stolen.Cert)}, Sequence: 1}.Sign(f.pki.Root))
 		devices := f.api()["GET /devices"]
 		f.answer("GET /devices", func(w http.ResponseWriter, r *http.Request) {
-			chain := r.Context().Value(connKey{}).(*tls.Conn).ConnectionState().PeerCertificates
+			chain := apitest.Conn(r).ConnectionState().PeerCertificates
 			if identity.CertSPKI(chain[1]) == identity.CertSPKI(stolen.Cert) {
 				problemAnswer(401, "expired", "client certificate")(w, r)
 				return

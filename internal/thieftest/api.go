@@ -2,21 +2,18 @@ package thieftest
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"hawser/identity"
-	"hawser/identity/identitytest"
 	"hawser/internal/memnet"
 	"hawser/transport"
 	"hawser/transport/api"
+	"hawser/transport/api/apitest"
 	"hawser/transport/wire"
 )
 
@@ -64,42 +61,21 @@ func (s *Server) Asked(name string) (all []Request) {
 	return all
 }
 
-// hiddenTLS speaks TLS, and hides that from http.Server, which would refuse our protocol.
-type hiddenTLS struct {
-	net.Listener
-	config *tls.Config
-}
-
-type hidden struct{ net.Conn }
-
-func (l hiddenTLS) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return hidden{tls.Server(c, l.config)}, nil
-}
-
-type connKey struct{}
-
 // serveAPI answers Managers.
 func (s *Server) serveAPI(host *memnet.Host) (stop func(), err error) {
 	l, err := host.Listen(80)
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: http.HandlerFunc(s.serveHTTP)}
-	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, connKey{}, c.(hidden).Conn)
-	}
-	s.tasks.Go(func() { server.Serve(hiddenTLS{l, identitytest.ServerConfig(s.Leaf, transport.ALPNAPI)}) })
+	run, server := apitest.Serve(l, s.Leaf, s.serveHTTP)
+	s.tasks.Go(run)
 	return func() { server.Close() }, nil
 }
 
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	ask := Request{Name: r.Method + " " + strings.TrimPrefix(r.URL.Path, api.Prefix)}
 	ask.Body, _ = io.ReadAll(r.Body)
-	ask.Peer, ask.SPKI, _ = peerOf(r.Context().Value(connKey{}).(*tls.Conn)) // who logs in has none
+	ask.Peer, ask.SPKI, _ = peerOf(apitest.Conn(r)) // who logs in has none
 	s.mu.Lock()
 	s.asked = append(s.asked, ask)
 	answer := s.answers[ask.Name]

@@ -1,4 +1,5 @@
-// Package apitest is an owner who makes a domain, devices and codes at a real Access Server, for tests.
+// Package apitest is an owner who makes a domain, devices and codes at a real Access Server, and the listener of one that is not
+// real, for tests.
 package apitest
 
 import (
